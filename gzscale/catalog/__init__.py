@@ -1,0 +1,1 @@
+"""Catalogs: reading, describing, partitioning and releasing tables of sky objects."""

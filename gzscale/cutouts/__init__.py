@@ -1,0 +1,1 @@
+"""Cutouts: stamps on a common grid, and the Zarr stores that hold them."""

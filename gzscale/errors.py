@@ -1,0 +1,153 @@
+"""The exception tree, and the reasons for which an object is quarantined.
+
+Every error carries a stable ``code``; where a caller would already catch a
+built-in (a missing file, a wrong value), the type subclasses that built-in too.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+__all__ = [
+    "BundleError",
+    "CatalogError",
+    "ClusterError",
+    "ConfigError",
+    "DamageError",
+    "GzscaleError",
+    "ImageError",
+    "LedgerError",
+    "LockedError",
+    "MissingError",
+    "Reason",
+    "StorageError",
+]
+
+
+class Reason(StrEnum):
+    """Why an object was not done.
+
+    The enumeration is append-only: a value that was ever written to a
+    quarantine table keeps its name and its meaning.
+    """
+
+    BAD_COORDINATES = "BAD_COORDINATES"
+    """ra or dec is missing, not finite, or outside [0, 360) x [-90, 90] degrees."""
+    BAD_ID = "BAD_ID"
+    """The identifier is missing, or names no image of this survey."""
+    DUPLICATE_ID = "DUPLICATE_ID"
+    """An earlier row of the catalog has the same identifier."""
+    MISSING_SIZE = "MISSING_SIZE"
+    """The geometry is tied to the object's size, and the size is missing."""
+    BAD_SIZE = "BAD_SIZE"
+    """The size is not positive, or so large that the cutout leaves what can be cut."""
+    OFF_FOOTPRINT = "OFF_FOOTPRINT"
+    """No image of the survey covers the object's position."""
+    MISSING_IMAGE = "MISSING_IMAGE"
+    """The images that cover the object do not exist where they should be."""
+    MISSING_BAND = "MISSING_BAND"
+    """The object is covered, but not in every band that is needed."""
+    EMPTY_IMAGE = "EMPTY_IMAGE"
+    """The image file has no bytes."""
+    TRUNCATED_IMAGE = "TRUNCATED_IMAGE"
+    """The image file ends before its data do."""
+    CHECKSUM = "CHECKSUM"
+    """The image file's bytes do not match its own checksum."""
+    NOT_FITS = "NOT_FITS"
+    """The file is not a FITS image (an HTML error page, for example)."""
+    BAD_IMAGE = "BAD_IMAGE"
+    """The file is FITS, but not the image that its name promises."""
+    OVERSIZED_IMAGE = "OVERSIZED_IMAGE"
+    """The image claims, or unpacks to, more pixels than an image of the survey has."""
+    BAD_UNIT = "BAD_UNIT"
+    """The image's pixel unit is not one that can be calibrated."""
+    BAD_WCS = "BAD_WCS"
+    """The image's world coordinate system is missing or singular."""
+    ALL_NAN = "ALL_NAN"
+    """Every pixel of the cutout is missing."""
+    UNREACHABLE_IMAGE = "UNREACHABLE_IMAGE"
+    """The server that holds the image did not deliver it, after all retries."""
+    NONFINITE_OUTPUT = "NONFINITE_OUTPUT"
+    """The network's output for this object is not finite."""
+
+
+class GzscaleError(Exception):
+    """Base of every error that gzscale raises on purpose."""
+
+    code: ClassVar[str] = "GZSCALE"
+
+
+class ConfigError(GzscaleError, ValueError):
+    """The night's configuration cannot be used."""
+
+    code = "CONFIG"
+
+
+class CatalogError(GzscaleError, ValueError):
+    """The input catalog as a whole cannot be used."""
+
+    code = "CATALOG"
+
+
+class StorageError(GzscaleError, OSError):
+    """Storage refused, after all retries."""
+
+    code = "STORAGE"
+
+
+class MissingError(StorageError, FileNotFoundError):
+    """Nothing is stored under that name."""
+
+    code = "MISSING"
+
+
+class ImageError(GzscaleError, OSError):
+    """One image cannot be used; its objects are quarantined, the rest goes on.
+
+    Parameters
+    ----------
+    reason
+        What is wrong, as the quarantine table will say it.
+    message
+        The file, the numbers, and what to do.
+    """
+
+    code = "IMAGE"
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Reason, str]]:
+        return type(self), (self.reason, str(self))
+
+
+class BundleError(GzscaleError, ValueError):
+    """A model bundle is damaged, or does not fit what it would be fed."""
+
+    code = "BUNDLE"
+
+
+class LedgerError(GzscaleError, RuntimeError):
+    """The ledger contradicts itself or what is stored."""
+
+    code = "LEDGER"
+
+
+class LockedError(LedgerError):
+    """Another night is running on the same output."""
+
+    code = "LOCKED"
+
+
+class DamageError(GzscaleError, ValueError):
+    """What is stored is not what was committed."""
+
+    code = "DAMAGE"
+
+
+class ClusterError(GzscaleError, RuntimeError):
+    """The Dask cluster cannot be made or reached."""
+
+    code = "CLUSTER"

@@ -1,0 +1,1 @@
+"""Models: networks, what they are fed with, and the engine that runs them."""

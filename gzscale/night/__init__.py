@@ -1,0 +1,1 @@
+"""The night: plan, ledger, work, release and report."""

@@ -1,0 +1,1 @@
+"""The synthetic sky: skies whose truth is known, written in the surveys' own formats."""

@@ -1,0 +1,1 @@
+"""Surveys: where the pixels come from."""

@@ -1,0 +1,183 @@
+"""What a survey is: images that can be found for an object, opened and calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gzscale.errors import ImageError, Reason
+
+__all__ = ["Coverage", "Image", "ImageRef", "Survey", "open_ahead"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ImageRef:
+    """The name of one calibrated image in one band, and where it lies.
+
+    Attributes
+    ----------
+    name
+        Unique within the survey and stable: ``frame-r-003918-3-0213``.
+    band
+        One letter of the survey's bands.
+    path
+        Relative to the survey's root.
+    exposure
+        What the bands of one pointing share: ``301-3918-3-213``.
+    """
+
+    name: str
+    band: str
+    path: str
+    exposure: str
+
+
+@dataclass(slots=True)
+class Image:
+    """One image, opened and calibrated.
+
+    Attributes
+    ----------
+    ref
+        Its name.
+    pixels
+        Flux in nanomaggies a pixel, shape (ny, nx), float32; NaN where there is no measurement.
+    wcs
+        Celestial `astropy.wcs.WCS` of ``pixels``.
+    background_sigma
+        Standard deviation of the background in nanomaggies a pixel, float32, on a
+        coarse grid of shape (my, mx) that spans the image from edge to edge.
+    sha256
+        Of the file's bytes as they were stored (compressed where they were).
+    size
+        Length of that file in bytes.
+    """
+
+    ref: ImageRef
+    pixels: NDArray[np.float32]
+    wcs: Any
+    background_sigma: NDArray[np.float32]
+    sha256: str
+    size: int
+
+    def sigma_at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return the background's standard deviation at 0-based pixel positions.
+
+        Parameters
+        ----------
+        x, y
+            Pixel positions, shape (n,); positions outside take the nearest grid value.
+
+        Returns
+        -------
+        NDArray[np.float32]
+            Nanomaggies a pixel, shape (n,).
+        """
+        ny, nx = self.pixels.shape
+        my, mx = self.background_sigma.shape
+        column = np.clip(((x + 0.5) * mx / nx).astype(np.int64), 0, mx - 1)
+        row = np.clip(((y + 0.5) * my / ny).astype(np.int64), 0, my - 1)
+        return self.background_sigma[row, column]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Which images may cover which objects.
+
+    Attributes
+    ----------
+    images
+        Every image that is needed, sorted by (band in the survey's order, name), each once.
+    pair_object, pair_image
+        Row of the table and position in ``images`` of each pair, int64, shape (n_pairs,),
+        sorted by (image, object). A pair says that the stamp may overlap the image.
+    lost
+        For each object that no image covers, the reason: row -> (reason, one sentence).
+    """
+
+    images: tuple[ImageRef, ...]
+    pair_object: NDArray[np.int64]
+    pair_image: NDArray[np.int64]
+    lost: dict[int, tuple[Reason, str]]
+
+
+@runtime_checkable
+class Survey(Protocol):
+    """Where the pixels come from.
+
+    A survey is picklable and cheap to make: it opens nothing before it is asked.
+    """
+
+    kind: str
+    bands: str
+    pixel_scale: float
+    """Side of a pixel of the survey's images in arcsec."""
+
+    def find(self, rows: pa.Table, radius: NDArray[np.float64]) -> Coverage:
+        """Find every image that a stamp around each object may overlap.
+
+        Parameters
+        ----------
+        rows
+            Columns ``object_id`` (int64), ``ra``, ``dec`` (float64, degrees, ICRS) and
+            whatever locator columns the catalog maps (``run``, ``camcol``, ``field``).
+        radius
+            Half the diagonal of the object's largest stamp in degrees, shape (n,).
+        """
+        ...
+
+    def open(self, ref: ImageRef) -> Image:
+        """Fetch, decode and calibrate one image; `ImageError` with a reason if it cannot be used."""
+        ...
+
+    def state(self, ref: ImageRef) -> str:
+        """Return what changes when the stored image does, or ``"absent"``; reads no pixels."""
+        ...
+
+
+def open_ahead(
+    survey: Survey, refs: Sequence[ImageRef], threads: int = 2, ahead: int = 2
+) -> Iterator[tuple[ImageRef, Image | ImageError]]:
+    """Open images in order on threads, a bounded number ahead of the one in use.
+
+    Parameters
+    ----------
+    survey
+        The survey that opens them.
+    refs
+        The images, in the order in which they are yielded.
+    threads
+        Decoding threads (bz2 and decompression release the GIL).
+    ahead
+        How many decoded images may wait, beside the one in use.
+
+    Yields
+    ------
+    tuple[ImageRef, Image | ImageError]
+        Each image, or the error that makes it unusable. Other errors are raised.
+    """
+
+    def attempt(ref: ImageRef) -> Image | ImageError:
+        try:
+            return survey.open(ref)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        waiting = [(ref, pool.submit(attempt, ref)) for ref in refs[: ahead + 1]]
+        upcoming = iter(refs[ahead + 1 :])
+        while waiting:
+            ref, future = waiting.pop(0)
+            image = future.result()
+            del future
+            yield ref, image
+            del image
+            following = next(upcoming, None)
+            if following is not None:
+                waiting.append((following, pool.submit(attempt, following)))

@@ -1,0 +1,1 @@
+"""Tasks: what a network says, turned into columns with units."""

@@ -1,0 +1,1 @@
+"""Training: labels, fits and baselines."""
