@@ -190,7 +190,7 @@ def load_config(
     _resolve_paths(tree, os.path.dirname(path) if "://" in path else str(Path(path).resolve().parent))
     overlay: dict[str, Any] = {}
     for name, value in sorted((os.environ if environment is None else environment).items()):
-        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name or name in _TOP_LEVEL:
+        if (name.startswith(ENVIRONMENT_PREFIX) and "__" in name) or name in _TOP_LEVEL:
             keys = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
             _assign(overlay, keys, _scalar(value, name), name)
     for setting in settings:
