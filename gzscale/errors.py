@@ -6,6 +6,7 @@ built-in (a missing file, a wrong value), the type subclasses that built-in too.
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
 from typing import ClassVar
 
@@ -91,15 +92,34 @@ class CatalogError(GzscaleError, ValueError):
 
 
 class StorageError(GzscaleError, OSError):
-    """Storage refused, after all retries."""
+    """Storage refused, after all retries.
+
+    Parameters
+    ----------
+    message
+        The full name of what was asked for, what happened, and what to do.
+    number
+        The operating system's error number (`errno.ENOSPC` ...), where there is one;
+        kept as ``errno``.
+    """
 
     code = "STORAGE"
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = number
+
+    def __reduce__(self) -> tuple[type[StorageError], tuple[str, int | None]]:
+        return type(self), (str(self), self.errno)
 
 
 class MissingError(StorageError, FileNotFoundError):
     """Nothing is stored under that name."""
 
     code = "MISSING"
+
+    def __init__(self, message: str, number: int | None = errno.ENOENT) -> None:
+        super().__init__(message, number)
 
 
 class ImageError(GzscaleError, OSError):

@@ -4,8 +4,10 @@ A location is a local path, a ``file://`` URL, an ``s3://bucket/prefix`` URL or,
 for reading, an ``http(s)://`` URL. Credentials and endpoints come from the
 environment (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID`` ...), never from a URL.
 
-Every call on a remote store is retried a bounded number of times with full
-jitter [1]_ when the failure can pass (timeouts, 429, 500, 502, 503, 504).
+Every request to a remote store is retried a bounded number of times with full
+jitter [1]_ when the failure can pass (timeouts, lost connections, cut bodies, 408,
+409, 429, 500, 502, 503, 504). Nothing below retries as well: not botocore, which
+would multiply the attempts, and not s3fs, which would hide that an answer was lost.
 
 References
 ----------
@@ -14,22 +16,33 @@ References
 
 from __future__ import annotations
 
-import errno
+import functools
 import hashlib
 import os
 import random
+import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
+import fsspec.asyn
 
+from gzscale._failures import describe, is_missing, passes, remedy, status_of
+from gzscale._local_storage import Entry, LocalStorage, Storage, require_file
 from gzscale.errors import MissingError, StorageError
 
-__all__ = ["Entry", "Storage", "open_storage", "sha256_hex"]
+__all__ = [
+    "Entry",
+    "HttpStorage",
+    "LocalStorage",
+    "RemoteStorage",
+    "S3Storage",
+    "Storage",
+    "open_storage",
+    "sha256_hex",
+]
 
 _T = TypeVar("_T")
 
@@ -37,34 +50,15 @@ _T = TypeVar("_T")
 ATTEMPTS = 6
 #: Longest pause before the first retry [s]; doubled for each further one.
 FIRST_PAUSE = 0.25
-#: HTTP statuses that pass: throttled, or a server's own trouble.
-PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-_PASSING_WORDS = ("slowdown", "timeout", "timed out", "temporarily", "connection", "reset", "disconnected")
+#: Longest wait for a connection, and for the next bytes of an answer [s].
+CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
+#: What is longer goes to S3 in parts of this length [bytes]; S3 wants 5 MiB or more.
+PART_BYTES = 32 * 2**20
 
 
 def sha256_hex(data: bytes | memoryview) -> str:
     """Return the SHA-256 of some bytes as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One stored file.
-
-    Attributes
-    ----------
-    key
-        Name relative to the storage's root, with ``/`` between its parts.
-    size
-        Length in bytes, or -1 where the store does not say.
-    tag
-        What changes when the content does, as cheaply as the store can tell:
-        the ETag, or size and modification time.
-    """
-
-    key: str
-    size: int
-    tag: str
 
 
 def open_storage(location: str | os.PathLike[str]) -> Storage:
@@ -78,361 +72,354 @@ def open_storage(location: str | os.PathLike[str]) -> Storage:
     Raises
     ------
     StorageError
-        If the URL's protocol is not one of these.
+        If the URL's protocol is not one of these, or an S3 URL names no bucket.
     """
     text = os.fspath(location)
     protocol = text.split("://", 1)[0] if "://" in text else "file"
     if protocol == "file":
         return LocalStorage(text.removeprefix("file://"))
-    if protocol in {"s3", "http", "https"}:
-        return RemoteStorage(text, protocol)
+    if protocol == "s3":
+        return S3Storage(text)
+    if protocol in {"http", "https"}:
+        return HttpStorage(text)
     raise StorageError(f"{text!r}: protocol {protocol!r} is not one of file, s3, http, https")
 
 
-class Storage:
-    """Named byte strings below one root. See `open_storage`."""
-
-    root: str
-
-    def get(self, key: str) -> bytes:
-        """Return the bytes stored under ``key``; MissingError where there are none."""
-        raise NotImplementedError
-
-    def get_range(self, key: str, start: int, stop: int) -> bytes:
-        """Return bytes ``start`` (included) to ``stop`` (excluded)."""
-        raise NotImplementedError
-
-    def put(self, key: str, data: bytes | memoryview) -> None:
-        """Store ``data`` under ``key``: wholly, or not at all."""
-        raise NotImplementedError
-
-    def put_new(self, key: str, data: bytes) -> bool:
-        """Store ``data`` only where nothing is stored yet; say whether it was stored."""
-        raise NotImplementedError
-
-    def put_file(self, key: str, path: Path) -> None:
-        """Store a local file's bytes under ``key``: wholly, or not at all."""
-        raise NotImplementedError
-
-    def stat(self, key: str) -> Entry | None:
-        """Return what is stored under ``key``, or None."""
-        raise NotImplementedError
-
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Yield every file below ``prefix``, at any depth, sorted by key."""
-        raise NotImplementedError
-
-    def delete(self, key: str) -> None:
-        """Remove one file; it is no error if there is none."""
-        raise NotImplementedError
-
-    def delete_tree(self, prefix: str) -> None:
-        """Remove every file below ``prefix``."""
-        for entry in list(self.list(prefix)):
-            self.delete(entry.key)
-
-    def url(self, key: str = "") -> str:
-        """Return the full name of ``key``, as a person would type it."""
-        return f"{self.root.rstrip('/')}/{key}" if key else self.root
-
-
-class LocalStorage(Storage):
-    """A folder. Atomic by writing beside the target and renaming."""
+class RemoteStorage(Storage):
+    """What is common to the stores behind a network; crosses processes by pickle and by fork."""
 
     def __init__(self, root: str) -> None:
-        self.root = os.path.abspath(os.path.expanduser(root))
-
-    def _path(self, key: str) -> Path:
-        return Path(self.root, key) if key else Path(self.root)
-
-    def get(self, key: str) -> bytes:
-        """Return the bytes stored under ``key``."""
-        try:
-            return self._path(key).read_bytes()
-        except FileNotFoundError as error:
-            raise MissingError(f"{self.url(key)}: no such file") from error
-        except OSError as error:
-            raise _local_error(self.url(key), error) from error
-
-    def get_range(self, key: str, start: int, stop: int) -> bytes:
-        """Return bytes ``start`` to ``stop``."""
-        try:
-            with open(self._path(key), "rb") as file:
-                file.seek(start)
-                return file.read(stop - start)
-        except FileNotFoundError as error:
-            raise MissingError(f"{self.url(key)}: no such file") from error
-        except OSError as error:
-            raise _local_error(self.url(key), error) from error
-
-    def put(self, key: str, data: bytes | memoryview) -> None:
-        """Write beside the target, then rename over it."""
-
-        def write(part: Path) -> None:
-            part.write_bytes(data)
-
-        self._put_by(key, write, os.replace)
-
-    def put_new(self, key: str, data: bytes) -> bool:
-        """Write beside the target, then hard-link it: the link fails if there is one."""
-
-        def write(part: Path) -> None:
-            part.write_bytes(data)
-
-        try:
-            self._put_by(key, write, os.link)
-        except FileExistsError:
-            return False
-        return True
-
-    def put_file(self, key: str, path: Path) -> None:
-        """Copy beside the target, then rename over it."""
-        import shutil
-
-        def write(part: Path) -> None:
-            shutil.copyfile(path, part)
-
-        self._put_by(key, write, os.replace)
-
-    def _put_by(self, key: str, write: Callable[[Path], None], settle: Callable[[Path, Path], None]) -> None:
-        target = self._path(key)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write(part)
-            settle(part, target)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise _local_error(self.url(key), error) from error
-        finally:
-            part.unlink(missing_ok=True)
-
-    def stat(self, key: str) -> Entry | None:
-        """Return size and modification time, or None."""
-        try:
-            status = self._path(key).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise _local_error(self.url(key), error) from error
-        return Entry(key, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
-
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Walk the folder in sorted order, passing over files that are being written."""
-        top = self._path(prefix)
-        if top.is_file():
-            entry = self.stat(prefix)
-            if entry:
-                yield entry
-            return
-        for folder, folders, files in os.walk(top):
-            folders.sort()
-            for name in sorted(files):
-                if name.startswith(".") and name.endswith(".part"):
-                    continue
-                key = Path(folder, name).relative_to(self.root).as_posix()
-                entry = self.stat(key)
-                if entry:
-                    yield entry
-
-    def delete(self, key: str) -> None:
-        """Remove one file."""
-        try:
-            self._path(key).unlink(missing_ok=True)
-        except OSError as error:
-            raise _local_error(self.url(key), error) from error
-
-    def delete_tree(self, prefix: str) -> None:
-        """Remove a folder and all that is in it."""
-        import shutil
-
-        shutil.rmtree(self._path(prefix), ignore_errors=True)
-
-
-class RemoteStorage(Storage):
-    """An S3 bucket's prefix or an HTTP(S) tree, through fsspec. An object put is atomic by itself."""
-
-    def __init__(self, root: str, protocol: str) -> None:
         self.root = root.rstrip("/")
-        self._protocol = protocol
-        self._filesystem: Any = None
+        self._client: tuple[int, Any] | None = None
 
     def __getstate__(self) -> dict[str, str]:
-        return {"root": self.root, "_protocol": self._protocol}
+        return {"root": self.root}
 
     def __setstate__(self, state: dict[str, str]) -> None:
-        self.__init__(state["root"], state["_protocol"])  # type: ignore[misc]
+        self.__init__(state["root"])  # type: ignore[misc]
 
     @property
     def _fs(self) -> Any:
-        if self._filesystem is None:
-            options: dict[str, Any] = {"use_listings_cache": False}
-            if self._protocol == "s3":
-                # Our own retries count and pause; botocore's would multiply with them.
-                options |= {
-                    "default_cache_type": "none",
-                    "config_kwargs": {
-                        "retries": {"max_attempts": 1, "mode": "standard"},
-                        "connect_timeout": 10,
-                        "read_timeout": 60,
-                        "max_pool_connections": 32,
-                    },
-                }
-            self._filesystem = fsspec.filesystem(self._protocol, **options)
-        return self._filesystem
+        """The file system of this process: a forked child must not use its parent's sockets."""
+        if self._client is None or self._client[0] != os.getpid():
+            environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+            with _clients_lock:
+                self._client = (os.getpid(), _client(self.root.partition(":")[0], os.getpid(), environment))
+        return self._client[1]
 
-    def _path(self, key: str) -> str:
-        return f"{self.root}/{key}" if key else self.root
+    def _retry(self, key: str, call: Callable[[], _T]) -> _T:
+        """Call until it succeeds, fails for good, or `ATTEMPTS` are used up."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return call()
+            except StorageError:
+                raise
+            except Exception as error:
+                if is_missing(error):
+                    raise MissingError(f"{self.url(key)}: nothing is stored there") from error
+                if not passes(error) or attempt == ATTEMPTS:
+                    tried = f"attempt {attempt} of {ATTEMPTS}"
+                    raise StorageError(
+                        f"{self.url(key)}: {describe(error)} ({tried}); {remedy(error)}"
+                    ) from error
+            time.sleep(random.uniform(0, FIRST_PAUSE * 2 ** (attempt - 1)))
+        raise AssertionError("unreachable")
+
+
+class S3Storage(RemoteStorage):
+    """A prefix of an S3 bucket. An object is put wholly or not at all by S3 itself."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self._bucket, _, prefix = root.removeprefix("s3://").rstrip("/").partition("/")
+        if not self._bucket:
+            raise StorageError(f"{root!r}: names no bucket; expected s3://bucket/prefix")
+        self._prefix = f"{prefix}/" if prefix else ""
+
+    def _call(self, key: str, method: str, **options: Any) -> Any:
+        return self._retry(key, lambda: self._fs.call_s3(method, Bucket=self._bucket, **options))
 
     def get(self, key: str) -> bytes:
-        """Return the bytes stored under ``key``."""
-        return bytes(self._retry(key, lambda: self._fs.cat_file(self._path(key))))
+        """Return the bytes stored under ``key``, in one request."""
+        path = f"{self._bucket}/{self._prefix}{key}"
+        return bytes(self._retry(key, lambda: self._fs.cat_file(path, max_concurrency=1)))
 
     def get_range(self, key: str, start: int, stop: int) -> bytes:
         """Return bytes ``start`` to ``stop`` with a range request."""
-        return bytes(self._retry(key, lambda: self._fs.cat_file(self._path(key), start=start, end=stop)))
+        path = f"{self._bucket}/{self._prefix}{key}"
+
+        def read() -> bytes:
+            try:
+                return bytes(self._fs.cat_file(path, start=start, end=stop))
+            except OSError as error:
+                if status_of(error) == 416:  # it ends before `start`
+                    return b""
+                raise
+
+        return self._retry(key, read) if stop > start else b""
 
     def put(self, key: str, data: bytes | memoryview) -> None:
-        """Put one object."""
-        body = bytes(data)
-        self._retry(key, lambda: self._fs.pipe_file(self._path(key), body))
+        """Put one object, in parts where it is large."""
+        view = memoryview(data).cast("B")
+        self._upload(key, len(view), lambda start, stop: bytes(view[start:stop]))
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Put a file, in parts where it is large; one part is in memory at a time."""
+        require_file(path)
+        with open(path, "rb") as file:
+
+            def read(start: int, stop: int) -> bytes:
+                file.seek(start)
+                return file.read(stop - start)
+
+            self._upload(key, path.stat().st_size, read)
+
+    def _upload(self, key: str, size: int, read: Callable[[int, int], bytes]) -> None:
+        name = self._prefix + key
+        if size <= PART_BYTES:
+            self._call(key, "put_object", Key=name, Body=read(0, size))
+            return
+        upload = self._call(key, "create_multipart_upload", Key=name)["UploadId"]
+        try:
+            parts: list[dict[str, Any]] = []
+            for number, start in enumerate(range(0, size, PART_BYTES), 1):
+                body = read(start, min(start + PART_BYTES, size))
+                answer = self._call(
+                    key, "upload_part", Key=name, UploadId=upload, PartNumber=number, Body=body
+                )
+                parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+            self._complete(key, upload, parts, size)
+        except BaseException:
+            # What could not be finished is not left behind to be paid for.
+            self._call(key, "abort_multipart_upload", Key=name, UploadId=upload)
+            raise
+
+    def _complete(self, key: str, upload: str, parts: list[dict[str, Any]], size: int) -> None:
+        try:
+            self._call(
+                key,
+                "complete_multipart_upload",
+                Key=self._prefix + key,
+                UploadId=upload,
+                MultipartUpload={"Parts": parts},
+            )
+        except MissingError:
+            # No such upload any more: an attempt whose answer was lost has completed it.
+            entry = self.stat(key)
+            if entry is None or entry.size != size or not entry.tag.endswith(f"-{len(parts)}"):
+                raise
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Put one object with ``If-None-Match: *``."""
-        bucket, name = self._bucket_and_name(key)
+        return self._put_if(key, data, IfNoneMatch="*")
 
-        def conditional_put() -> bool:
+    def replace(self, key: str, data: bytes, tag: str) -> bool:
+        """Put one object with ``If-Match``; the ETag stands bare, since Ceph refuses it in quotes."""
+        try:
+            return self._put_if(key, data, IfMatch=tag)
+        except MissingError:
+            return False
+
+    def _put_if(self, key: str, data: bytes, **condition: str) -> bool:
+        lost = False
+
+        def put() -> bool:
+            nonlocal lost
             try:
-                self._fs.call_s3("put_object", Bucket=bucket, Key=name, Body=data, IfNoneMatch="*")
-            except FileExistsError:
-                return False
+                self._fs.call_s3(
+                    "put_object", Bucket=self._bucket, Key=self._prefix + key, Body=data, **condition
+                )
             except Exception as error:
-                if _status(error) in {409, 412}:
+                status = status_of(error)
+                if status == 412 or isinstance(error, FileExistsError):
                     return False
+                lost |= status is None or status >= 500
                 raise
             return True
 
-        stored = self._retry(key, conditional_put)
-        # A put that was answered with an error may have been stored all the same.
-        return bool(stored) or self.get(key) == data
+        stored = self._retry(key, put)
+        # An attempt that ended without an answer may have stored it all the same.
+        return stored or (lost and self._holds(key, data))
 
-    def put_file(self, key: str, path: Path) -> None:
-        """Upload a file, in parts where it is large."""
-        self._retry(key, lambda: self._fs.put_file(str(path), self._path(key)))
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.get(key) == data
+        except MissingError:
+            return False
 
     def stat(self, key: str) -> Entry | None:
         """Ask for the object's size and ETag, or None where there is none."""
         try:
-            info = self._retry(key, lambda: self._fs.info(self._path(key)))
+            head = self._call(key, "head_object", Key=self._prefix + key)
         except MissingError:
             return None
-        if info.get("type") == "directory":
-            return None
-        return _entry(key, info)
+        return Entry(key, int(head["ContentLength"]), str(head["ETag"]).strip('"'))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """List the objects below a prefix."""
-        if self._protocol != "s3":
-            raise StorageError(f"{self.url(prefix)}: an HTTP tree cannot be listed")
-        try:
-            found = self._retry(prefix, lambda: self._fs.find(self._path(prefix), detail=True))
-        except MissingError:
-            return
-        cut = len(self.root.removeprefix("s3://")) + 1
-        for name in sorted(found):
-            yield _entry(name[cut:], found[name])
+        """List the objects below a prefix, a thousand at a time; S3 gives them in order."""
+        folder = self._prefix + (prefix.strip("/") + "/" if prefix.strip("/") else "")
+        found = False
+        for item in self._pages("list_objects_v2", "Contents", prefix, folder):
+            found = True
+            if not item["Key"].endswith("/"):  # a folder that some other tool has marked
+                yield Entry(item["Key"][len(self._prefix) :], int(item["Size"]), item["ETag"].strip('"'))
+        entry = self.stat(prefix) if prefix and not found else None
+        if entry is not None:
+            yield entry
+
+    def _pages(self, method: str, part: str, key: str, folder: str) -> Iterator[dict[str, Any]]:
+        onward: dict[str, Any] = {}
+        while True:
+            page = self._call(key, method, Prefix=folder, **onward)
+            yield from page.get(part, [])
+            if not page.get("IsTruncated"):
+                return
+            if part == "Contents":
+                onward = {"ContinuationToken": page["NextContinuationToken"]}
+            else:
+                onward = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def delete(self, key: str) -> None:
         """Remove one object."""
         try:
-            self._retry(key, lambda: self._fs.rm_file(self._path(key)))
+            self._call(key, "delete_object", Key=self._prefix + key)
         except MissingError:
             return
 
     def delete_tree(self, prefix: str) -> None:
         """Remove a prefix, a thousand objects a request."""
-        keys = [self._path(entry.key) for entry in self.list(prefix)]
-        if keys:
-            self._retry(prefix, lambda: self._fs.rm(keys))
+        keys = [{"Key": self._prefix + entry.key} for entry in self.list(prefix)]
+        for start in range(0, len(keys), 1000):
+            chosen = {"Objects": keys[start : start + 1000], "Quiet": True}
+            refused = self._call(prefix, "delete_objects", Delete=chosen).get("Errors")
+            if refused:
+                raise StorageError(
+                    f"s3://{self._bucket}/{refused[0]['Key']}: {refused[0].get('Code')}, "
+                    f"{len(refused)} objects could not be removed; allow s3:DeleteObject, then run again"
+                )
 
-    def _bucket_and_name(self, key: str) -> tuple[str, str]:
-        if self._protocol != "s3":
-            raise StorageError(f"{self.url(key)}: an HTTP tree is read only")
-        bucket, _, name = self._path(key).removeprefix("s3://").partition("/")
-        return bucket, name
-
-    def _retry(self, key: str, call: Callable[[], _T]) -> _T:
-        """Call until it succeeds, fails for good, or `ATTEMPTS` are used up."""
-        for attempt in range(ATTEMPTS):
-            try:
-                return call()
-            except FileNotFoundError as error:
-                raise MissingError(f"{self.url(key)}: nothing is stored there") from error
-            except StorageError:
-                raise
-            except Exception as error:
-                if _status(error) == 404:
-                    raise MissingError(f"{self.url(key)}: nothing is stored there") from error
-                if not _passes(error) or attempt == ATTEMPTS - 1:
-                    raise StorageError(
-                        f"{self.url(key)}: {type(error).__name__}: {error} "
-                        f"(attempt {attempt + 1} of {ATTEMPTS}); see `gzscale doctor` for the endpoint "
-                        "and the credentials in use"
-                    ) from error
-                time.sleep(random.uniform(0, FIRST_PAUSE * 2**attempt))
-        raise AssertionError("unreachable")
+    def clear_unfinished(self, prefix: str = "") -> int:
+        """Abort the uploads in parts that killed writers left."""
+        folder = self._prefix + (prefix.strip("/") + "/" if prefix.strip("/") else "")
+        left = [*self._pages("list_multipart_uploads", "Uploads", prefix, folder)]
+        for upload in left:
+            self._call(prefix, "abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
+        return len(left)
 
 
-def _entry(key: str, info: dict[str, Any]) -> Entry:
-    size = info.get("size")
-    tag = str(info.get("ETag") or info.get("LastModified") or size)
-    return Entry(key, -1 if size is None else int(size), tag.strip('"'))
+class HttpStorage(RemoteStorage):
+    """A tree on a web server, read only."""
+
+    def get(self, key: str) -> bytes:
+        """Return the bytes stored under ``key``."""
+        return self._retry(key, lambda: self._request("GET", key)[1])
+
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        """Return bytes ``start`` to ``stop``, also from a server that knows no ranges."""
+        if stop <= start:
+            return b""
+        return self._retry(key, lambda: self._request("GET", key, (start, stop))[1])
+
+    def stat(self, key: str) -> Entry | None:
+        """Ask for size and ETag (or date) with ``HEAD``, or None where there is nothing."""
+        try:
+            headers = self._retry(key, lambda: self._request("HEAD", key)[0])
+        except MissingError:
+            return None
+        size = -1 if "Content-Encoding" in headers else int(headers.get("Content-Length", -1))
+        tag = headers.get("ETag") or headers.get("Last-Modified") or str(size)
+        return Entry(key, size, tag.removeprefix("W/").strip('"'))
+
+    def put(self, key: str, data: bytes | memoryview) -> None:
+        """Refuse."""
+        raise self._read_only(key)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Refuse."""
+        raise self._read_only(key)
+
+    def replace(self, key: str, data: bytes, tag: str) -> bool:
+        """Refuse."""
+        raise self._read_only(key)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Refuse."""
+        raise self._read_only(key)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Refuse."""
+        raise StorageError(f"{self.url(prefix)}: an HTTP tree cannot be listed; give the files' names")
+
+    def delete(self, key: str) -> None:
+        """Refuse."""
+        raise self._read_only(key)
+
+    def delete_tree(self, prefix: str) -> None:
+        """Refuse."""
+        raise self._read_only(prefix)
+
+    def clear_unfinished(self, prefix: str = "") -> int:
+        """Refuse."""
+        raise self._read_only(prefix)
+
+    def _read_only(self, key: str) -> StorageError:
+        return StorageError(f"{self.url(key)}: an HTTP tree is read only; write to a folder or to s3://")
+
+    def _request(self, method: str, key: str, span: tuple[int, int] | None = None) -> tuple[Any, bytes]:
+        return fsspec.asyn.sync(self._fs.loop, _http, self._fs, method, self.url(key), span)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+async def _http(fs: Any, method: str, url: str, span: tuple[int, int] | None) -> tuple[Any, bytes]:
+    """Send one request; of the answer, keep the bytes of ``span`` alone."""
+    # Compressed in transit, neither lengths nor ranges would be those of the file.
+    headers = {"Accept-Encoding": "identity"}
+    if span:
+        headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
+    session = await fs.set_session()
+    async with session.request(method, fs.encode_url(url), headers=headers, allow_redirects=True) as answer:
+        if span and answer.status == 416:
+            return answer.headers, b""
+        answer.raise_forstatus_of()
+        if not span:
+            return answer.headers, await answer.read()
+        start, stop = span
+        if answer.status == 206:
+            told = answer.headers.get("Content-Range", "")
+            if not told.startswith(f"bytes {start}-"):
+                raise StorageError(f"{url}: asked for bytes from {start}, the server sent {told!r}")
+            return answer.headers, (await answer.read())[: stop - start]
+        # The whole file is coming: read on to the end of what was asked for.
+        body = bytearray()
+        async for chunk in answer.content.iter_chunked(1 << 16):
+            body += chunk
+            if len(body) >= stop:
+                break
+        return answer.headers, bytes(body[start:stop])
 
 
-def _status(error: BaseException) -> int | None:
-    """Find the HTTP status behind an error of aiohttp, botocore or s3fs."""
-    for link in _chain(error):
-        status = getattr(link, "status", None)
-        if isinstance(status, int):
-            return status
-        response = getattr(link, "response", None)
-        if isinstance(response, dict):
-            found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            if isinstance(found, int):
-                return found
-    return None
+_clients_lock = threading.Lock()
 
 
-def _passes(error: BaseException) -> bool:
-    status = _status(error)
-    if status is not None:
-        return status in PASSING_STATUS
-    for link in _chain(error):
-        if isinstance(link, PermissionError | FileExistsError):
-            return False
-        if isinstance(link, TimeoutError | ConnectionError):
-            return True
-        if isinstance(link, OSError) and link.errno in {errno.EBUSY, errno.EAGAIN, errno.EIO}:
-            return True
-        if any(word in f"{type(link).__name__} {link}".lower() for word in _PASSING_WORDS):
-            return True
-    return False
+@functools.lru_cache(maxsize=8)
+def _client(protocol: str, process: int, environment: tuple[tuple[str, str], ...]) -> Any:
+    """Make the one client of a process for a protocol, an endpoint and its credentials."""
+    if protocol != "s3":
+        import aiohttp
 
-
-def _local_error(name: str, error: OSError) -> StorageError:
-    remedy = {
-        errno.ENOSPC: "the disk is full: free space, then run the same command again",
-        errno.EDQUOT: "the disk quota is used up: free space, then run the same command again",
-        errno.EACCES: "permission denied: choose another output, or change the folder's mode",
-        errno.EROFS: "the file system is read only: choose another output",
-        errno.ENOTDIR: "a part of the path is a file, not a folder",
-    }.get(error.errno or 0, "")
-    return StorageError(f"{name}: {error.strerror or error}" + (f"; {remedy}" if remedy else ""))
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
+        return fsspec.filesystem(
+            "http", skip_instance_cache=True, client_kwargs={"timeout": timeout, "trust_env": True}
+        )
+    fs = fsspec.filesystem(
+        "s3",
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        config_kwargs={
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            "connect_timeout": CONNECT_TIMEOUT,
+            "read_timeout": READ_TIMEOUT,
+            "max_pool_connections": 32,
+        },
+    )
+    fs.retries = 1
+    return fs
