@@ -1,0 +1,1 @@
+"""One module a file format: column names, units and a stream of Arrow batches."""

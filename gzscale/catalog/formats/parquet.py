@@ -1,0 +1,109 @@
+"""Parquet: one file, or the data files of a folder or of a HATS catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from xml.etree import ElementTree
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from gzscale.catalog.source import SourceFile
+from gzscale.errors import CatalogError, GzscaleError
+
+__all__ = ["ParquetSource"]
+
+#: Column chunks are read in pieces of this length, so that a large row group is not held whole.
+BUFFER_BYTES = 1 << 20
+#: Footers are read to count rows up to this number of files.
+COUNTED_FILES = 256
+#: A VOTable header in a footer describes columns; it has no data.
+MAX_HEADER_BYTES = 16 << 20
+
+
+class ParquetSource:
+    """A table of Parquet files, in the order of their names.
+
+    Parameters
+    ----------
+    files
+        At least one.
+    declared_rows
+        Number of rows that the catalog states, used where there are too many footers to read.
+    """
+
+    def __init__(self, files: Sequence[SourceFile], declared_rows: int | None = None) -> None:
+        self._files = files
+        schema = _open(files[0]).schema_arrow
+        self.names: Sequence[str] = schema.names
+        self.units = _units(schema)
+        self.row_count = declared_rows
+        if len(files) <= COUNTED_FILES:
+            self.row_count = sum(_open(file).metadata.num_rows for file in files)
+
+    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the named columns of all files; only these columns are read."""
+        for file in self._files:
+            parquet = _open(file)
+            missing = sorted(set(columns) - set(parquet.schema_arrow.names))
+            if missing:
+                raise CatalogError(
+                    f"{file.url}: lacks the columns {missing} that {self._files[0].name} has; "
+                    "all files of a catalog need the same columns"
+                )
+            try:
+                yield from parquet.iter_batches(batch_size=rows, columns=list(columns))
+            except GzscaleError:
+                raise
+            except (pa.ArrowException, OSError) as error:
+                raise CatalogError(
+                    f"{file.url}: damaged Parquet: {error}; write or fetch it again"
+                ) from error
+
+
+def _open(file: SourceFile) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(pa.PythonFile(file.open(), mode="r"), buffer_size=BUFFER_BYTES)
+    except GzscaleError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogError(
+            f"{file.url}: not a Parquet file, or cut short ({error}); write or fetch it again, "
+            "or set catalog.format"
+        ) from error
+
+
+def _units(schema: pa.Schema) -> dict[str, str]:
+    """Collect units: of VOParquet (IVOA Note 2025-01-14), of astropy, and of the fields themselves."""
+    metadata = schema.metadata or {}
+    units = _astropy_units(metadata.get(b"table_meta_yaml", b""))
+    units |= _votable_units(metadata.get(b"IVOA.VOTable-Parquet.content", b""))
+    for field in schema:
+        unit = (field.metadata or {}).get(b"unit")
+        if unit:
+            units[field.name] = unit.decode("utf-8", "replace")
+    return units
+
+
+def _votable_units(header: bytes) -> dict[str, str]:
+    if not header or len(header) > MAX_HEADER_BYTES:
+        return {}
+    try:
+        tree = ElementTree.fromstring(header)
+    except ElementTree.ParseError:
+        return {}
+    fields = (node for node in tree.iter() if node.tag.rpartition("}")[2] == "FIELD")
+    return {
+        node.attrib["name"]: node.attrib["unit"] for node in fields if {"name", "unit"} <= set(node.attrib)
+    }
+
+
+def _astropy_units(header: bytes) -> dict[str, str]:
+    if not header or len(header) > MAX_HEADER_BYTES:
+        return {}
+    try:
+        columns = yaml.safe_load(header)["datatype"]
+        return {column["name"]: str(column["unit"]) for column in columns if "unit" in column}
+    except (yaml.YAMLError, KeyError, TypeError):
+        return {}

@@ -1,0 +1,314 @@
+"""Opening an input catalog: its format, its columns checked and converted, streamed in batches."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+
+from gzscale.catalog.canonical import (
+    angle_factor,
+    is_text,
+    to_angles,
+    to_identifiers,
+    to_locators,
+    to_sizes,
+)
+from gzscale.catalog.formats.fits import FitsSource
+from gzscale.catalog.formats.parquet import ParquetSource
+from gzscale.catalog.formats.text import CsvSource
+from gzscale.catalog.formats.votable import VotableSource
+from gzscale.catalog.source import Source, SourceFile, files_identity, find_files, find_folder
+from gzscale.config import CatalogConfig
+from gzscale.errors import CatalogError
+
+__all__ = ["BATCH_ROWS", "CatalogReader", "open_catalog"]
+
+#: Rows of a batch.
+BATCH_ROWS = 131_072
+#: Rows that are converted when the catalog is opened, to see wrong types before any work.
+_PEEK_ROWS = 1024
+
+#: Our columns in the order of the batches, with their types.
+_TYPES = {
+    "object_id": pa.int64(),
+    "ra": pa.float64(),
+    "dec": pa.float64(),
+    "size": pa.float32(),
+    "run": pa.int32(),
+    "camcol": pa.int32(),
+    "field": pa.int32(),
+}
+_ENDINGS = {
+    ".parquet": "parquet",
+    ".parq": "parquet",
+    ".pq": "parquet",
+    ".fits": "fits",
+    ".fit": "fits",
+    ".vot": "votable",
+    ".votable": "votable",
+    ".xml": "votable",
+    ".csv": "csv",
+    ".tsv": "csv",
+}
+_HATS_PROPERTIES = ("hats.properties", "properties")
+_COLLECTION = "collection.properties"
+
+
+class CatalogReader:
+    """An input catalog, checked and ready to be streamed. See `open_catalog`.
+
+    Attributes
+    ----------
+    path
+        As it was configured.
+    name
+        Last part of the path, for messages that are stored.
+    format
+        ``parquet``, ``hats``, ``fits``, ``votable`` or ``csv``.
+    columns
+        Our names of the columns that are mapped, in the order of the batches.
+    schema
+        Of the batches: ``row`` (int64, the 0-based number of the row in the catalog),
+        ``object_id`` (int64), ``ra``, ``dec`` (float64, degrees), ``size`` (float32,
+        arcsec) and ``run``, ``camcol``, ``field`` (int32) where they are mapped. All but
+        ``row`` may be null.
+    identity
+        64 hexadecimal digits that change when the stored files or the mapping do; no content is read.
+    row_count
+        Number of rows, or None where the format does not state it.
+    """
+
+    def __init__(self, config: CatalogConfig, scratch: Path) -> None:
+        self._finalizer = weakref.finalize(self, shutil.rmtree, scratch, True)
+        self.path = config.path
+        self.name = config.path.rstrip("/").rpartition("/")[2].partition("?")[0]
+        self._mapping = {name: config.columns[name] for name in _TYPES if name in config.columns}
+        self.columns = tuple(self._mapping)
+        self.schema = pa.schema([("row", pa.int64()), *((name, _TYPES[name]) for name in self._mapping)])
+        self.format, files, declared = _locate(config, scratch)
+        self._source = _source(self.format, files, declared)
+        self.row_count = self._source.row_count
+        self.identity = hashlib.sha256(
+            f"{files_identity(files)}\t{self.format}\t{sorted(self._mapping.items())}".encode()
+        ).hexdigest()
+        self._check_names()
+        self._factors: dict[str, float] = {
+            role: angle_factor(role, self._mapping[role], self._source.units.get(self._mapping[role]))
+            for role in ("ra", "dec", "size")
+            if role in self._mapping
+        }
+
+    def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """Yield the catalog in file order, in batches of about ``rows`` rows; none is empty.
+
+        Raises
+        ------
+        CatalogError
+            If a file is damaged, or identifiers cannot be read exactly.
+        """
+        row = 0
+        for raw in self._raw(rows):
+            if raw.num_rows:
+                yield self._convert(raw, row)
+                row += raw.num_rows
+
+    def close(self) -> None:
+        """Remove what was fetched or unpacked."""
+        self._finalizer()
+
+    def __enter__(self) -> CatalogReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        rows = "?" if self.row_count is None else f"{self.row_count:,}"
+        return f"CatalogReader({self.path!r}, {self.format}, {rows} rows, columns {', '.join(self.columns)})"
+
+    def check(self) -> None:
+        """Convert the first rows, so that an empty table or a wrong type is an error now.
+
+        Raises
+        ------
+        CatalogError
+            If the table has no rows, or a column's values cannot be what it is mapped to.
+        """
+        raw = next((batch for batch in self._raw(_PEEK_ROWS) if batch.num_rows), None)
+        if raw is None:
+            raise CatalogError(f"{self.path}: the table has 0 rows; nothing can be done with it")
+        converted = self._convert(raw, 0)
+        for name, column in self._mapping.items():
+            given, understood = raw.column(column), converted.column(name)
+            if is_text(given.type) and given.null_count < len(given) and understood.null_count == len(given):
+                example = next(value for value in given.to_pylist() if value is not None)
+                needed = "integers" if name in ("object_id", "run", "camcol", "field") else "decimal numbers"
+                raise CatalogError(
+                    f"{self.path}: column {column!r} (as {name}) holds text such as {example!r}; "
+                    f"{needed} are needed"
+                )
+
+    def _raw(self, rows: int) -> Iterator[pa.RecordBatch]:
+        return self._source.batches(tuple(dict.fromkeys(self._mapping.values())), rows)
+
+    def _convert(self, raw: pa.RecordBatch, first_row: int) -> pa.RecordBatch:
+        arrays = [pa.array(range(first_row, first_row + raw.num_rows), pa.int64())]
+        try:
+            for name, column in self._mapping.items():
+                arrays.append(self._convert_column(name, column, raw.column(column)))
+        except CatalogError as error:
+            raise CatalogError(f"{self.path}: {error}") from error
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _convert_column(self, name: str, column: str, values: pa.Array) -> pa.Array:
+        if name == "object_id":
+            return to_identifiers(values, column)
+        if name == "size":
+            return to_sizes(values, column, self._factors[name])
+        if name in self._factors:
+            return to_angles(values, column, self._factors[name])
+        return to_locators(values, column)
+
+    def _check_names(self) -> None:
+        names = list(self._source.names)
+        problems = [
+            f"catalog.columns.{name} is {column!r}, which the table lacks{_hint(column, names)}"
+            for name, column in self._mapping.items()
+            if column not in names
+        ]
+        if problems:
+            shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
+            raise CatalogError(f"{self.path}: {'; '.join(problems)}. Its {len(names)} columns are: {shown}")
+
+
+def open_catalog(config: CatalogConfig, needs_size: bool) -> CatalogReader:
+    """Open an input catalog and check it before any work.
+
+    Parquet (file or folder), HATS (catalog or collection), FITS binary table, VOTable and
+    CSV are read, the last three also gzipped; from local paths, ``s3://`` and ``https://``.
+    Parquet on S3 is read by ranges, only the columns that are mapped; files that came
+    by HTTP, and FITS and VOTable from S3, are fetched to a temporary folder.
+
+    Positions are taken as they are: no frame, equinox or proper motion is applied.
+
+    Parameters
+    ----------
+    config
+        Path, mapping of columns (case-sensitive) and format.
+    needs_size
+        Whether a geometry is tied to the object's size.
+
+    Raises
+    ------
+    CatalogError
+        If there is no such catalog, the format is not one of these, a mapped column is
+        missing, a stated unit is not convertible, the table has no rows, or
+        ``needs_size`` and no size is mapped.
+    """
+    if needs_size and "size" not in config.columns:
+        raise CatalogError(
+            f"{config.path}: a geometry is tied to the object's size, but catalog.columns maps no size; "
+            "add size: <column in arcsec>, or give the geometry a fixed scale"
+        )
+    reader = CatalogReader(config, Path(tempfile.mkdtemp(prefix="gzscale-catalog-")))
+    try:
+        reader.check()
+    except BaseException:
+        reader.close()
+        raise
+    return reader
+
+
+def _locate(config: CatalogConfig, scratch: Path) -> tuple[str, list[SourceFile], int | None]:
+    """Return the format, the data files, and the number of rows that a HATS catalog declares."""
+    files = find_files(config.path, scratch)
+    if files is not None:
+        if config.format == "hats":
+            raise CatalogError(f"{config.path}: a file; a HATS catalog is a folder")
+        return _format_of_file(config, files[0]), files, None
+    files = find_folder(config.path, scratch)
+    if config.format not in ("auto", "hats", "parquet"):
+        raise CatalogError(f"{config.path}: a folder; {config.format} catalogs are single files")
+    by_key = {file.entry.key: file for file in files}
+    prefix = ""
+    if _COLLECTION in by_key:
+        prefix = _properties(by_key[_COLLECTION]).get("hats_primary_table_url", "").strip("/") + "/"
+    described = next((by_key[prefix + key] for key in _HATS_PROPERTIES if prefix + key in by_key), None)
+    if described is None and (config.format == "hats" or prefix):
+        raise CatalogError(f"{config.path}: no {prefix}hats.properties in it; it is not a whole HATS catalog")
+    if described is None or config.format == "parquet":
+        return "parquet", _data_files(files, "", config.path), None
+    declared = _properties(described).get("hats_nrows", "")
+    return (
+        "hats",
+        _data_files(files, f"{prefix}dataset/", config.path),
+        int(declared) if declared.isdigit() else None,
+    )
+
+
+def _data_files(files: Sequence[SourceFile], prefix: str, path: str) -> list[SourceFile]:
+    found = [
+        file
+        for file in files
+        if file.entry.key.startswith(prefix)
+        and file.name.lower().endswith((".parquet", ".parq", ".pq"))
+        and not any(part.startswith(("_", ".")) for part in file.entry.key.split("/"))
+    ]
+    if not found:
+        raise CatalogError(f"{path}: no Parquet files in it; name a file, or a folder that holds some")
+    return found
+
+
+def _properties(file: SourceFile) -> dict[str, str]:
+    text = file.head(1 << 20).decode("utf-8", "replace")
+    pairs = (line.partition("=") for line in text.splitlines() if not line.lstrip().startswith(("#", "!")))
+    return {key.strip(): value.strip() for key, separator, value in pairs if separator}
+
+
+def _format_of_file(config: CatalogConfig, file: SourceFile) -> str:
+    head = file.head(512)
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise CatalogError(
+            f"{config.path}: an HTML page, not a table; check the URL (a login or error page?)"
+        )
+    if config.format != "auto":
+        return config.format
+    ending = Path(file.name.lower().removesuffix(".gz")).suffix
+    if ending in _ENDINGS:
+        return _ENDINGS[ending]
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith(b"SIMPLE  ="):
+        return "fits"
+    if b"<VOTABLE" in head:
+        return "votable"
+    raise CatalogError(
+        f"{config.path}: cannot tell its format from the ending {ending!r}; "
+        "set catalog.format to parquet, hats, fits, votable or csv"
+    )
+
+
+def _source(kind: str, files: list[SourceFile], declared: int | None) -> Source:
+    if kind in ("parquet", "hats"):
+        return ParquetSource(files, declared)
+    if kind == "fits":
+        return FitsSource(files[0])
+    if kind == "votable":
+        return VotableSource(files[0])
+    return CsvSource(files[0])
+
+
+def _hint(column: str, names: Sequence[str]) -> str:
+    near = [name for name in names if name.lower() == column.lower()]
+    near += [name for name in difflib.get_close_matches(column, names, n=3, cutoff=0.6) if name not in near]
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
