@@ -1,0 +1,191 @@
+"""The nightly flow: plan, process, release, report, each a Prefect task.
+
+Stages are few, since a Prefect task costs tens of milliseconds; the partitions
+are Dask's. Every stage looks in the ledger, so that a retry, or a run after a
+kill, does only what is not done.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from flows.settings import apply_quiet_defaults
+
+apply_quiet_defaults()
+
+from gzscale.night.report import write_report  # noqa: E402
+from prefect import flow, task  # noqa: E402
+from prefect.artifacts import (  # noqa: E402
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE  # noqa: E402
+
+from gzscale.cluster import open_cluster  # noqa: E402
+from gzscale.config import NightConfig  # noqa: E402
+from gzscale.errors import ConfigError, StorageError  # noqa: E402
+from gzscale.night.accounting import accounting, close_account  # noqa: E402
+from gzscale.night.dispatch import Failure, Tally, process  # noqa: E402
+from gzscale.night.fingerprint import fingerprint  # noqa: E402
+from gzscale.night.ledger import Ledger, NightRecord  # noqa: E402
+from gzscale.night.lock import hold_lock  # noqa: E402
+from gzscale.night.plan import check, make_plan, read_plan  # noqa: E402
+from gzscale.night.progress import NightProgress  # noqa: E402
+from gzscale.night.release import prune, publish  # noqa: E402
+from gzscale.night.work import Summary  # noqa: E402
+from gzscale.storage import open_storage  # noqa: E402
+
+__all__ = ["new_night_name", "nightly"]
+
+#: Seconds between two updates of the progress artifact: each is a request to the server.
+ARTIFACT_EVERY = 15.0
+
+
+def new_night_name() -> str:
+    """Name a run by the UTC time of its start."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+
+
+def _can_pass(task: Any, run: Any, state: Any) -> bool:
+    """Retry what may pass: storage and network, not a wrong configuration."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, StorageError | TimeoutError | ConnectionError)
+
+
+_STAGE: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [5, 30],
+    "retry_condition_fn": _can_pass,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+
+
+@task(name="plan", **_STAGE)
+def plan_stage(config: NightConfig, night: str) -> int:
+    """Read and partition the catalog; say how many partitions there are."""
+    # The plan itself stays in storage: Prefect walks through whatever a task takes or returns.
+    return len(make_plan(config, night).partitions)
+
+
+@task(name="process", **_STAGE)
+def process_stage(config: NightConfig, night: str) -> Tally:
+    """Cut and predict every partition on the cluster."""
+    plan = read_plan(open_storage(config.output), night)
+    total = max(sum(item.rows for item in plan.partitions), 1)
+    artifact = create_progress_artifact(0.0, key="night-progress", description=f"night {plan.night}")
+    last = time.monotonic()
+    done = 0
+    with NightProgress() as progress, open_cluster(config.cluster) as client:
+        progress.plan(total)
+
+        def note(outcome: Summary | Failure) -> None:
+            nonlocal last, done
+            progress(outcome)
+            done += outcome.rows if isinstance(outcome, Failure) else outcome.counts["objects"].planned
+            if time.monotonic() - last > ARTIFACT_EVERY:
+                last = time.monotonic()
+                update_progress_artifact(artifact, 100.0 * done / total)  # type: ignore[arg-type]
+
+        tally = process(client, config, plan, note)
+    update_progress_artifact(artifact, 100.0)  # type: ignore[arg-type]
+    return tally
+
+
+@task(name="release", **_STAGE)
+def release_stage(config: NightConfig, night: str, started: str) -> str:
+    """Write the catalogs and move the pointer."""
+    plan = read_plan(open_storage(config.output), night)
+    release = publish(config, plan, started)
+    prune(config, plan)
+    return release
+
+
+@task(name="report", **_STAGE)
+def report_stage(config: NightConfig, night: str) -> str:
+    """Write the page, and leave its link and the account with Prefect."""
+    url = write_report(config.output, night)
+    record = Ledger(open_storage(config.output)).read_night(night)
+    rows = [{"stage": name, **count.to_dict()} for name, count in record.counts.items()]
+    create_table_artifact(rows, key="night-accounting", description=f"night {night}: planned = done + ...")
+    create_link_artifact(url, key="night-report", link_text=f"report of night {night}")
+    return url
+
+
+@flow(name="nightly", persist_result=False)
+def nightly(config: NightConfig, night: str | None = None) -> dict[str, Any]:
+    """Run one night.
+
+    Parameters
+    ----------
+    config
+        The night's configuration. Credentials are not part of it: they are in the
+        environment of the process and of the workers.
+    night
+        Name of the run; the UTC time of its start by default.
+
+    Returns
+    -------
+    dict
+        The night's account: see `gzscale.night.accounting.accounting`.
+
+    Raises
+    ------
+    GzscaleError
+        If the night as a whole cannot be done.
+    """
+    name = night or new_night_name()
+    if "/" in name or name.startswith("."):
+        raise ConfigError(f"night {name!r}: a name without slashes, not starting with a dot")
+    inputs = check(config)
+    storage = open_storage(config.output)
+    ledger = Ledger(storage)
+    with hold_lock(storage, name):
+        record = NightRecord(name, "running", inputs, fingerprint(inputs), started=_now())
+        ledger.write_night(record)
+        try:
+            _stages(config, record)
+        except BaseException as error:
+            record.state, record.ended = "failed", _now()
+            record.failures.append({"partition": "", "rows": 0, "error": f"{type(error).__name__}: {error}"})
+            if not isinstance(error, StorageError):
+                ledger.write_night(record)
+            raise
+        ledger.write_night(record)
+        report_stage(config, name)
+    return accounting(record)
+
+
+def _stages(config: NightConfig, record: NightRecord) -> None:
+    """Run the stages, noting in the record what each came to."""
+    clock = time.perf_counter()
+
+    def lap(stage: str) -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        record.seconds[f"wall_{stage}"] = now - clock
+        clock = now
+
+    record.partitions = plan_stage(config, record.night)
+    lap("plan")
+    tally = process_stage(config, record.night) if record.partitions else Tally()
+    lap("process")
+    record.counts = close_account(read_plan(open_storage(config.output), record.night), tally)
+    record.bytes_read = tally.bytes_read
+    record.failures = [vars(failure) for failure in tally.failures]
+    record.seconds |= tally.seconds
+    if record.counts["objects"].failed:
+        record.state = "failed"
+    else:
+        record.release = release_stage(config, record.night, record.started[:10])
+        record.state = "complete"
+    lap("release")
+    record.ended = _now()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

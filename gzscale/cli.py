@@ -1,0 +1,209 @@
+"""The ``gzscale`` command: thin, no logic.
+
+Exit codes: 0, all is accounted for and nothing failed; 1, something failed or was
+found damaged; 2, the command or its input cannot be used.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+import gzscale
+from gzscale.errors import GzscaleError
+
+__all__ = ["main"]
+
+_SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any key of CONFIG.")
+_OUTPUT = click.option("--output", metavar="URL", help="Folder or s3:// URL of the night's output.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class _Group(click.Group):
+    """Prints gzscale's own errors as one message, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GzscaleError as error:
+            click.echo(f"gzscale: {error.code}: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(gzscale.__version__, prog_name="gzscale")
+def main() -> None:
+    """From a survey's pixels to galaxy catalogs overnight."""
+
+
+def _config(path: str, settings: tuple[str, ...], output: str | None, cluster: str | None = None) -> Any:
+    from gzscale.config import load_config
+
+    given = [
+        f"{key}={json.dumps(value)}" for key, value in (("output", output), ("cluster", cluster)) if value
+    ]
+    return load_config(path, [*settings, *given])
+
+
+@main.command()
+@click.argument("out", type=click.Path())
+@click.option("--survey", type=click.Choice(["sdss"]), default="sdss", show_default=True)
+@click.option("--objects", type=click.IntRange(min=1), default=500, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+def simulate(out: str, survey: str, objects: int, seed: int) -> None:
+    """Write a sky whose truth is known: images, catalog, truth, night.yaml."""
+    from gzscale.sky.write import write_sky
+
+    write_sky(out, survey, objects, seed)
+    click.echo(f"simulated {objects} objects: {out}/night.yaml")
+
+
+@main.command()
+@click.argument("config")
+@_SET
+@_OUTPUT
+def plan(config: str, settings: tuple[str, ...], output: str | None) -> None:
+    """Say what a night would do: partitions, images, bytes, GPU-hours. Touches nothing."""
+    from gzscale.night.forecast import forecast
+
+    for name, value in forecast(_config(config, settings, output)).items():
+        click.echo(f"{name:<24} {value}")
+
+
+@main.command()
+@click.argument("config")
+@_SET
+@_OUTPUT
+@click.option("--cluster", metavar="NAME", help="local, cuda, an address, or a preset's path.")
+@click.option("--night", "name", metavar="ID", help="Name of the run; the UTC time by default.")
+def night(
+    config: str, settings: tuple[str, ...], output: str | None, cluster: str | None, name: str | None
+) -> None:
+    """Run one night: plan, cut, predict, release, report."""
+    from gzscale.night.accounting import accounting
+    from gzscale.night.plan import check, is_done
+
+    loaded = _config(config, settings, output, cluster)
+    last = is_done(loaded, check(loaded))
+    if last is not None:
+        click.echo("nothing to do: catalog, images, bundles and code are those of the last night")
+        _print_account(accounting(last), loaded.output)
+        return
+    from flows.nightly import nightly
+
+    account = nightly(loaded, name)
+    _print_account(account, loaded.output)
+    if account["failed"]:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("output")
+@_JSON
+@click.option("--night", "name", metavar="ID", help="Name of the run; the last one by default.")
+def status(output: str, as_json: bool, name: str | None) -> None:
+    """Print the account of the last night."""
+    from gzscale.night.accounting import status as read_status
+
+    account = read_status(output, name)
+    if as_json:
+        click.echo(json.dumps(account))
+    else:
+        _print_account(account, output)
+    if account["failed"] or account["state"] == "failed":
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("output")
+@click.option("--night", "name", metavar="ID", help="Name of the run; the last one by default.")
+def report(output: str, name: str | None) -> None:
+    """Write the report's page again."""
+    from gzscale.night.report import write_report
+
+    click.echo(write_report(output, name))
+
+
+@main.command()
+@click.argument("output")
+def verify(output: str) -> None:
+    """Re-hash everything that was committed."""
+    from gzscale.night.verify import verify as find_damage
+
+    files = 0
+
+    def count(more: int) -> None:
+        nonlocal files
+        files += more
+
+    findings = find_damage(output, count)
+    for finding in findings:
+        click.echo(f"{finding.where}: {finding.what}")
+    click.echo(f"{files} files read, {len(findings)} finding(s)")
+    if findings:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("output")
+@click.argument("object_id", type=int)
+@_JSON
+def explain(output: str, object_id: int, as_json: bool) -> None:
+    """Tell the whole story of one object."""
+    import yaml
+
+    from gzscale.night.explain import explain as tell
+
+    story = tell(output, object_id)
+    if as_json:
+        click.echo(json.dumps(story))
+    else:
+        click.echo(yaml.safe_dump(story, sort_keys=False, allow_unicode=True, width=110), nl=False)
+
+
+@main.command()
+@click.argument("task")
+@click.argument("images", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, metavar="TABLE", help=".csv or .parquet")
+@click.option("--bundle", metavar="PATH", help="Another bundle than the shipped one.")
+@click.option("--scheme", type=click.Choice(["released", "kaggle"]), default="released", show_default=True)
+def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None, scheme: str) -> None:
+    """Predict a folder of JPEG, PNG or FITS cutouts, no survey needed."""
+    from gzscale.folder import predict_folder
+
+    counts = predict_folder(task, images, output, scheme=scheme, bundle=bundle)
+    click.echo(_account_line(counts))
+    click.echo(output)
+
+
+@main.command()
+def doctor() -> None:
+    """Say what works here: GPU, S3, Prefect, extras."""
+    from gzscale.doctor import examine
+
+    for name, verdict in examine():
+        click.echo(f"{name:<24} {verdict}")
+
+
+def _account_line(account: dict[str, Any]) -> str:
+    reasons = ", ".join(f"{number} {reason}" for reason, number in account["quarantined"].items())
+    total = sum(account["quarantined"].values())
+    return (
+        f"planned {account['planned']} = done {account['done']} + quarantined {total}"
+        f"{f' ({reasons})' if reasons else ''} + failed {account['failed']}"
+    )
+
+
+def _print_account(account: dict[str, Any], output: str) -> None:
+    click.echo(f"night     {account['night']} ({account['state']})")
+    click.echo(f"objects   {_account_line(account)}")
+    if account["release"]:
+        click.echo(f"release   {output}/releases/{account['release']}")
+    click.echo(f"report    {output}/reports/{account['night']}/report.html")
+
+
+if __name__ == "__main__":
+    main()

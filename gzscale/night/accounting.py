@@ -1,0 +1,77 @@
+"""The night's account, and what the last one came to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gzscale.errors import MissingError
+from gzscale.night.dispatch import Tally
+from gzscale.night.ledger import Count, Ledger, NightRecord
+from gzscale.night.plan import Plan
+from gzscale.storage import open_storage
+
+__all__ = ["accounting", "close_account", "status"]
+
+
+def close_account(plan: Plan, tally: Tally) -> dict[str, Count]:
+    """Join the plan's account with that of the partitions.
+
+    Parameters
+    ----------
+    plan
+        What was planned.
+    tally
+        What the partitions came to.
+
+    Returns
+    -------
+    dict
+        ``objects`` (every row of the catalog), ``catalog``, each geometry, each task.
+
+    Raises
+    ------
+    AssertionError
+        If an account does not close: that would be a fault of the program.
+    """
+    objects = Count()
+    objects.add(tally.counts.get("objects", Count()))
+    lost = sum(plan.quarantined.values())
+    objects.add(Count(lost, quarantined=dict(plan.quarantined)))
+    counts = {"objects": objects, "catalog": plan.catalog_count}
+    counts |= {name: count for name, count in tally.counts.items() if name != "objects"}
+    for name, count in counts.items():
+        if not count.closes:
+            raise AssertionError(f"the account of {name} does not close: {count}")
+    if objects.planned != plan.planned:
+        raise AssertionError(f"{objects.planned} objects accounted for, {plan.planned} planned")
+    return counts
+
+
+def accounting(record: NightRecord) -> dict[str, Any]:
+    """Return a run's account as plain values: the content of ``accounting.json``."""
+    return {
+        "night": record.night,
+        "state": record.state,
+        "release": record.release,
+        **record.counts.get("objects", Count()).to_dict(),
+        "stages": {name: count.to_dict() for name, count in record.counts.items() if name != "objects"},
+        "partitions": record.partitions,
+        "started": record.started,
+        "ended": record.ended,
+        "seconds": record.seconds,
+    }
+
+
+def status(output: str, night: str | None = None) -> dict[str, Any]:
+    """Return the account of the last night of an output, or of a named one.
+
+    Raises
+    ------
+    MissingError
+        If there was no such night.
+    """
+    ledger = Ledger(open_storage(output))
+    record = ledger.last_night() if night is None else ledger.read_night(night)
+    if record is None:
+        raise MissingError(f"{output}: no night was run on this output")
+    return accounting(record)

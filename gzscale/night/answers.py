@@ -1,0 +1,221 @@
+"""What the tasks say of a partition's objects, merged into one table; nothing is lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gzscale.catalog.schema import BASE_COLUMNS, QUARANTINE_SCHEMA, Column
+from gzscale.cutouts.store import Cutouts
+from gzscale.errors import Reason
+from gzscale.night.ledger import Count
+from gzscale.tasks.base import Task
+
+__all__ = ["Answers", "Merged", "coverage_column", "done_column", "merge_answers"]
+
+
+def done_column(task: str) -> str:
+    """Name of the column that says whether a task answered for the object."""
+    return f"{task}_done"
+
+
+def coverage_column(task: str) -> str:
+    """Name of the column with the part of the task's cutout that was covered."""
+    return f"{task}_coverage"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One task's answers for the objects of one partition.
+
+    Attributes
+    ----------
+    task, geometry
+        Names.
+    columns
+        What the task writes.
+    object_id
+        Objects that it answered for, int64, shape (n,).
+    values
+        Column name -> values, shape (n,).
+    coverage
+        Covered part of the cutout, the least of the bands that the bundle uses, shape (n,).
+    lost
+        Objects that were cut, but not answered for: object_id -> (reason, detail).
+    """
+
+    task: str
+    geometry: str
+    columns: tuple[Column, ...]
+    object_id: NDArray[np.int64]
+    values: Mapping[str, NDArray]
+    coverage: NDArray[np.float32]
+    lost: Mapping[int, tuple[Reason, str]]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A partition's predictions.
+
+    Attributes
+    ----------
+    table
+        A row for each object that at least one task answered for.
+    quarantine
+        A row for each answer that could not be given.
+    counts
+        Accounts: ``objects`` and each task.
+    """
+
+    table: pa.Table
+    quarantine: pa.Table
+    counts: dict[str, Count]
+
+
+def take_answers(
+    task: Task, geometry: str, cutouts: Cutouts, bands: str, outputs: Mapping[str, NDArray]
+) -> Answers:
+    """Turn a network's outputs into a task's answers.
+
+    Parameters
+    ----------
+    task
+        What makes columns of the outputs.
+    geometry
+        Name of the geometry that was fed.
+    cutouts
+        The partition's cutouts; objects without one of ``bands`` have no output.
+    bands
+        Bands that the bundle uses.
+    outputs
+        The engine's outputs for the usable cutouts, in their order.
+    """
+    reasons = cutouts.reasons(bands)
+    usable = np.flatnonzero([reason is None for reason in reasons])
+    lost = {
+        int(cutouts.object_id[row]): (
+            reason,
+            f"geometry {geometry}: no usable pixels in every band of {bands}",
+        )
+        for row, reason in enumerate(reasons)
+        if reason is not None
+    }
+    values, finite = task.table(outputs)
+    for row in usable[~finite]:
+        lost[int(cutouts.object_id[row])] = (
+            Reason.NONFINITE_OUTPUT,
+            f"task {task.name}: the network's output is not finite",
+        )
+    kept = usable[finite]
+    positions = [cutouts.bands.index(band) for band in bands]
+    return Answers(
+        task=task.name,
+        geometry=geometry,
+        columns=task.columns,
+        object_id=cutouts.object_id[kept],
+        values={name: np.asarray(value)[finite] for name, value in values.items()},
+        coverage=cutouts.coverage[kept][:, positions].min(axis=1, initial=1.0).astype(np.float32),
+        lost=lost,
+    )
+
+
+def merge_answers(rows: pa.Table, answers: Sequence[Answers], cut_lost: pa.Table) -> Merged:
+    """Merge the answers of all tasks with the partition's catalog rows.
+
+    Parameters
+    ----------
+    rows
+        The partition's rows, sorted by (HEALPix index, object_id).
+    answers
+        One for each task.
+    cut_lost
+        Quarantine rows of the cutting: their ``task`` names a geometry.
+
+    Raises
+    ------
+    AssertionError
+        If an account does not close: that would be a fault of the program.
+    """
+    ids = rows["object_id"].to_numpy()
+    first_reason: dict[int, str] = {}
+    losses = []
+    counts: dict[str, Count] = {}
+    by_geometry = _by_geometry(cut_lost)
+    for item in answers:
+        not_cut = by_geometry.get(item.geometry, {})
+        lost = {
+            **not_cut,
+            **{key: ("predict", reason, detail) for key, (reason, detail) in item.lost.items()},
+        }
+        count = Count(len(ids), len(item.object_id))
+        for object_id, (_, reason, _) in lost.items():
+            count.quarantined[str(reason)] = count.quarantined.get(str(reason), 0) + 1
+            first_reason.setdefault(object_id, str(reason))
+        if not count.closes:
+            raise AssertionError(f"task {item.task}: {count} does not close")
+        counts[item.task] = count
+        losses += [(key, stage, item.task, str(why), detail) for key, (stage, why, detail) in lost.items()]
+    objects = Count(len(ids), len(ids) - len(first_reason))
+    for reason in sorted(first_reason.values()):
+        objects.quarantined[reason] = objects.quarantined.get(reason, 0) + 1
+    counts["objects"] = objects
+    return Merged(_table(rows, ids, answers), _quarantine(rows, ids, losses), counts)
+
+
+def _by_geometry(cut_lost: pa.Table) -> dict[str, dict[int, tuple[str, str, str]]]:
+    found: dict[str, dict[int, tuple[str, str, str]]] = {}
+    for row in cut_lost.to_pylist():
+        found.setdefault(row["task"], {})[row["object_id"]] = ("cut", row["reason"], row["detail"])
+    return found
+
+
+def _table(rows: pa.Table, ids: NDArray[np.int64], answers: Sequence[Answers]) -> pa.Table:
+    order = np.argsort(ids, kind="stable")
+    arrays: dict[str, pa.Array] = {column.name: rows[column.name] for column in BASE_COLUMNS}
+    any_done = np.zeros(len(ids), bool)
+    for item in answers:
+        place = order[np.searchsorted(ids[order], item.object_id)]
+        done = np.zeros(len(ids), bool)
+        done[place] = True
+        any_done |= done
+        arrays[done_column(item.task)] = pa.array(done)
+        arrays[coverage_column(item.task)] = _scatter(item.coverage, place, done)
+        for column in item.columns:
+            arrays[column.name] = _scatter(np.asarray(item.values[column.name]), place, done)
+    return pa.table(arrays).filter(pa.array(any_done))
+
+
+def _scatter(values: NDArray, place: NDArray[np.int64], done: NDArray[np.bool_]) -> pa.Array:
+    """Put values in their objects' rows; null where the task has no answer."""
+    if values.dtype.kind in "OU":
+        texts: list[str | None] = [None] * len(done)
+        for row, text in zip(place, values, strict=True):
+            texts[row] = str(text)
+        return pa.array(texts, pa.string())
+    full = np.zeros(len(done), values.dtype)
+    full[place] = values
+    return pa.array(full, mask=~done)
+
+
+def _quarantine(
+    rows: pa.Table, ids: NDArray[np.int64], losses: list[tuple[int, str, str, str, str]]
+) -> pa.Table:
+    where = {int(object_id): row for row, object_id in enumerate(ids)}
+    losses = sorted(losses, key=lambda loss: (where[loss[0]], loss[2], loss[1]))
+    ra, dec = rows["ra"].to_numpy(), rows["dec"].to_numpy()
+    return pa.table(
+        {
+            "object_id": pa.array([loss[0] for loss in losses], pa.int64()),
+            "ra": pa.array([ra[where[loss[0]]] for loss in losses], pa.float64()),
+            "dec": pa.array([dec[where[loss[0]]] for loss in losses], pa.float64()),
+            "stage": pa.array([loss[1] for loss in losses], pa.string()),
+            "task": pa.array([loss[2] for loss in losses], pa.string()),
+            "reason": pa.array([loss[3] for loss in losses], pa.string()),
+            "detail": pa.array([loss[4] for loss in losses], pa.string()),
+        },
+        schema=QUARANTINE_SCHEMA,
+    )

@@ -1,0 +1,157 @@
+"""Partitions to workers and back: a bounded number in flight, each result let go as it arrives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gzscale.cluster import count_slots
+from gzscale.config import NightConfig
+from gzscale.night.ledger import Count, add_counts
+from gzscale.night.plan import Plan, PlannedPartition
+from gzscale.night.work import Summary, cut, predict
+
+__all__ = ["Failure", "Tally", "process"]
+
+#: Partitions in flight for each one that can be cut at a time.
+IN_FLIGHT = 3
+#: How often a partition's work is tried again after an error.
+RETRIES = 1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A partition that could not be worked on, and why."""
+
+    partition: str
+    rows: int
+    error: str
+
+
+@dataclass
+class Tally:
+    """What the night's partitions came to.
+
+    Attributes
+    ----------
+    counts
+        Accounts: ``objects``, each geometry and each task.
+    seconds
+        Worker time by step; ``wall`` is the main process's, ``slots`` the number of workers.
+    bytes_read
+        Of image files.
+    done, skipped
+        Partitions.
+    failures
+        Those that failed.
+    """
+
+    counts: dict[str, Count] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes_read: int = 0
+    done: int = 0
+    skipped: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+def process(
+    client: Any, config: NightConfig, plan: Plan, progress: Callable[[Summary | Failure], None]
+) -> Tally:
+    """Cut and predict every partition of a plan.
+
+    Parameters
+    ----------
+    client
+        `distributed.Client` whose workers offer ``CUT`` and ``PREDICT``.
+    config
+        The night's configuration.
+    plan
+        What has to be done.
+    progress
+        Called with each partition's outcome as it arrives.
+
+    Returns
+    -------
+    Tally
+        An error in one partition makes its objects ``failed``; the others go on.
+    """
+    from distributed import as_completed
+
+    start = time.perf_counter()
+    slots = count_slots(client)
+    tally = Tally()
+    names = [*config.geometries, *config.tasks, "objects"]
+    todo = iter(plan.partitions)
+    running: dict[str, PlannedPartition] = {}
+
+    def submit_next() -> list[Any]:
+        item = next(todo, None)
+        if item is None:
+            return []
+        future = _submit(client, config, plan.night, item)
+        running[future.key] = item
+        return [future]
+
+    finished = as_completed([future for _ in range(IN_FLIGHT * slots) for future in submit_next()])
+    for future in finished:
+        item = running.pop(future.key)
+        outcome = _outcome(future, item)
+        # Letting go at once keeps the scheduler's memory independent of the night's length.
+        future.release()
+        del future
+        finished.update(submit_next())
+        _count(tally, outcome, item, names)
+        progress(outcome)
+    tally.seconds["wall"] = time.perf_counter() - start
+    tally.seconds["slots"] = float(slots)
+    return tally
+
+
+def _submit(client: Any, config: NightConfig, night: str, item: PlannedPartition) -> Any:
+    name = f"{night}-{item.partition.path}"
+    made = client.submit(
+        cut,
+        config,
+        item.partition,
+        item.digest,
+        key=f"cut-{name}",
+        resources={"CUT": 1},
+        retries=RETRIES,
+        pure=False,
+    )
+    # The scheduler keeps `made` alive as long as the prediction needs it.
+    return client.submit(
+        predict,
+        config,
+        item.partition,
+        item.digest,
+        made,
+        key=f"predict-{name}",
+        resources={"PREDICT": 1},
+        retries=RETRIES,
+        priority=1,
+        pure=False,
+    )
+
+
+def _outcome(future: Any, item: PlannedPartition) -> Summary | Failure:
+    error = future.exception()
+    if error is None:
+        summary: Summary = future.result()
+        return summary
+    return Failure(item.partition.path, item.rows, f"{type(error).__name__}: {error}")
+
+
+def _count(tally: Tally, outcome: Summary | Failure, item: PlannedPartition, names: list[str]) -> None:
+    if isinstance(outcome, Failure):
+        tally.failures.append(outcome)
+        add_counts(tally.counts, {name: Count(item.rows, failed=item.rows) for name in names})
+        return
+    tally.done += 1
+    tally.skipped += outcome.skipped == ("cut", "predict")
+    tally.bytes_read += outcome.bytes_read
+    add_counts(tally.counts, outcome.counts)
+    for name, value in outcome.seconds.items():
+        tally.seconds[name] = tally.seconds.get(name, 0.0) + value

@@ -1,0 +1,147 @@
+"""The whole story of one object: catalog row, images, cutouts, bundle, code, columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gzscale.catalog.partition import Partition
+from gzscale.cutouts.store import read_cutouts
+from gzscale.errors import MissingError
+from gzscale.night.answers import coverage_column, done_column
+from gzscale.night.ledger import Ledger, Record
+from gzscale.night.plan import catalog_quarantine_key, read_plan
+from gzscale.night.release import read_pointer
+from gzscale.night.tables import read_parquet
+from gzscale.night.work import cutouts_prefix, rows_key
+from gzscale.storage import Storage, open_storage
+from gzscale.tasks.base import load_task
+
+__all__ = ["explain"]
+
+
+def explain(output: str, object_id: int) -> dict[str, Any]:
+    """Tell what happened to one object in the last night.
+
+    Parameters
+    ----------
+    output
+        The night's output.
+    object_id
+        Identifier in the input catalog.
+
+    Returns
+    -------
+    dict
+        ``object_id``, ``night``, ``release``, ``row`` (the catalog's), ``partition``,
+        ``quarantine`` (rows with stage, task, reason, detail), ``cutouts`` (by geometry:
+        scale, coverage, noise, images with their hashes), ``predictions`` (by task: the
+        columns, the bundle's hash), ``code`` (hashes of the sources).
+
+    Raises
+    ------
+    MissingError
+        If the last night's catalog has no such object.
+    """
+    storage = open_storage(output)
+    night = Ledger(storage).last_night()
+    if night is None:
+        raise MissingError(f"{output}: no night was run on this output")
+    pointer = read_pointer(storage)
+    story: dict[str, Any] = {
+        "object_id": object_id,
+        "night": night.night,
+        "release": pointer.release if pointer else None,
+    }
+    lost = _select(read_parquet(storage, catalog_quarantine_key(night.night)), object_id)
+    for item in read_plan(storage, night.night).partitions:
+        row = _row(storage, item.partition, object_id)
+        if row is not None:
+            return story | {"row": row} | _partition_story(storage, item.partition, object_id, lost)
+    if lost:
+        return story | {"row": None, "partition": None, "quarantine": lost}
+    raise MissingError(
+        f"{output}: object {object_id} is not in the catalog of night {night.night} "
+        f"({night.counts['objects'].planned if night.counts else 'unfinished'} objects)"
+    )
+
+
+def _select(table: pa.Table, object_id: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = table.filter(pc.field("object_id") == object_id).to_pylist()
+    return found
+
+
+def _row(storage: Storage, partition: Partition, object_id: int) -> dict[str, Any] | None:
+    found = _select(read_parquet(storage, rows_key(partition)), object_id)
+    return found[0] if found else None
+
+
+def _partition_story(
+    storage: Storage, partition: Partition, object_id: int, lost: list[dict[str, Any]]
+) -> dict[str, Any]:
+    ledger = Ledger(storage)
+    made, predicted = ledger.read("cut", partition), ledger.read("predict", partition)
+    story: dict[str, Any] = {
+        "partition": partition.path,
+        "quarantine": lost,
+        "cutouts": {},
+        "predictions": {},
+        "code": {},
+    }
+    if made is not None:
+        story["code"]["cut"] = made.inputs["code"]
+        for geometry in made.inputs["geometries"]:
+            cutout = _cutout(storage, made, geometry, object_id)
+            if cutout is not None:
+                story["cutouts"][geometry] = cutout
+    if predicted is not None:
+        story["code"]["predict"] = predicted.inputs["code"]
+        own = f"ledger/predict/{partition.path}.quarantine.parquet"
+        story["quarantine"] = lost + _select(read_parquet(storage, own), object_id)
+        found = _select(read_parquet(storage, f"predictions/{partition.path}.parquet"), object_id)
+        for row in found:
+            story["predictions"] = _predictions(predicted, row)
+    return story
+
+
+def _cutout(storage: Storage, made: Record, geometry: str, object_id: int) -> dict[str, Any] | None:
+    prefix = cutouts_prefix(made.partition)
+    inventory = {key: (value[0], value[1]) for key, value in made.files.items() if key.startswith(prefix)}
+    cutouts = read_cutouts(storage, prefix, geometry, inventory)
+    where = (cutouts.object_id == object_id).nonzero()[0]
+    if not len(where):
+        return None
+    index = int(where[0])
+    reasons = cutouts.band_reasons(index)
+    return {
+        "store": f"{storage.url(prefix)}/{geometry}",
+        "index": index,
+        "size": int(cutouts.images.shape[-1]),
+        "scale": float(cutouts.scale[index]),
+        "bands": {
+            band: {
+                "coverage": float(cutouts.coverage[index, position]),
+                "noise": float(cutouts.noise[index, position]),
+                "reason": str(reasons[position]) if reasons[position] else None,
+                "images": cutouts.images_of(index, band),
+            }
+            for position, band in enumerate(cutouts.bands)
+        },
+    }
+
+
+def _predictions(predicted: Record, row: dict[str, Any]) -> dict[str, Any]:
+    """Group a row of predictions by task, with the hash of the bundle that made it."""
+    told = {}
+    for name, (bundle, geometry) in predicted.inputs["tasks"].items():
+        task = load_task(name)
+        told[name] = {
+            "bundle": bundle,
+            "geometry": geometry,
+            "answered": bool(row[done_column(name)]),
+            "coverage": row[coverage_column(name)],
+            "columns": {column.name: row[column.name] for column in task.columns},
+        }
+    return told

@@ -1,0 +1,235 @@
+"""The release: a night's catalogs, written beside the older ones and switched over at once.
+
+A release is a folder ``releases/<release>/`` with one HATS collection a task, the
+quarantine table, and ``manifest.json`` with the hash of every file. Its name ends
+with a hash of what it holds, and its bytes depend on nothing else. The pointer
+``releases/LATEST`` moves last.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gzscale.catalog.hats import write_collection
+from gzscale.catalog.partition import Partition
+from gzscale.catalog.schema import COVERAGE_COLUMN, QUARANTINE_SCHEMA, release_columns
+from gzscale.config import NightConfig
+from gzscale.errors import DamageError, LedgerError, MissingError
+from gzscale.night.answers import coverage_column, done_column
+from gzscale.night.fingerprint import canonical_json, code_digest, fingerprint
+from gzscale.night.ledger import Ledger, Record, seal, unseal
+from gzscale.night.plan import Plan, catalog_quarantine_key
+from gzscale.storage import Storage, open_storage, sha256_hex
+from gzscale.tasks.base import load_task
+
+__all__ = ["Pointer", "prune", "publish", "read_manifest", "read_pointer"]
+
+POINTER = "releases/LATEST"
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """Which release is the latest.
+
+    Attributes
+    ----------
+    release
+        Its name.
+    night
+        The run that published it.
+    manifest
+        SHA-256 of its manifest.
+    """
+
+    release: str
+    night: str
+    manifest: str
+
+
+def read_pointer(storage: Storage) -> Pointer | None:
+    """Return the latest release of an output, or None where nothing is released.
+
+    Raises
+    ------
+    DamageError
+        If the pointer cannot be read.
+    """
+    try:
+        return Pointer(**json.loads(storage.get(POINTER)))
+    except MissingError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise DamageError(f"{storage.url(POINTER)}: not a release pointer ({error})") from error
+
+
+def manifest_key(release: str) -> str:
+    """Name of a release's manifest."""
+    return f"releases/{release}/manifest.json"
+
+
+def read_manifest(storage: Storage, release: str) -> dict[str, Any]:
+    """Read a release's manifest, checking its seal."""
+    key = manifest_key(release)
+    return unseal(storage.get(key), storage.url(key))
+
+
+def publish(config: NightConfig, plan: Plan, started: str) -> str:
+    """Write the night's release and move the pointer.
+
+    Parameters
+    ----------
+    config
+        The night's configuration.
+    plan
+        Its plan; every partition is committed.
+    started
+        UTC date of the night, ``YYYY-MM-DD``, the first part of a new release's name.
+
+    Returns
+    -------
+    str
+        Name of the release: an older one's, where its content is this night's.
+
+    Raises
+    ------
+    LedgerError
+        If a partition is not committed.
+    DamageError
+        If what a partition's commit names is not what is stored.
+    """
+    storage = open_storage(config.output)
+    # In the order of the sky; a commit's record is a few kilobytes, and only its hash is kept.
+    contents = [_committed(storage, item.partition).content for item in plan.partitions]
+    content = fingerprint(
+        {
+            "partitions": [
+                [item.partition.path, content]
+                for item, content in zip(plan.partitions, contents, strict=True)
+            ],
+            "quarantined": plan.quarantined,
+            "tasks": sorted(config.tasks),
+            "release": config.release.model_dump(),
+            "code": code_digest("catalog"),
+        }
+    )
+    pointer = read_pointer(storage)
+    if pointer is not None and read_manifest(storage, pointer.release)["content"] == content:
+        return pointer.release
+    _remove_unfinished(storage)
+    release = f"{started}-{content[:12]}"
+    files: dict[str, tuple[str, int]] = {}
+    rows: dict[str, int] = {}
+    for name in config.tasks:
+        files |= _write_task(config, plan, storage, release, name, rows)
+    files |= _write_quarantine(plan, storage, release)
+    manifest = seal(
+        {
+            "content": content,
+            "rows": rows,
+            "files": {key: list(value) for key, value in sorted(files.items())},
+        }
+    )
+    storage.put(manifest_key(release), manifest)
+    storage.put(POINTER, canonical_json(asdict(Pointer(release, plan.night, sha256_hex(manifest)))) + b"\n")
+    return release
+
+
+def prune(config: NightConfig, plan: Plan) -> int:
+    """Remove what earlier nights made for partitions that the plan no longer has.
+
+    Releases keep their own copies; they stay.
+
+    Returns
+    -------
+    int
+        Number of partitions that were removed.
+    """
+    storage = open_storage(config.output)
+    planned = {item.partition.path for item in plan.partitions}
+    gone = 0
+    for entry in list(storage.list("ledger/rows")):
+        path = entry.key.removeprefix("ledger/rows/").removesuffix(".parquet")
+        if path in planned:
+            continue
+        for key in (f"ledger/cut/{path}.json", f"ledger/predict/{path}.json", f"predictions/{path}.parquet"):
+            storage.delete(key)
+        for stage in ("cut", "predict"):
+            storage.delete(f"ledger/{stage}/{path}.quarantine.parquet")
+        storage.delete_tree(f"cutouts/{path}.zarr")
+        storage.delete(entry.key)
+        gone += 1
+    return gone
+
+
+def _remove_unfinished(storage: Storage) -> None:
+    """Remove what a night that was killed in the middle of its release has left."""
+    names = {entry.key.split("/")[1] for entry in storage.list("releases") if entry.key.count("/") > 1}
+    for name in names:
+        if storage.stat(manifest_key(name)) is None:
+            storage.delete_tree(f"releases/{name}")
+
+
+def _committed(storage: Storage, partition: Partition) -> Record:
+    record = Ledger(storage).read("predict", partition)
+    if record is None:
+        raise LedgerError(
+            f"{partition.path}: not committed, so that nothing is released; run the night again"
+        )
+    return record
+
+
+def _checked(storage: Storage, record: Record, key: str) -> pa.Table:
+    data = storage.get(key)
+    if [sha256_hex(data), len(data)] != record.files[key]:
+        raise DamageError(f"{storage.url(key)}: not what was committed; delete it and run the night again")
+    return pq.read_table(pa.BufferReader(data))
+
+
+def _write_task(
+    config: NightConfig, plan: Plan, storage: Storage, release: str, name: str, rows: dict[str, int]
+) -> dict[str, tuple[str, int]]:
+    columns = release_columns(load_task(name).columns)
+    renamed = {COVERAGE_COLUMN.name: coverage_column(name)}
+    counted = [
+        (item.partition, _committed(storage, item.partition).counts[name].done) for item in plan.partitions
+    ]
+    rows[name] = sum(count for _, count in counted)
+
+    def read(partition: Partition) -> pa.Table:
+        record = _committed(storage, partition)
+        whole = _checked(storage, record, f"predictions/{partition.path}.parquet")
+        chosen = whole.filter(pc.field(done_column(name)))
+        return pa.table({column.name: chosen[renamed.get(column.name, column.name)] for column in columns})
+
+    prefix = f"releases/{release}/{name}"
+    return write_collection(read, counted, columns, storage, prefix, name, config.release)
+
+
+def _write_quarantine(plan: Plan, storage: Storage, release: str) -> dict[str, tuple[str, int]]:
+    """Gather every quarantine row of the night in one table, a partition at a time."""
+    key = f"releases/{release}/quarantine.parquet"
+    with tempfile.TemporaryDirectory(prefix="gzscale-release-") as folder:
+        path = Path(folder, "quarantine.parquet")
+        with pq.ParquetWriter(path, QUARANTINE_SCHEMA, compression="zstd") as writer:
+            writer.write_table(
+                pq.read_table(pa.BufferReader(storage.get(catalog_quarantine_key(plan.night)))).cast(
+                    QUARANTINE_SCHEMA
+                )
+            )
+            for item in plan.partitions:
+                record = _committed(storage, item.partition)
+                own = f"ledger/predict/{item.partition.path}.quarantine.parquet"
+                table = _checked(storage, record, own)
+                if table.num_rows:
+                    writer.write_table(table.cast(QUARANTINE_SCHEMA))
+        data = path.read_bytes()
+        storage.put_file(key, path)
+    return {key: (sha256_hex(data), len(data))}

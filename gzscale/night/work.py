@@ -1,0 +1,304 @@
+"""One partition, start to end: cut its objects, predict them, commit both.
+
+Each step looks in the ledger first: a commit with the same fingerprint is left
+alone. Whatever is not committed is written anew, wholly.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gzscale.catalog.partition import Partition
+from gzscale.config import NightConfig
+from gzscale.cutouts.ingest import cut_partition
+from gzscale.cutouts.store import Cutouts, read_cutouts
+from gzscale.errors import LedgerError
+from gzscale.models.bundle import Bundle, load_bundle, shipped
+from gzscale.models.engine import Engine
+from gzscale.night.answers import Answers, merge_answers, take_answers
+from gzscale.night.fingerprint import code_digest, fingerprint, table_digest
+from gzscale.night.ledger import Count, Ledger, Record
+from gzscale.night.tables import parquet_bytes, read_parquet
+from gzscale.storage import Storage, open_storage, sha256_hex
+from gzscale.surveys import load_survey
+from gzscale.surveys.base import ImageRef, Survey
+from gzscale.tasks.base import load_task
+
+__all__ = ["Summary", "cut", "cut_inputs", "is_current", "open_bundle", "predict", "rows_key", "survey_of"]
+
+
+@dataclass
+class Summary:
+    """What one partition's work came to; small, since it travels to the main process.
+
+    Attributes
+    ----------
+    partition
+        The HEALPix pixel.
+    counts
+        Accounts: ``objects``, each geometry and each task.
+    seconds
+        Time spent by step; ``work`` is all of it.
+    bytes_read
+        Of image files.
+    skipped
+        Stages that were committed already.
+    """
+
+    partition: Partition
+    counts: dict[str, Count] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes_read: int = 0
+    skipped: tuple[str, ...] = ()
+
+
+def rows_key(partition: Partition) -> str:
+    """Name of the table of a partition's catalog rows."""
+    return f"ledger/rows/{partition.path}.parquet"
+
+
+def cutouts_prefix(partition: Partition) -> str:
+    """Name of a partition's cutout store."""
+    return f"cutouts/{partition.path}.zarr"
+
+
+def survey_of(config: NightConfig) -> Survey:
+    """Make the night's survey."""
+    return load_survey(config.survey.kind, config.survey.root, config.survey.bands, config.survey.options)
+
+
+def open_bundle(config: NightConfig, task: str) -> Bundle:
+    """Load a task's bundle, once a process."""
+    return _bundle(_location(config, task))
+
+
+def _location(config: NightConfig, task: str) -> str:
+    return config.tasks[task].bundle or str(shipped(task))
+
+
+@functools.lru_cache(maxsize=16)
+def _bundle(location: str) -> Bundle:
+    return load_bundle(location)
+
+
+@functools.lru_cache(maxsize=16)
+def _engine(location: str) -> Engine:
+    return Engine(_bundle(location))
+
+
+def cut_inputs(config: NightConfig, rows_digest: str) -> dict[str, Any]:
+    """Return what a partition's cutouts come from, but for the images themselves."""
+    options = {key: value for key, value in config.survey.options.items() if not key.startswith("cache")}
+    return {
+        "rows": rows_digest,
+        "survey": [config.survey.kind, config.survey.root, config.survey.bands, options],
+        "geometries": {name: [item.size, item.scale] for name, item in config.geometries.items()},
+        "code": code_digest("surveys", "cutouts"),
+    }
+
+
+def predict_inputs(config: NightConfig, cut_content: str) -> dict[str, Any]:
+    """Return what a partition's predictions come from."""
+    return {
+        "cutouts": cut_content,
+        "tasks": {
+            name: [open_bundle(config, name).sha256, task.geometry] for name, task in config.tasks.items()
+        },
+        "code": code_digest("models", "tasks"),
+    }
+
+
+def is_current(config: NightConfig, ledger: Ledger, partition: Partition, rows_digest: str) -> bool:
+    """Tell whether both stages are committed for what the night would make them from."""
+    made = ledger.read("cut", partition)
+    if made is None or not _cut_is_current(config, made, rows_digest):
+        return False
+    predicted = ledger.read("predict", partition)
+    return predicted is not None and predicted.fingerprint == fingerprint(
+        predict_inputs(config, made.content)
+    )
+
+
+def _cut_is_current(config: NightConfig, record: Record, rows_digest: str) -> bool:
+    if record.fingerprint != fingerprint(cut_inputs(config, rows_digest)):
+        return False
+    survey = survey_of(config)
+    return all(survey.state(ref) == state for ref, state in _states(record.images))
+
+
+def _states(images: dict[str, str]) -> Iterator[tuple[ImageRef, str]]:
+    for packed, state in images.items():
+        name, band, path, exposure = packed.split("|")
+        yield ImageRef(name, band, path, exposure), state
+
+
+def _pack(ref: ImageRef) -> str:
+    return f"{ref.name}|{ref.band}|{ref.path}|{ref.exposure}"
+
+
+def _read_rows(storage: Storage, partition: Partition, digest: str) -> pa.Table:
+    rows = read_parquet(storage, rows_key(partition))
+    if table_digest(rows) != digest:
+        raise LedgerError(
+            f"{storage.url(rows_key(partition))}: not the rows that the night planned; plan it again"
+        )
+    return rows
+
+
+def cut(config: NightConfig, partition: Partition, rows_digest: str) -> Summary:
+    """Cut the objects of one partition and commit the cutout store.
+
+    Parameters
+    ----------
+    config
+        The night's configuration.
+    partition
+        The HEALPix pixel.
+    rows_digest
+        Hash of its catalog rows.
+    """
+    start = time.perf_counter()
+    storage = open_storage(config.output)
+    ledger = Ledger(storage)
+    old = ledger.read("cut", partition)
+    if old is not None and _cut_is_current(config, old, rows_digest):
+        return Summary(partition, old.counts, {"work": time.perf_counter() - start}, skipped=("cut",))
+    rows = _read_rows(storage, partition, rows_digest)
+    prefix = cutouts_prefix(partition)
+    ledger.revoke("cut", partition)
+    storage.delete_tree(prefix)
+    survey = survey_of(config)
+    result = cut_partition(survey, rows, config.geometries, storage, prefix)
+    quarantine_key = f"ledger/cut/{partition.path}.quarantine.parquet"
+    data = parquet_bytes(result.quarantine)
+    storage.put(quarantine_key, data)
+    counts = {name: Count(rows.num_rows, done) for name, done in result.done.items()}
+    for task, reason in zip(
+        result.quarantine["task"].to_pylist(), result.quarantine["reason"].to_pylist(), strict=True
+    ):
+        quarantined = counts[task].quarantined
+        quarantined[reason] = quarantined.get(reason, 0) + 1
+    inputs = cut_inputs(config, rows_digest)
+    seconds = {**result.seconds, "cut": time.perf_counter() - start}
+    ledger.commit(
+        Record(
+            stage="cut",
+            partition=partition,
+            fingerprint=fingerprint(inputs),
+            inputs=inputs,
+            files={
+                **{key: list(value) for key, value in sorted(result.inventory.items())},
+                quarantine_key: [sha256_hex(data), len(data)],
+            },
+            counts=counts,
+            images={_pack(image.ref): image.state for image in result.images},
+            seconds=seconds,
+        )
+    )
+    seconds = {**seconds, "work": time.perf_counter() - start}
+    return Summary(partition, counts, seconds, result.bytes_read)
+
+
+def predict(config: NightConfig, partition: Partition, rows_digest: str, made: Summary) -> Summary:
+    """Predict the objects of one partition for every task and commit the table.
+
+    Parameters
+    ----------
+    config
+        The night's configuration.
+    partition
+        The HEALPix pixel.
+    rows_digest
+        Hash of its catalog rows.
+    made
+        What cutting it came to; passed on in the result.
+
+    Raises
+    ------
+    LedgerError
+        If the partition was not cut.
+    """
+    start = time.perf_counter()
+    storage = open_storage(config.output)
+    ledger = Ledger(storage)
+    record = ledger.read("cut", partition)
+    if record is None:
+        raise LedgerError(f"{partition.path}: its cutouts are not committed; run the night again")
+    inputs = predict_inputs(config, record.content)
+    old = ledger.read("predict", partition)
+    if old is not None and old.fingerprint == fingerprint(inputs):
+        return _joined(made, old.counts, {"work": time.perf_counter() - start}, "predict")
+    ledger.revoke("predict", partition)
+    rows = _read_rows(storage, partition, rows_digest)
+    seconds: dict[str, float] = {}
+    answers = [_answer(config, name, storage, record, seconds) for name in config.tasks]
+    lost = read_parquet(storage, f"ledger/cut/{partition.path}.quarantine.parquet")
+    merged = merge_answers(rows, answers, lost)
+    files = {}
+    for key, table in (
+        (f"predictions/{partition.path}.parquet", merged.table),
+        (f"ledger/predict/{partition.path}.quarantine.parquet", merged.quarantine),
+    ):
+        data = parquet_bytes(table)
+        storage.put(key, data)
+        files[key] = [sha256_hex(data), len(data)]
+    seconds["predict"] = time.perf_counter() - start
+    ledger.commit(
+        Record(
+            stage="predict",
+            partition=partition,
+            fingerprint=fingerprint(inputs),
+            inputs=inputs,
+            files=files,
+            counts=merged.counts,
+            seconds=seconds,
+        )
+    )
+    seconds["work"] = time.perf_counter() - start
+    return _joined(made, merged.counts, seconds, None)
+
+
+def _joined(
+    made: Summary, counts: dict[str, Count], seconds: dict[str, float], skipped: str | None
+) -> Summary:
+    total = dict(made.seconds)
+    for name, value in seconds.items():
+        total[name] = total.get(name, 0.0) + value
+    return Summary(
+        made.partition,
+        {**made.counts, **counts},
+        total,
+        made.bytes_read,
+        (*made.skipped, skipped) if skipped else made.skipped,
+    )
+
+
+def _answer(
+    config: NightConfig, name: str, storage: Storage, record: Record, seconds: dict[str, float]
+) -> Answers:
+    """Run one task's bundle over the partition's cutouts."""
+    start = time.perf_counter()
+    geometry = config.tasks[name].geometry
+    bundle = open_bundle(config, name)
+    cutouts: Cutouts = read_cutouts(
+        storage,
+        cutouts_prefix(record.partition),
+        geometry,
+        {key: (value[0], value[1]) for key, value in record.files.items()},
+    )
+    bundle.require(cutouts.bands, config.geometries[geometry])
+    seconds["load"] = seconds.get("load", 0.0) + time.perf_counter() - start
+    start = time.perf_counter()
+    usable = np.flatnonzero([reason is None for reason in cutouts.reasons(bundle.bands)])
+    outputs = _engine(_location(config, name)).run(
+        cutouts.images[usable], cutouts.bands, cutouts.scale[usable]
+    )
+    seconds["infer"] = seconds.get("infer", 0.0) + time.perf_counter() - start
+    return take_answers(load_task(name), geometry, cutouts, bundle.bands, outputs)

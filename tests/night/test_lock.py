@@ -1,0 +1,106 @@
+"""The lock: one night at a time, and no lock outlives its holder."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from gzscale.errors import LockedError
+from gzscale.night import lock
+from gzscale.night.lock import KEY, hold_lock
+from gzscale.storage import open_storage
+
+HOLD = """
+import sys, time
+from gzscale.night.lock import hold_lock
+from gzscale.storage import open_storage
+with hold_lock(open_storage(sys.argv[1]), "first"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return open_storage(tmp_path)
+
+
+def test_the_second_one_is_refused_by_name(storage):
+    with (
+        hold_lock(storage, "first"),
+        pytest.raises(LockedError, match="night first is running"),
+        hold_lock(storage, "second"),
+    ):
+        pass
+
+
+def test_it_is_free_again_afterwards(storage):
+    with pytest.raises(ZeroDivisionError), hold_lock(storage, "first"):
+        _ = 1 / 0
+    with hold_lock(storage, "second"):
+        assert json.loads(storage.get(KEY))["night"] == "second"
+    assert storage.stat(KEY) is None
+
+
+def test_a_killed_process_holds_nothing(storage):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, storage.root], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(LockedError), hold_lock(storage, "second"):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    with hold_lock(storage, "second"):
+        assert json.loads(storage.get(KEY))["night"] == "second"
+
+
+@pytest.mark.parametrize(("age", "free"), [(lock.EXPIRY + 1, True), (lock.EXPIRY / 2, False)])
+def test_another_machine_s_lock_is_void_when_it_is_not_renewed(storage, age, free):
+    held = {"night": "far", "host": "another-host", "boot": 1, "pid": 1, "process_started": 1.0}
+    storage.put(KEY, json.dumps(held | {"renewed": time.time() - age}).encode())
+    if free:
+        with hold_lock(storage, "here"):
+            assert json.loads(storage.get(KEY))["night"] == "here"
+    else:
+        with pytest.raises(LockedError, match="another-host"), hold_lock(storage, "here"):
+            pass
+
+
+def test_it_is_renewed_while_it_is_held(storage, monkeypatch):
+    monkeypatch.setattr(lock, "RENEWAL", 0.02)
+    with hold_lock(storage, "first"):
+        before = json.loads(storage.get(KEY))["renewed"]
+        deadline = time.monotonic() + 10
+        while json.loads(storage.get(KEY))["renewed"] == before:
+            assert time.monotonic() < deadline, "the lock was never renewed"
+            time.sleep(0.01)
+
+
+def test_of_many_that_take_over_a_void_lock_one_wins(storage):
+    held = {"night": "far", "host": "another-host", "boot": 1, "pid": 1, "process_started": 1.0}
+    storage.put(KEY, json.dumps(held | {"renewed": 0.0}).encode())
+    won, lost = [], []
+    done, gate = threading.Event(), threading.Barrier(6)
+
+    def attempt(number):
+        gate.wait()
+        try:
+            with hold_lock(storage, f"night-{number}"):
+                won.append(number)
+                done.wait(20)
+        except LockedError:
+            lost.append(number)
+        if len(lost) == 5:
+            done.set()
+
+    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(won) == 1
+    assert len(lost) == 5
