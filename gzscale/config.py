@@ -1,16 +1,22 @@
-"""The night's configuration: file < environment < command line; unknown keys are errors."""
+"""The night's configuration: what a night needs to know, with types, defaults and bounds.
+
+Read from file < environment < command line by `load_config`; unknown keys are errors.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from gzscale._settings import explain, merge, overlay_of, resolve_paths
+from gzscale._yaml import parse_yaml
 from gzscale.errors import ConfigError, StorageError
 from gzscale.storage import open_storage
 
@@ -27,31 +33,37 @@ __all__ = [
 
 #: A configuration file is a few kilobytes; anything larger is a mistake.
 MAX_CONFIG_BYTES = 1_000_000
-ENVIRONMENT_PREFIX = "GZSCALE_"
 
-_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?)i?B?\s*")
-_SCALE = re.compile(r"\s*(\d*\.?\d+)\s*\*\s*size\s*")
+_BYTES = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kKMGTP])(i?))?B?\s*", re.ASCII)
+_SCALE = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*\*\s*size\s*", re.ASCII)
 
 
 def parse_bytes(text: str | int) -> int:
-    """Read a number of bytes: ``20GB``, ``512 MB``, ``1000``.
+    """Read a number of bytes: ``20GB``, ``512 MB``, ``1.5GiB``, ``1000``.
+
+    Parameters
+    ----------
+    text
+        A number, alone or with a decimal (kB, MB, GB, TB, PB) or a binary (KiB ... PiB)
+        unit, as IEC 80000-13 has them; a fraction of a byte is dropped.
 
     Raises
     ------
     ValueError
-        If the text is not a number with a decimal unit.
+        If the text is not such a number.
     """
-    if isinstance(text, int):
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
         return text
-    match = _BYTES.fullmatch(text)
+    match = _BYTES.fullmatch(str(text)) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"{text!r} is not a number of bytes such as 20GB")
-    power = " kMGT".index(match[2].replace("K", "k") or " ")
-    return int(float(match[1]) * 1000**power)
+        raise ValueError(f"{text!r} is not a number of bytes such as 20GB or 1.5GiB")
+    power = "kMGTP".index(match[2].replace("K", "k")) + 1 if match[2] else 0
+    return int(Decimal(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: `true` is not the number 1, and "96" in quotes is a mistake to be told of.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class SurveyConfig(_Section):
@@ -67,8 +79,8 @@ class SurveyConfig(_Section):
     @field_validator("bands")
     @classmethod
     def _bands(cls, bands: str) -> str:
-        if not bands or len(set(bands)) != len(bands):
-            raise ValueError(f"bands {bands!r}: at least one letter, each once")
+        if not bands.isalpha() or len(set(bands)) != len(bands):
+            raise ValueError(f"bands {bands!r}: letters alone, at least one, each once, for example ugriz")
         return bands
 
 
@@ -105,8 +117,8 @@ class GeometryConfig(_Section):
     def _scale(self) -> GeometryConfig:
         if isinstance(self.scale, str) and not _SCALE.fullmatch(self.scale):
             raise ValueError(f"scale {self.scale!r}: a number of arcsec, or '<number> * size'")
-        if self.factor <= 0:
-            raise ValueError(f"scale {self.scale!r} is not positive")
+        if not 0 < self.factor < math.inf:
+            raise ValueError(f"scale {self.scale!r} is not positive and finite")
         return self
 
     @property
@@ -177,91 +189,43 @@ def load_config(
         YAML file or URL. Relative paths inside it are relative to its folder.
     settings
         ``key=value`` pairs of the command line; the key is dotted, the value is YAML.
-        Relative paths in them are relative to the working folder.
+        Relative paths in them are relative to the working folder. The last one wins.
     environment
-        ``GZSCALE_SURVEY__ROOT=...``; by default the process's own.
+        ``GZSCALE_SURVEY__ROOT=...``; by default the process's own. What starts with
+        ``GZSCALE_``, has no ``__`` and is no key of the top level is somebody else's.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, a key is unknown or a value does not fit.
+        If the file cannot be read, a key is unknown or a value does not fit. The message
+        names every such key, and where it was set.
     """
-    tree = _read_yaml(path)
-    _resolve_paths(tree, os.path.dirname(path) if "://" in path else str(Path(path).resolve().parent))
-    overlay: dict[str, Any] = {}
-    for name, value in sorted((os.environ if environment is None else environment).items()):
-        if (name.startswith(ENVIRONMENT_PREFIX) and "__" in name) or name in _TOP_LEVEL:
-            keys = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
-            _assign(overlay, keys, _scalar(value, name), name)
-    for setting in settings:
-        key, separator, value = setting.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--set {setting!r}: expected key=value, for example survey.root=/data/sdss")
-        _assign(overlay, key.split("."), _scalar(value, setting), f"--set {setting}")
-    _resolve_paths(overlay, os.getcwd())
+    tree = _read_file(path)
+    resolve_paths(tree, path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent))
+    overlay, origins = overlay_of(os.environ if environment is None else environment, settings)
+    # The default output is relative to the working folder of this process, not of a worker's.
+    overlay_below = {} if "output" in tree else {"output": NightConfig.model_fields["output"].default}
+    overlay = merge(overlay_below, overlay)
+    resolve_paths(overlay, os.getcwd())
     try:
-        return NightConfig.model_validate(_merge(tree, overlay))
+        return NightConfig.model_validate(merge(tree, overlay))
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, item['loc'])) or 'night'}: {item['msg']}" for item in error.errors()]
-        raise ConfigError(f"{path}: {len(lines)} problem(s)\n" + "\n".join(lines)) from error
+        raise ConfigError(explain(error, NightConfig, path, origins)) from error
 
 
-_TOP_LEVEL = frozenset({"GZSCALE_OUTPUT", "GZSCALE_CLUSTER", "GZSCALE_MAX_OBJECTS"})
-_PATHS = (("survey", "root"), ("catalog", "path"), ("output",))
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
+def _read_file(path: str) -> dict[str, Any]:
+    folder, _, name = path.rpartition("/")
     try:
-        folder, _, name = path.rpartition("/")
         storage = open_storage(folder or ("/" if path.startswith("/") else "."))
-        entry = storage.stat(name)
-        if entry is not None and entry.size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path}: {entry.size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
-        text = storage.get(name).decode()
-        tree = yaml.safe_load(text)
+        content = storage.get_range(name, 0, MAX_CONFIG_BYTES + 1)
     except StorageError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if len(content) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path}: more than {MAX_CONFIG_BYTES} bytes; a configuration has a few thousand")
+    try:
+        tree = parse_yaml(content.decode())
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a YAML configuration: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected sections (survey, catalog, ...), found {type(tree).__name__}")
     return tree
-
-
-def _scalar(text: str, name: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: the value is not YAML: {error}") from error
-
-
-def _assign(tree: dict[str, Any], keys: list[str], value: Any, name: str) -> None:
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(f"{name}: {key} is set to a value already")
-    tree[keys[-1]] = value
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _resolve_paths(tree: dict[str, Any], folder: str) -> None:
-    """Make the relative paths of a tree absolute, so that they mean the same in every process."""
-    places = list(_PATHS)
-    places += [("tasks", name, "bundle") for name in tree.get("tasks") or {}]
-    places += [("survey", "options", name) for name in ("index", "cache")]
-    for place in places:
-        node: Any = tree
-        for key in place[:-1]:
-            node = node.get(key) if isinstance(node, dict) else None
-        value = node.get(place[-1]) if isinstance(node, dict) else None
-        if isinstance(value, str) and "://" not in value and not os.path.isabs(os.path.expanduser(value)):
-            node[place[-1]] = (
-                f"{folder}/{value}" if "://" in folder else os.path.normpath(f"{folder}/{value}")
-            )
