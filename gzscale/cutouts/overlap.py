@@ -1,0 +1,201 @@
+"""Overlap areas of a target pixel with the source pixels below it, tabulated by sub-pixel phase.
+
+Over one stamp the map from target to source pixels is affine, so the footprint of every
+target pixel is the same parallelogram, shifted. Its overlap with the source pixels then
+depends only on the sub-pixel position ("phase") of the footprint, and one small table
+replaces clipping a polygon for every pixel. This is the ``pixfrac = 1`` case of
+Drizzle [1]_, and the weights of ``reproject.reproject_exact`` in the plane.
+
+A table is made exactly: source pixels are divided into ``phases`` x ``phases`` cells, the area
+of the parallelogram in each cell is found (by clipping where an edge crosses it), and the
+weight of a pixel is a difference of cumulated cells.
+
+References
+----------
+.. [1] A. S. Fruchter and R. N. Hook, PASP 114, 144 (2002).
+.. [2] I. E. Sutherland and G. W. Hodgman, CACM 17, 32 (1974): clipping of polygons.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["OverlapTable", "make_table", "quantise", "table_of"]
+
+#: Bytes of one table at most 2 MB in practice, most are 0.2 MB: 256 of them stay bounded.
+CACHED_TABLES = 256
+#: Relative steps to which matrices are rounded so that objects share tables. The footprint's
+#: edge moves by less than the phase rounding does. Where a target pixel holds many source pixels, gaps
+#: between footprints would show in a point source's flux, so the step is finer.
+STEP, FINE_STEP = 0.005, 0.001
+#: Source pixels along a target pixel from which the fine step is used.
+FINE_FROM = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapTable:
+    """Overlap weights of one footprint.
+
+    Attributes
+    ----------
+    weights
+        float32, shape (phases, phases, width, width): phase in y and x, then source pixel in y
+        and x. For each phase they add up to 1.
+    phases
+        Number of phases a source pixel, a power of two.
+    width
+        Source pixels that the footprint can touch in one direction.
+    half_x, half_y
+        Half the extent of the footprint in source pixels.
+    """
+
+    weights: NDArray[np.float32]
+    phases: int
+    width: int
+    half_x: float
+    half_y: float
+
+
+def quantise(matrix: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Round a matrix so that nearly equal ones share a table.
+
+    Parameters
+    ----------
+    matrix
+        Source pixels per target pixel, d(x, y) / d(column, row), shape (2, 2).
+
+    Returns
+    -------
+    tuple[float, float, float, float]
+        The rounded matrix, row by row.
+    """
+    length = math.sqrt(abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]))
+    step = STEP if length < FINE_FROM else FINE_STEP
+    unit = step * math.exp(round(math.log(length) / step) * step)
+    a, b, c, d = (float(round(float(value) / unit) * unit) for value in matrix.ravel())
+    return a, b, c, d
+
+
+@lru_cache(maxsize=CACHED_TABLES)
+def table_of(matrix: tuple[float, float, float, float]) -> OverlapTable:
+    """Return the table of a rounded matrix, from a bounded cache."""
+    return make_table(matrix, phases_for(matrix))
+
+
+def phases_for(matrix: tuple[float, float, float, float]) -> int:
+    """Return how many phases are needed.
+
+    The error from rounding a phase, relative to the noise of a target pixel, falls as one over the
+    square root of its side in source pixels: 64 phases keep its median near 0.5 % at side 1.
+    """
+    side = math.sqrt(abs(matrix[0] * matrix[3] - matrix[1] * matrix[2]))
+    if side < 2:
+        return 64
+    return 32 if side < 6 else 16
+
+
+def make_table(matrix: tuple[float, float, float, float], phases: int) -> OverlapTable:
+    """Tabulate the overlap of a parallelogram with unit pixels.
+
+    Parameters
+    ----------
+    matrix
+        d(x, y) / d(column, row) row by row, in source pixels a target pixel.
+    phases
+        Phases a source pixel, a power of two.
+    """
+    half_x = (abs(matrix[0]) + abs(matrix[1])) / 2
+    half_y = (abs(matrix[2]) + abs(matrix[3])) / 2
+    cells_x = math.ceil(2 * half_x * phases - 1e-9)
+    cells_y = math.ceil(2 * half_y * phases - 1e-9)
+    width = (max(cells_x, cells_y) + phases - 2) // phases + 1
+    cumulated = np.zeros((cells_y + 1, cells_x + 1))
+    cumulated[1:, 1:] = _cell_areas(np.array(matrix).reshape(2, 2), half_x, half_y, phases, cells_y, cells_x)
+    cumulated = cumulated.cumsum(axis=0).cumsum(axis=1)
+    cumulated /= cumulated[-1, -1]
+    return OverlapTable(_pixel_weights(cumulated, phases, width), phases, width, half_x, half_y)
+
+
+@njit(cache=True, nogil=True)
+def _pixel_weights(cumulated, phases, width):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Sum the cells of each source pixel for each phase."""
+    cells_y, cells_x = cumulated.shape[0] - 1, cumulated.shape[1] - 1
+    weights = np.empty((phases, phases, width, width), dtype=np.float32)
+    for phase_y in range(phases):
+        for phase_x in range(phases):
+            for y in range(width):
+                y0 = min(max(y * phases - phase_y, 0), cells_y)
+                y1 = min(max((y + 1) * phases - phase_y, 0), cells_y)
+                for x in range(width):
+                    x0 = min(max(x * phases - phase_x, 0), cells_x)
+                    x1 = min(max((x + 1) * phases - phase_x, 0), cells_x)
+                    weights[phase_y, phase_x, y, x] = (
+                        cumulated[y1, x1] - cumulated[y0, x1] - cumulated[y1, x0] + cumulated[y0, x0]
+                    )
+    return weights
+
+
+@njit(cache=True, nogil=True)
+def _cell_areas(matrix, half_x, half_y, phases, cells_y, cells_x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Area of the parallelogram in each cell of side 1 / phases, from its lower left bound on."""
+    determinant = matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
+    # Target coordinates (s, t) of a source position; the parallelogram is |s|, |t| <= 1/2.
+    s_x, s_y = matrix[1, 1] / determinant, -matrix[0, 1] / determinant
+    t_x, t_y = -matrix[1, 0] / determinant, matrix[0, 0] / determinant
+    side = 1.0 / phases
+    reach_s = (abs(s_x) + abs(s_y)) * side / 2
+    reach_t = (abs(t_x) + abs(t_y)) * side / 2
+    areas = np.zeros((cells_y, cells_x))
+    polygon, clipped = np.empty((12, 2)), np.empty((12, 2))
+    for row in range(cells_y):
+        for column in range(cells_x):
+            x = (column + 0.5) * side - half_x
+            y = (row + 0.5) * side - half_y
+            s, t = abs(s_x * x + s_y * y), abs(t_x * x + t_y * y)
+            if s - reach_s >= 0.5 or t - reach_t >= 0.5:
+                continue
+            if s + reach_s <= 0.5 and t + reach_t <= 0.5:
+                areas[row, column] = side * side
+                continue
+            for corner in range(4):
+                dx = side / 2 if corner in (1, 2) else -side / 2
+                dy = side / 2 if corner >= 2 else -side / 2
+                polygon[corner, 0] = s_x * (x + dx) + s_y * (y + dy)
+                polygon[corner, 1] = t_x * (x + dx) + t_y * (y + dy)
+            areas[row, column] = _area_in_unit_square(polygon, clipped) * abs(determinant)
+    return areas
+
+
+@njit(cache=True, nogil=True)
+def _area_in_unit_square(polygon, clipped):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Clip a quadrilateral against |s|, |t| <= 1/2 and return the area that is left; overwrites both."""
+    count = 4
+    for edge in range(4):
+        axis, sign = edge // 2, 1.0 - 2.0 * (edge % 2)
+        kept = 0
+        for i in range(count):
+            j = (i + 1) % count
+            inside_i = 0.5 - sign * polygon[i, axis]
+            inside_j = 0.5 - sign * polygon[j, axis]
+            if inside_i >= 0:
+                clipped[kept] = polygon[i]
+                kept += 1
+            if inside_i * inside_j < 0:
+                share = inside_i / (inside_i - inside_j)
+                clipped[kept, 0] = polygon[i, 0] + share * (polygon[j, 0] - polygon[i, 0])
+                clipped[kept, 1] = polygon[i, 1] + share * (polygon[j, 1] - polygon[i, 1])
+                kept += 1
+        count = kept
+        for i in range(count):
+            polygon[i] = clipped[i]
+    area = 0.0
+    for i in range(count):
+        j = (i + 1) % count
+        area += polygon[i, 0] * polygon[j, 1] - polygon[j, 0] * polygon[i, 1]
+    return abs(area) / 2

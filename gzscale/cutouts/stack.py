@@ -1,0 +1,174 @@
+"""The stamps of one geometry in one partition while they are being cut, band after band."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gzscale.config import GeometryConfig
+from gzscale.cutouts.affine import Tiles, affine_tiles
+from gzscale.cutouts.stamp import CLIPPED, COVERED, FINITE, Target, finish_stamps, resample
+from gzscale.surveys.base import Image
+
+__all__ = ["Stack"]
+
+#: Bits of a float16 NaN.
+_NAN = 0x7E00
+
+
+class Stack:
+    """Stamps of every object of a partition in one geometry.
+
+    Images are added band by band, in the order of their names; `finish_band` closes each band.
+    At most one band's stamps are accumulated in float32, and of these only such as several images
+    may overlap: all others are written as float16 at once.
+
+    Parameters
+    ----------
+    config
+        The geometry.
+    scales
+        Arcsec a pixel, shape (n,); NaN for objects that are not cut.
+    bands
+        How many bands.
+
+    Attributes
+    ----------
+    bits
+        Bits of the float16 stamps, uint16, shape (n, bands, size, size); NaN where nothing was measured.
+    coverage
+        Fraction of finite pixels, float32, shape (n, bands).
+    noise
+        See `finish_band`, float32, shape (n, bands); NaN without coverage.
+    reached
+        Whether an image contains the object's position, bool, shape (n, bands).
+    used
+        For each object and band the images that went into its stamp, in order of addition.
+    clipped
+        Pixels beyond the range of float16, in all.
+    """
+
+    def __init__(self, config: GeometryConfig, scales: NDArray[np.float64], bands: int) -> None:
+        count, size = len(scales), config.size
+        self.config = config
+        self.scales = scales
+        self.bits = np.full((count, bands, size, size), _NAN, dtype=np.uint16)
+        self.coverage = np.zeros((count, bands), dtype=np.float32)
+        self.noise = np.full((count, bands), np.nan, dtype=np.float32)
+        self.reached = np.zeros((count, bands), dtype=bool)
+        self.used: dict[tuple[int, int], list[int]] = {}
+        self.clipped = 0
+        self._target: Target | None = None
+        self._variance = np.zeros(0)
+
+    def start_band(self, band: int, images_of: NDArray[np.int64]) -> None:
+        """Prepare a band.
+
+        Parameters
+        ----------
+        band
+            Its index.
+        images_of
+            How many images of this band each object may overlap, shape (n,).
+        """
+        count, bands = self.coverage.shape
+        size = self.config.size
+        several = np.flatnonzero((images_of > 1) & np.isfinite(self.scales))
+        slot = np.full(count, -1, dtype=np.int64)
+        slot[several] = np.arange(len(several))
+        self._target = Target(
+            out=self.bits.reshape(-1),
+            start=(np.arange(count, dtype=np.int64) * bands + band) * size * size,
+            slot=slot,
+            sums=np.zeros((len(several), 2, size, size), dtype=np.float32),
+            tally=np.zeros((count, 3)),
+        )
+        self._variance = np.zeros(count)
+
+    def add(
+        self,
+        image: Image,
+        number: int,
+        band: int,
+        rows: NDArray[np.int64],
+        ra: NDArray[np.float64],
+        dec: NDArray[np.float64],
+    ) -> None:
+        """Resample some objects' stamps out of one image of the current band.
+
+        Parameters
+        ----------
+        image
+            The image.
+        number
+            By what number `used` shall name it.
+        band
+            Index of the current band.
+        rows
+            Objects that may overlap the image; those that are not cut are passed over.
+        ra, dec
+            Positions of all objects in degrees.
+        """
+        assert self._target is not None
+        rows = rows[np.isfinite(self.scales[rows])]
+        if not len(rows):
+            return
+        tiles = affine_tiles(image.wcs, ra[rows], dec[rows], self.scales[rows], self.config.size)
+        x, y = tiles.centre.T
+        height, width = image.pixels.shape
+        with np.errstate(invalid="ignore"):
+            inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+        self.reached[rows[inside], band] = True
+        before = self._target.tally[rows, COVERED]
+        resample(np.ascontiguousarray(image.pixels), _renumbered(tiles, rows), self._target)
+        share = self._target.tally[rows, COVERED] - before
+        for row in rows[share > 0].tolist():
+            self.used.setdefault((row, band), []).append(number)
+        seen = np.isfinite(x) & np.isfinite(y)
+        sigma = np.zeros(len(rows))
+        sigma[seen] = image.sigma_at(x[seen], y[seen])
+        self._variance[rows] += share**2 * sigma**2 * _areas(tiles, len(rows))
+
+    def finish_band(self, band: int) -> None:
+        """Finish the stamps of the current band.
+
+        The noise of a stamp is the background's standard deviation that a cutout pixel would have if
+        source pixels were independent: sqrt(sum_k (c_k s_k)^2 A_k) / sum_k c_k, over the images k that
+        went into it, with s_k the image's background sigma a source pixel at the object (the nearest
+        place in the image), A_k the area of a cutout pixel in source pixels and c_k the sum of
+        covered fractions. For one image that is s sqrt(A).
+        """
+        assert self._target is not None
+        target = self._target
+        finish_stamps(target, np.flatnonzero(target.slot >= 0))
+        covered = target.tally[:, COVERED]
+        some = covered > 0
+        self.coverage[:, band] = target.tally[:, FINITE] / self.config.size**2
+        self.noise[some, band] = np.sqrt(self._variance[some]) / covered[some]
+        self.clipped += int(target.tally[:, CLIPPED].sum())
+        self._target = None
+
+    def keep(self, rows: Sequence[int]) -> NDArray[np.float16]:
+        """Return the stamps of some objects, shape (len(rows), bands, size, size).
+
+        ``rows`` ascend. The stamps are moved within the stack's own memory, which holds nothing
+        else afterwards.
+        """
+        if len(rows) < len(self.bits):
+            for place, row in enumerate(rows):
+                self.bits[place] = self.bits[row]
+        return self.bits[: len(rows)].view(np.float16)
+
+
+def _renumbered(tiles: Tiles, rows: NDArray[np.int64]) -> Tiles:
+    return Tiles(rows[tiles.stamp], tiles.box, tiles.origin, tiles.matrix, tiles.centre, tiles.size)
+
+
+def _areas(tiles: Tiles, count: int) -> NDArray[np.float64]:
+    """Area of a cutout pixel in source pixels, of each stamp's first tile; 0 without one."""
+    areas = np.zeros(count)
+    stamp, first = np.unique(tiles.stamp, return_index=True)
+    areas[stamp] = np.abs(np.linalg.det(tiles.matrix[first]))
+    return areas
