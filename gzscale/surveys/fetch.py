@@ -1,0 +1,320 @@
+"""Image files by name, from a folder, an HTTP(S) server or S3, with a bounded cache for what is remote.
+
+Remote files come in ranges that are appended to a ``.part`` file, so that an
+interrupted transfer goes on where it stopped, in this process or the next;
+a finished one is renamed into place. Processes that share a cache share its
+locks: a file is fetched once, and at most ``concurrency`` are on their way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gzscale.errors import ImageError, MissingError, Reason, StorageError
+from gzscale.storage import Entry, open_storage
+
+__all__ = ["Fetcher", "default_cache"]
+
+#: A frame is 3 to 12 MB; nothing larger than this is fetched.
+MAX_FILE_BYTES = 128_000_000
+#: Bytes of one range request: what an interruption loses at most.
+PIECE = 2_000_000
+#: Attempts to get one range that came short, beside the retries of the storage itself.
+ATTEMPTS = 4
+#: Longest pause before the first of them is repeated [s]; doubled for each further one.
+FIRST_PAUSE = 0.25
+#: Unfinished transfers that nobody has touched for this long are removed [s].
+STALE = 86_400
+_MAGIC = (b"BZh", b"SIMPLE  =")
+
+
+def default_cache() -> str:
+    """Return the folder for fetched images where none is configured (XDG base directory specification)."""
+    return os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "gzscale", "images"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Fetcher:
+    """Reads files below one root.
+
+    Attributes
+    ----------
+    root
+        Folder or URL.
+    cache
+        Folder for what is fetched from a URL; a local root is read where it is.
+    cap
+        Bytes that the cache may hold; the files that were not used for longest go first.
+    concurrency
+        Transfers at one time, over all processes with the same cache.
+    """
+
+    root: str
+    cache: str
+    cap: int
+    concurrency: int
+
+    @property
+    def remote(self) -> bool:
+        """Whether the root is a URL."""
+        return "://" in self.root and not self.root.startswith("file://")
+
+    def stat(self, names: tuple[str, ...]) -> Entry | None:
+        """Return what is stored under the first of some alternative names that exists, or None.
+
+        Raises
+        ------
+        ImageError
+            UNREACHABLE_IMAGE if the server does not say.
+        """
+        for name in names:
+            try:
+                entry = self._stat(name)
+            except StorageError as error:
+                raise _unreachable(error) from error
+            if entry is not None:
+                return entry
+        return None
+
+    def read(self, names: tuple[str, ...]) -> tuple[str, bytes]:
+        """Return name and bytes of the first of some alternative names that exists.
+
+        Raises
+        ------
+        ImageError
+            MISSING_IMAGE, UNREACHABLE_IMAGE, OVERSIZED_IMAGE, or, for remote files, NOT_FITS and EMPTY_IMAGE.
+        """
+        entry = self._entry(names)
+        if not self.remote:
+            return entry.key, self._get(entry.key)
+        for _ in range(ATTEMPTS):
+            path = self._fetched(entry)
+            # Another process's sweep may have taken it in between.
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path)
+                return entry.key, path.read_bytes()
+        raise ImageError(
+            Reason.UNREACHABLE_IMAGE,
+            f"{self.root}/{entry.key}: swept from the cache {self.cache} before it could be read, "
+            f"{ATTEMPTS} times; raise cache_cap ({self.cap} bytes)",
+        )
+
+    def read_start(self, names: tuple[str, ...], count: int) -> tuple[str, bytes]:
+        """Return name and first ``count`` bytes of the first of some alternative names that exists."""
+        entry = self._entry(names)
+        path = self._cached(entry) if self.remote else None
+        if path is not None and path.exists():
+            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                return entry.key, file.read(count)
+        stop = min(count, entry.size) if entry.size >= 0 else count
+        return entry.key, self._get_range(entry.key, 0, stop)[:count] if stop else b""
+
+    def discard(self, names: tuple[str, ...]) -> bool:
+        """Remove a file from the cache, and say whether it was there; the root is never touched."""
+        if not self.remote:
+            return False
+        path = self._cached(self._entry(names))
+        there = path.exists()
+        path.unlink(missing_ok=True)
+        return there
+
+    # ---- names
+
+    def _entry(self, names: tuple[str, ...]) -> Entry:
+        entry = self.stat(names)
+        if entry is None:
+            raise ImageError(
+                Reason.MISSING_IMAGE,
+                f"{self.root.rstrip('/')}/{names[0]}: no such file"
+                + "".join(f", nor {os.path.basename(name)}" for name in names[1:])
+                + "; fetch it, or check survey.root",
+            )
+        if entry.size > MAX_FILE_BYTES:
+            raise ImageError(
+                Reason.OVERSIZED_IMAGE,
+                f"{self.root.rstrip('/')}/{entry.key}: {entry.size} bytes; an image has at most "
+                f"{MAX_FILE_BYTES}; fetch it again",
+            )
+        return entry
+
+    def _stat(self, name: str) -> Entry | None:
+        storage = open_storage(self.root)
+        entry = storage.stat(name)
+        if entry is not None or not self.root.startswith("http"):
+            return entry
+        # fsspec calls every failure of a HEAD request "not found": ask for a byte to be sure.
+        for attempt in range(ATTEMPTS):
+            try:
+                storage.get_range(name, 0, 1)
+            except MissingError:
+                return None
+            time.sleep(random.uniform(0, FIRST_PAUSE * 2**attempt))
+            entry = storage.stat(name)
+            if entry is not None:
+                return entry
+        raise StorageError(f"{storage.url(name)}: sends the file, but not its size, {ATTEMPTS} times")
+
+    def _cached(self, entry: Entry) -> Path:
+        version = hashlib.sha256(f"{self.root}\n{entry.tag}\n{entry.size}".encode()).hexdigest()[:16]
+        return Path(self.cache, "files", f"{entry.key}@{version}")
+
+    # ---- transfer
+
+    def _get(self, name: str) -> bytes:
+        try:
+            return open_storage(self.root).get(name)
+        except MissingError as error:
+            raise ImageError(Reason.MISSING_IMAGE, f"{error}; fetch it, or check survey.root") from error
+        except StorageError as error:
+            raise _unreachable(error) from error
+
+    def _get_range(self, name: str, start: int, stop: int) -> bytes:
+        """Get a range, again where it comes short; a server without ranges sends all of the file."""
+        storage = open_storage(self.root)
+        problem: Exception | None = None
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0, FIRST_PAUSE * 2**attempt))
+            try:
+                piece = storage.get_range(name, start, stop)
+            except MissingError as error:
+                raise ImageError(Reason.MISSING_IMAGE, f"{error}; check survey.root") from error
+            except StorageError as error:
+                problem = error
+                if not _came_short(error):
+                    break
+                continue
+            if len(piece) > stop - start:
+                piece = piece[start:stop]
+            if len(piece) == stop - start or start == 0:
+                return piece
+            problem = StorageError(f"{storage.url(name)}: {len(piece)} bytes of {start}..{stop}")
+        raise _unreachable(problem)
+
+    def _fetched(self, entry: Entry) -> Path:
+        """Return the path of the cached copy, fetching it if need be."""
+        path = self._cached(entry)
+        if path.exists():
+            return path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._locked(f"file-{path.name}"):
+                if not path.exists():
+                    with self._slot():
+                        self._transfer(entry, path)
+            self._sweep(keep=path)
+        except OSError as error:
+            if isinstance(error, ImageError):
+                raise
+            raise StorageError(
+                f"{path}: {error.strerror or error}; free space below {self.cache}, or set "
+                "survey.options.cache to another folder"
+            ) from error
+        return path
+
+    def _transfer(self, entry: Entry, path: Path) -> None:
+        part = path.with_name(path.name + ".part")
+        with open(part, "ab") as file:
+            while entry.size < 0 or file.tell() < entry.size:
+                start = file.tell()
+                stop = start + PIECE if entry.size < 0 else min(start + PIECE, entry.size)
+                # Without a size there is no telling an end from an interruption: one request for all.
+                piece = self._get_range(entry.key, start, stop) if entry.size >= 0 else self._get(entry.key)
+                if start == 0 and not piece.startswith(_MAGIC):
+                    file.truncate(0)
+                    raise self._not_an_image(entry, piece)
+                file.write(piece)
+                if entry.size < 0:
+                    break
+                if not piece:
+                    raise ImageError(
+                        Reason.TRUNCATED_IMAGE,
+                        f"{self.root}/{entry.key}: {start} bytes of {entry.size}; try again",
+                    )
+        if entry.size == 0:
+            part.unlink()
+            raise self._not_an_image(entry, b"")
+        os.replace(part, path)
+
+    def _not_an_image(self, entry: Entry, start: bytes) -> ImageError:
+        name = f"{self.root}/{entry.key}"
+        if not start:
+            return ImageError(Reason.EMPTY_IMAGE, f"{name}: 0 bytes on the server; tell its keepers")
+        return ImageError(
+            Reason.NOT_FITS,
+            f"{name}: neither FITS nor bzip2 but {start[:40]!r}; a server's error page? Check survey.root",
+        )
+
+    # ---- cache
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        folder = Path(self.cache, "locks")
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / hashlib.sha256(name.encode()).hexdigest()[:3], "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def _slot(self) -> Iterator[None]:
+        """Hold one of the transfers that are allowed at one time."""
+        folder = Path(self.cache, "locks")
+        while True:
+            for number in random.sample(range(self.concurrency), self.concurrency):
+                with open(folder / f"slot-{number}", "a") as file:
+                    try:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        continue
+                    yield
+                    return
+            time.sleep(random.uniform(0.02, 0.1))
+
+    def _sweep(self, keep: Path) -> None:
+        """Remove the files that were not used for longest until the cache is within its cap."""
+        with self._locked("sweep"):
+            files = []
+            for folder, _, names in os.walk(Path(self.cache, "files")):
+                for name in names:
+                    path = Path(folder, name)
+                    with contextlib.suppress(FileNotFoundError):
+                        status = path.stat()
+                        if name.endswith(".part"):
+                            if time.time() - status.st_mtime > STALE:
+                                path.unlink()
+                            continue
+                        files.append((status.st_mtime, status.st_size, path))
+            excess = sum(size for _, size, _ in files) - self.cap
+            for _, size, path in sorted(files):
+                if excess <= 0:
+                    return
+                if path != keep:
+                    path.unlink(missing_ok=True)
+                    excess -= size
+
+
+def _came_short(error: BaseException) -> bool:
+    """Whether the transfer broke off, rather than being refused."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if "payload" in f"{type(seen).__name__} {seen}".lower() or "content length" in str(seen).lower():
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _unreachable(error: Exception | None) -> ImageError:
+    return ImageError(
+        Reason.UNREACHABLE_IMAGE,
+        f"{error}; run again later, or name a mirror or a local copy with survey.root",
+    )

@@ -1,0 +1,325 @@
+"""Bounded, safe reading of FITS files, plain or bzip2-compressed, from bytes that may be damaged.
+
+Nothing is allocated on the word of a header alone, and what is wrong with a
+file ends in an `ImageError` that says so; never in half an image.
+"""
+
+from __future__ import annotations
+
+import bz2
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from gzscale.errors import ImageError, Reason
+
+__all__ = ["Hdu", "image_pixels", "read_fits", "read_first_header", "table_vectors"]
+
+BLOCK = 2880
+#: A frame's header has 4 blocks; nobody's needs a hundred.
+MAX_HEADER_BLOCKS = 100
+#: What the extensions of an image may unpack to beside its pixels.
+MAX_EXTENSION_BYTES = 8_000_000
+MAX_HDUS = 16
+#: First piece of a compressed file that holds a frame's header; a bzip2 block of a frame takes about 0.3 MB.
+FIRST_PIECE = 400_000
+#: A bzip2 block unpacks to 900 kB and never needs more than a little over that.
+LAST_PIECE = 1_600_000
+
+_FORMAT = re.compile(r"\s*(\d*)([LXBIJKAEDCMPQ])")
+_WIDTH = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
+
+
+@dataclass(frozen=True, slots=True)
+class Hdu:
+    """One header and its data unit, undecoded, without padding."""
+
+    header: fits.Header
+    data: memoryview
+
+
+class _Unpacker:
+    """Unpacks a file's bytes no further than it is told to."""
+
+    def __init__(self, stored: bytes, name: str) -> None:
+        self.name = name
+        self.packed = stored[:3] == b"BZh"
+        self.complete = not self.packed
+        self.out = bytearray() if self.packed else memoryview(stored)
+        self._pending = stored
+        self._stream: Any = bz2.BZ2Decompressor() if self.packed else None
+
+    def fill(self, wanted: int) -> None:
+        """Unpack until at least ``wanted`` bytes are there, or the stored bytes end."""
+        while not self.complete and len(self.out) < wanted:
+            try:
+                piece = self._stream.decompress(self._pending, wanted - len(self.out))
+            except (OSError, ValueError) as error:
+                raise ImageError(
+                    Reason.CHECKSUM,
+                    f"{self.name}: bzip2 data damaged after {len(self.out)} unpacked bytes ({error}); "
+                    "fetch the file again",
+                ) from error
+            self.out += piece
+            self._pending = b""
+            if self._stream.eof:
+                self._next_stream()
+            elif not piece and self._stream.needs_input:
+                return
+
+    def _next_stream(self) -> None:
+        # Parallel compressors write several streams one after the other.
+        rest = self._stream.unused_data
+        self.complete = rest[:3] != b"BZh"
+        if not self.complete:
+            self._stream, self._pending = bz2.BZ2Decompressor(), rest
+
+
+def read_fits(stored: bytes, name: str, max_pixels: int) -> list[Hdu]:
+    """Split a FITS file into its header and data units.
+
+    Parameters
+    ----------
+    stored
+        The file as it is stored, plain or bzip2.
+    name
+        Of the file, for messages.
+    max_pixels
+        Pixels that the primary image may have; refused before anything is unpacked beyond the header.
+
+    Returns
+    -------
+    list[Hdu]
+        The primary first. Data units are views of one buffer.
+
+    Raises
+    ------
+    ImageError
+        EMPTY_IMAGE, NOT_FITS, TRUNCATED_IMAGE, CHECKSUM (bzip2's own, or DATASUM), OVERSIZED_IMAGE or
+        BAD_IMAGE.
+
+    References
+    ----------
+    FITS Standard 4.0, sections 3.1 to 3.5 and 4.4.1.
+    """
+    file = _Unpacker(stored, name)
+    header, start = _header_at(file, 0, b"SIMPLE  =")
+    size = _data_bytes(header, name, max_pixels)
+    limit = start + _padded(size) + MAX_EXTENSION_BYTES
+    file.fill(limit + 1)
+    if len(file.out) > limit:
+        raise ImageError(
+            Reason.OVERSIZED_IMAGE,
+            f"{name}: unpacks to more than the {limit} bytes that its header of {size} data bytes allows; "
+            "not unpacked further. Fetch the file again",
+        )
+    if not file.complete:
+        raise _truncated(file, limit)
+    buffer = memoryview(file.out)
+    hdus = [Hdu(header, _data_unit(file, buffer, header, start, size))]
+    offset = start + _padded(size)
+    while len(hdus) < MAX_HDUS and bytes(buffer[offset : offset + 8]) == b"XTENSION":
+        header, start = _header_at(file, offset, b"XTENSION=")
+        size = _data_bytes(header, name, MAX_EXTENSION_BYTES)
+        hdus.append(Hdu(header, _data_unit(file, buffer, header, start, size)))
+        offset = start + _padded(size)
+    return hdus
+
+
+def read_first_header(read: Callable[[int], bytes], name: str) -> fits.Header:
+    """Read a file's primary header without reading, or unpacking, the rest of it.
+
+    Parameters
+    ----------
+    read
+        Returns the first n stored bytes (fewer where the file is shorter).
+    name
+        Of the file, for messages.
+
+    Raises
+    ------
+    ImageError
+        As `read_fits`, for what can be seen that early.
+    """
+    wanted = FIRST_PIECE
+    while True:
+        piece = read(wanted)
+        try:
+            return _header_at(_Unpacker(piece, name), 0, b"SIMPLE  =")[0]
+        except ImageError as error:
+            if error.reason is not Reason.TRUNCATED_IMAGE or len(piece) < wanted or wanted >= LAST_PIECE:
+                raise
+        wanted *= 2
+
+
+def image_pixels(hdu: Hdu, name: str) -> NDArray[np.float32]:
+    """Decode a 32-bit floating point image.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        Native byte order, in the FITS axes' reverse order; infinities become NaN.
+
+    Raises
+    ------
+    ImageError
+        BAD_IMAGE if the pixels are not 32-bit floating point without scaling.
+    """
+    header = hdu.header
+    scaling = (header.get("BSCALE", 1), header.get("BZERO", 0))
+    if header.get("BITPIX") != -32 or scaling != (1, 0):
+        raise ImageError(
+            Reason.BAD_IMAGE,
+            f"{name}: BITPIX {header.get('BITPIX')}, BSCALE {scaling[0]}, BZERO {scaling[1]}; "
+            "expected 32-bit floating point pixels without scaling",
+        )
+    shape = tuple(_integer(header, f"NAXIS{i}", name) for i in range(_integer(header, "NAXIS", name), 0, -1))
+    pixels = np.frombuffer(hdu.data, dtype=">f4").astype(np.float32).reshape(shape)
+    with np.errstate(all="ignore"):
+        if not np.isfinite(np.sum(pixels)):
+            pixels[np.isinf(pixels)] = np.nan
+    return pixels
+
+
+def table_vectors(hdu: Hdu, columns: tuple[str, ...], name: str) -> dict[str, NDArray[np.float32]]:
+    """Decode vector columns of 32-bit floats from the first row of a binary table.
+
+    Returns
+    -------
+    dict[str, NDArray[np.float32]]
+        By column; in the shape of TDIM, slowest axis first, where there is one.
+
+    Raises
+    ------
+    ImageError
+        BAD_IMAGE if a column is missing or not of that kind.
+    """
+    header, offset = hdu.header, 0
+    found: dict[str, NDArray[np.float32]] = {}
+    for i in range(1, min(_integer(header, "TFIELDS", name), 999) + 1):
+        match = _FORMAT.match(str(header.get(f"TFORM{i}", "")))
+        if match is None or match[2] not in _WIDTH:
+            break
+        count = int(match[1] or 1)
+        column = str(header.get(f"TTYPE{i}", "")).strip().upper()
+        stop = offset + count * _WIDTH[match[2]]
+        if column in columns and match[2] == "E" and stop <= len(hdu.data):
+            values = np.frombuffer(hdu.data[offset:stop], dtype=">f4").astype(np.float32)
+            found[column] = values.reshape(_dimensions(header.get(f"TDIM{i}"), count))
+        offset = stop
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise ImageError(
+            Reason.BAD_IMAGE, f"{name}: the table extension has no usable column {', '.join(missing)}"
+        )
+    return found
+
+
+def _dimensions(text: Any, count: int) -> tuple[int, ...]:
+    sizes = tuple(int(part) for part in re.findall(r"\d+", str(text or "")))[::-1]
+    return sizes if sizes and math.prod(sizes) == count else (count,)
+
+
+def _header_at(file: _Unpacker, offset: int, magic: bytes) -> tuple[fits.Header, int]:
+    """Parse the header at an offset; return it and the offset of its data."""
+    file.fill(offset + BLOCK)
+    seen = bytes(file.out[offset : offset + len(magic)])
+    if not seen and file.complete and not file.packed:
+        raise ImageError(Reason.EMPTY_IMAGE, f"{file.name}: 0 bytes; fetch the file again")
+    if not magic.startswith(seen) or (len(seen) < len(magic) and file.complete):
+        raise ImageError(
+            Reason.NOT_FITS,
+            f"{file.name}: not a FITS file: begins with {bytes(file.out[:40])!r}; if this is a server's "
+            "error page, check the survey's root, then delete the file and fetch it again",
+        )
+    for block in range(MAX_HEADER_BLOCKS):
+        start = offset + block * BLOCK
+        file.fill(start + BLOCK)
+        cards = bytes(file.out[start : start + BLOCK])
+        if len(cards) < BLOCK:
+            raise _truncated(file, start + BLOCK)
+        if any(cards[i : i + 8] == b"END     " for i in range(0, BLOCK, 80)):
+            text = bytes(file.out[offset : start + BLOCK])
+            try:
+                return fits.Header.fromstring(text.decode("ascii")), start + BLOCK
+            except (UnicodeDecodeError, ValueError, OSError, fits.VerifyError) as error:
+                raise ImageError(
+                    Reason.BAD_IMAGE, f"{file.name}: unreadable header ({error}); fetch the file again"
+                ) from error
+    raise ImageError(
+        Reason.BAD_IMAGE, f"{file.name}: no END card in the first {MAX_HEADER_BLOCKS} header blocks"
+    )
+
+
+def _data_bytes(header: fits.Header, name: str, max_elements: int) -> int:
+    """Length of a data unit by its header (FITS 4.0, equation 2), refused where it is too large."""
+    axes = [
+        _integer(header, f"NAXIS{i}", name) for i in range(1, min(_integer(header, "NAXIS", name), 999) + 1)
+    ]
+    elements = math.prod(axes) if axes else 0
+    if elements > max_elements:
+        raise ImageError(
+            Reason.OVERSIZED_IMAGE,
+            f"{name}: the header claims {' x '.join(map(str, axes))} = {elements} elements; an image "
+            f"of this survey has at most {max_elements}. Fetch the file again",
+        )
+    extra = _integer(header, "PCOUNT", name, 0)
+    if extra > MAX_EXTENSION_BYTES:
+        raise ImageError(Reason.OVERSIZED_IMAGE, f"{name}: the header claims a heap of {extra} bytes")
+    return abs(_integer(header, "BITPIX", name, negative=True)) // 8 * (elements + extra if axes else 0)
+
+
+def _data_unit(file: _Unpacker, buffer: memoryview, header: fits.Header, start: int, size: int) -> memoryview:
+    if len(buffer) < start + size:
+        raise _truncated(file, start + size)
+    data = buffer[start : start + size]
+    claimed = str(header.get("DATASUM", "")).strip()
+    if claimed.isdigit() and _datasum(data) != int(claimed):
+        raise ImageError(
+            Reason.CHECKSUM,
+            f"{file.name}: the data sum to {_datasum(data)}, the header's DATASUM is {claimed}; "
+            "fetch the file again",
+        )
+    return data
+
+
+def _datasum(data: memoryview) -> int:
+    """Ones' complement sum of 32-bit words (FITS 4.0, appendix J)."""
+    whole = len(data) // 4 * 4
+    total = int(np.frombuffer(data[:whole], dtype=">u4").sum(dtype=np.uint64))
+    if whole < len(data):
+        total += int.from_bytes(bytes(data[whole:]).ljust(4, b"\0"), "big")
+    while total >> 32:
+        total = (total & 0xFFFFFFFF) + (total >> 32)
+    return total
+
+
+def _integer(
+    header: fits.Header, key: str, name: str, default: int | None = None, negative: bool = False
+) -> int:
+    try:
+        value = header.get(key, default)
+    except (ValueError, fits.VerifyError):
+        value = None
+    if not isinstance(value, int) or isinstance(value, bool) or (value < 0 and not negative):
+        raise ImageError(Reason.BAD_IMAGE, f"{name}: header card {key} is {value!r}, not a count")
+    return value
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def _truncated(file: _Unpacker, wanted: int) -> ImageError:
+    kind = "bzip2 stream" if file.packed and not file.complete else "file"
+    return ImageError(
+        Reason.TRUNCATED_IMAGE,
+        f"{file.name}: the {kind} ends after {len(file.out)} unpacked bytes of {wanted}; "
+        "fetch the file again",
+    )
