@@ -26,7 +26,7 @@ from prefect.artifacts import (  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from gzscale.cluster import open_cluster  # noqa: E402
-from gzscale.config import NightConfig  # noqa: E402
+from gzscale.config import NightConfig, load_config  # noqa: E402
 from gzscale.errors import ConfigError, StorageError  # noqa: E402
 from gzscale.night.accounting import accounting, close_account  # noqa: E402
 from gzscale.night.dispatch import Failure, Tally, process  # noqa: E402
@@ -117,14 +117,16 @@ def report_stage(config: NightConfig, night: str) -> str:
 
 
 @flow(name="nightly", persist_result=False)
-def nightly(config: NightConfig, night: str | None = None) -> dict[str, Any]:
+def nightly(config: str, settings: list[str] | None = None, night: str | None = None) -> dict[str, Any]:
     """Run one night.
 
     Parameters
     ----------
     config
-        The night's configuration. Credentials are not part of it: they are in the
-        environment of the process and of the workers.
+        Path or URL of the night's configuration. Credentials are not part of it: they
+        are in the environment of the process and of the workers.
+    settings
+        ``key=value`` pairs that go before the file's, as ``--set`` on the command line.
     night
         Name of the run; the UTC time of its start by default.
 
@@ -141,14 +143,15 @@ def nightly(config: NightConfig, night: str | None = None) -> dict[str, Any]:
     name = night or new_night_name()
     if "/" in name or name.startswith("."):
         raise ConfigError(f"night {name!r}: a name without slashes, not starting with a dot")
-    inputs = check(config)
-    storage = open_storage(config.output)
+    loaded = load_config(config, settings or [])
+    inputs = check(loaded)
+    storage = open_storage(loaded.output)
     ledger = Ledger(storage)
     with hold_lock(storage, name):
         record = NightRecord(name, "running", inputs, fingerprint(inputs), started=_now())
         ledger.write_night(record)
         try:
-            _stages(config, record)
+            _stages(loaded, record)
         except BaseException as error:
             record.state, record.ended = "failed", _now()
             record.failures.append({"partition": "", "rows": 0, "error": f"{type(error).__name__}: {error}"})
@@ -156,7 +159,7 @@ def nightly(config: NightConfig, night: str | None = None) -> dict[str, Any]:
                 ledger.write_night(record)
             raise
         ledger.write_night(record)
-        report_stage(config, name)
+        report_stage(loaded, name)
     return accounting(record)
 
 

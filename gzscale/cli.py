@@ -39,13 +39,10 @@ def main() -> None:
     """From a survey's pixels to galaxy catalogs overnight."""
 
 
-def _config(path: str, settings: tuple[str, ...], output: str | None, cluster: str | None = None) -> Any:
-    from gzscale.config import load_config
-
-    given = [
-        f"{key}={json.dumps(value)}" for key, value in (("output", output), ("cluster", cluster)) if value
-    ]
-    return load_config(path, [*settings, *given])
+def _all_settings(settings: tuple[str, ...], output: str | None, cluster: str | None = None) -> list[str]:
+    """Join ``--set`` with the options that have a name of their own."""
+    given = {"output": output, "cluster": cluster}
+    return [*settings, *(f"{key}={json.dumps(value)}" for key, value in given.items() if value)]
 
 
 @main.command()
@@ -67,9 +64,10 @@ def simulate(out: str, survey: str, objects: int, seed: int) -> None:
 @_OUTPUT
 def plan(config: str, settings: tuple[str, ...], output: str | None) -> None:
     """Say what a night would do: partitions, images, bytes, GPU-hours. Touches nothing."""
+    from gzscale.config import load_config
     from gzscale.night.forecast import forecast
 
-    for name, value in forecast(_config(config, settings, output)).items():
+    for name, value in forecast(load_config(config, _all_settings(settings, output))).items():
         click.echo(f"{name:<24} {value}")
 
 
@@ -83,10 +81,12 @@ def night(
     config: str, settings: tuple[str, ...], output: str | None, cluster: str | None, name: str | None
 ) -> None:
     """Run one night: plan, cut, predict, release, report."""
+    from gzscale.config import load_config
     from gzscale.night.accounting import accounting
     from gzscale.night.plan import check, is_done
 
-    loaded = _config(config, settings, output, cluster)
+    given = _all_settings(settings, output, cluster)
+    loaded = load_config(config, given)
     last = is_done(loaded, check(loaded))
     if last is not None:
         click.echo("nothing to do: catalog, images, bundles and code are those of the last night")
@@ -94,7 +94,7 @@ def night(
         return
     from flows.nightly import nightly
 
-    account = nightly(loaded, name)
+    account = nightly(config, given, name)
     _print_account(account, loaded.output)
     if account["failed"]:
         sys.exit(1)
@@ -169,13 +169,16 @@ def explain(output: str, object_id: int, as_json: bool) -> None:
 @click.argument("images", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, metavar="TABLE", help=".csv or .parquet")
 @click.option("--bundle", metavar="PATH", help="Another bundle than the shipped one.")
-@click.option("--scheme", type=click.Choice(["released", "kaggle"]), default="released", show_default=True)
+@click.option("--scheme", type=click.Choice(["tree", "kaggle"]), default="tree", show_default=True)
 def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None, scheme: str) -> None:
     """Predict a folder of JPEG, PNG or FITS cutouts, no survey needed."""
     from gzscale.folder import predict_folder
 
-    counts = predict_folder(task, images, output, scheme=scheme, bundle=bundle)
-    click.echo(_account_line(counts))
+    result = predict_folder(task, images, output, scheme=scheme, bundle=bundle)
+    for detail in result.details:
+        click.echo(detail, err=True)
+    refused = ", ".join(f"{number} {reason}" for reason, number in sorted(result.refused.items()))
+    click.echo(f"{result.found} images: {result.done} predicted, refused: {refused or 0}")
     click.echo(output)
 
 

@@ -15,7 +15,16 @@ from gzscale.errors import Reason
 from gzscale.night.ledger import Count
 from gzscale.tasks.base import Task
 
-__all__ = ["Answers", "Merged", "coverage_column", "done_column", "merge_answers"]
+__all__ = [
+    "Answers",
+    "Merged",
+    "band_reason",
+    "coverage_column",
+    "done_column",
+    "merge_answers",
+    "take_answers",
+    "usable_rows",
+]
 
 
 def done_column(task: str) -> str:
@@ -74,6 +83,18 @@ class Merged:
     table: pa.Table
     quarantine: pa.Table
     counts: dict[str, Count]
+
+
+def usable_rows(cutouts: Cutouts, bands: str) -> NDArray[np.int64]:
+    """Return the rows of the cutouts that are good in every one of some bands."""
+    positions = [cutouts.bands.index(band) for band in bands]
+    return np.flatnonzero((cutouts.band_status[:, positions] == 0).all(axis=1))
+
+
+def band_reason(cutouts: Cutouts, row: int, band: str) -> str:
+    """Return why a cutout has no usable pixels in a band; empty where it has."""
+    status = int(cutouts.band_status[row, cutouts.bands.index(band)])
+    return cutouts.status_meanings[status] if status else ""
 
 
 def take_answers(

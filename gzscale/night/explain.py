@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from gzscale.catalog.partition import Partition
 from gzscale.cutouts.store import read_cutouts
 from gzscale.errors import MissingError
-from gzscale.night.answers import coverage_column, done_column
+from gzscale.night.answers import band_reason, coverage_column, done_column
 from gzscale.night.ledger import Ledger, Record
 from gzscale.night.plan import catalog_quarantine_key, read_plan
 from gzscale.night.release import read_pointer
@@ -114,7 +114,6 @@ def _cutout(storage: Storage, made: Record, geometry: str, object_id: int) -> di
     if not len(where):
         return None
     index = int(where[0])
-    reasons = cutouts.band_reasons(index)
     return {
         "store": f"{storage.url(prefix)}/{geometry}",
         "index": index,
@@ -124,8 +123,12 @@ def _cutout(storage: Storage, made: Record, geometry: str, object_id: int) -> di
             band: {
                 "coverage": float(cutouts.coverage[index, position]),
                 "noise": float(cutouts.noise[index, position]),
-                "reason": str(reasons[position]) if reasons[position] else None,
-                "images": cutouts.images_of(index, band),
+                "reason": band_reason(cutouts, index, band) or None,
+                "images": [
+                    dict(cutouts.sources[source])
+                    for source in cutouts.image_index[index, position].tolist()
+                    if source >= 0
+                ],
             }
             for position, band in enumerate(cutouts.bands)
         },

@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from gzscale.catalog.partition import Partition
 from gzscale.config import NightConfig
 from gzscale.cutouts.ingest import cut_partition
-from gzscale.cutouts.store import Cutouts, read_cutouts
+from gzscale.cutouts.store import read_cutouts
 from gzscale.errors import LedgerError
 from gzscale.models.bundle import Bundle, load_bundle, shipped
 from gzscale.models.engine import Engine
-from gzscale.night.answers import Answers, merge_answers, take_answers
+from gzscale.night.answers import Answers, merge_answers, take_answers, usable_rows
 from gzscale.night.fingerprint import code_digest, fingerprint, table_digest
+from gzscale.night.images import WatchedSurvey, image_state
 from gzscale.night.ledger import Count, Ledger, Record
 from gzscale.night.tables import parquet_bytes, read_parquet
 from gzscale.storage import Storage, open_storage, sha256_hex
-from gzscale.surveys import load_survey
 from gzscale.surveys.base import ImageRef, Survey
+from gzscale.surveys.registry import load_survey
 from gzscale.tasks.base import load_task
 
 __all__ = ["Summary", "cut", "cut_inputs", "is_current", "open_bundle", "predict", "rows_key", "survey_of"]
@@ -130,17 +129,9 @@ def _cut_is_current(config: NightConfig, record: Record, rows_digest: str) -> bo
     if record.fingerprint != fingerprint(cut_inputs(config, rows_digest)):
         return False
     survey = survey_of(config)
-    return all(survey.state(ref) == state for ref, state in _states(record.images))
-
-
-def _states(images: dict[str, str]) -> Iterator[tuple[ImageRef, str]]:
-    for packed, state in images.items():
-        name, band, path, exposure = packed.split("|")
-        yield ImageRef(name, band, path, exposure), state
-
-
-def _pack(ref: ImageRef) -> str:
-    return f"{ref.name}|{ref.band}|{ref.path}|{ref.exposure}"
+    return all(
+        image_state(survey, ImageRef(*packed.split("|"))) == state for packed, state in record.images.items()
+    )
 
 
 def _read_rows(storage: Storage, partition: Partition, digest: str) -> pa.Table:
@@ -174,7 +165,7 @@ def cut(config: NightConfig, partition: Partition, rows_digest: str) -> Summary:
     prefix = cutouts_prefix(partition)
     ledger.revoke("cut", partition)
     storage.delete_tree(prefix)
-    survey = survey_of(config)
+    survey = WatchedSurvey(survey_of(config))
     result = cut_partition(survey, rows, config.geometries, storage, prefix)
     quarantine_key = f"ledger/cut/{partition.path}.quarantine.parquet"
     data = parquet_bytes(result.quarantine)
@@ -198,7 +189,7 @@ def cut(config: NightConfig, partition: Partition, rows_digest: str) -> Summary:
                 quarantine_key: [sha256_hex(data), len(data)],
             },
             counts=counts,
-            images={_pack(image.ref): image.state for image in result.images},
+            images=dict(sorted(survey.states.items())),
             seconds=seconds,
         )
     )
@@ -287,7 +278,7 @@ def _answer(
     start = time.perf_counter()
     geometry = config.tasks[name].geometry
     bundle = open_bundle(config, name)
-    cutouts: Cutouts = read_cutouts(
+    cutouts = read_cutouts(
         storage,
         cutouts_prefix(record.partition),
         geometry,
@@ -296,7 +287,7 @@ def _answer(
     bundle.require(cutouts.bands, config.geometries[geometry])
     seconds["load"] = seconds.get("load", 0.0) + time.perf_counter() - start
     start = time.perf_counter()
-    usable = np.flatnonzero([reason is None for reason in cutouts.reasons(bundle.bands)])
+    usable = usable_rows(cutouts, bundle.bands)
     outputs = _engine(_location(config, name)).run(
         cutouts.images[usable], cutouts.bands, cutouts.scale[usable]
     )
