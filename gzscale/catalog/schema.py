@@ -1,16 +1,38 @@
 """Column names, dtypes, units, UCDs and descriptions: said here and nowhere else.
 
 Parquet field metadata, the VOTable header of the released catalogs, the table in
-README and the report are made from these columns.
+README and the report are made from these columns. The names of the 37 answers of
+Galaxy Zoo 2 come from its tree, `gzscale.models.votes`.
 
-UCDs follow the IVOA UCD1+ controlled vocabulary, version 1.5.
+Units are VOUnits 1.1 strings; UCDs follow the IVOA UCD1+ controlled vocabulary,
+version 1.5.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["BASE_COLUMNS", "HEALPIX_COLUMN", "Column"]
+import pyarrow as pa
+
+from gzscale.models.votes import ANSWERS, QUESTIONS, Question
+
+__all__ = [
+    "BASE_COLUMNS",
+    "COVERAGE_COLUMN",
+    "HEALPIX_COLUMN",
+    "HEALPIX_ORDER",
+    "ID_COLUMN",
+    "INDEX_COLUMNS",
+    "MORPHOLOGY_COLUMNS",
+    "QUARANTINE_COLUMNS",
+    "QUARANTINE_SCHEMA",
+    "Column",
+    "arrow_schema",
+    "markdown_table",
+    "release_columns",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +60,127 @@ class Column:
     description: str
 
 
-#: Name of the HEALPix index that HATS sorts by (nested, order 29).
+#: Name of the HEALPix index that HATS sorts by, and its order (nested scheme).
 HEALPIX_COLUMN = "_healpix_29"
+HEALPIX_ORDER = 29
+
+#: Name of the identifier, by which the id index is sorted.
+ID_COLUMN = "object_id"
 
 #: What every released table starts with.
 BASE_COLUMNS = (
     Column(
         HEALPIX_COLUMN, "int64", "", "pos.healpix", "HEALPix index of the position, nested scheme, order 29"
     ),
-    Column("object_id", "int64", "", "meta.id;meta.main", "Identifier of the object in the input catalog"),
+    Column(ID_COLUMN, "int64", "", "meta.id;meta.main", "Identifier of the object in the input catalog"),
     Column("ra", "float64", "deg", "pos.eq.ra;meta.main", "Right ascension (ICRS) of the input catalog"),
     Column("dec", "float64", "deg", "pos.eq.dec;meta.main", "Declination (ICRS) of the input catalog"),
 )
+
+#: How much of what the network saw was measured.
+COVERAGE_COLUMN = Column(
+    "coverage",
+    "float32",
+    "",
+    "stat.filling;instr.pixel",
+    "Fraction of the cutout's pixels that images covered, the smallest over the bands that were used",
+)
+
+#: The answers whose wording does not follow from their names.
+_WORDING = {"cant tell": "can't tell", "cigar shaped": "cigar-shaped"}
+
+
+def _answer_column(question: Question, answer: str) -> Column:
+    """Describe the vote fraction of one answer (Willett et al. 2013, MNRAS 435, 2835, Table 2)."""
+    words = re.sub(r"^t\d\d_.*_a\d\d_", "", answer).replace("_", " ")
+    ucd = "src.class.starGalaxy" if words == "star or artifact" else "src.morph.type"
+    return Column(
+        f"{answer}_fraction",
+        "float32",
+        "",
+        f"stat.probability;{ucd}",
+        f"Predicted fraction of the volunteers asked '{question.text}' who would answer "
+        f"'{_WORDING.get(words, words)}'",
+    )
+
+
+#: The vote fractions of Galaxy Zoo 2, in the order and with the names of its tree.
+MORPHOLOGY_COLUMNS = tuple(
+    _answer_column(question, answer) for question in QUESTIONS for answer in ANSWERS[question.answers]
+)
+
+#: The id index of a release: where in the catalog an object is, sorted by identifier.
+INDEX_COLUMNS = (
+    BASE_COLUMNS[1],
+    BASE_COLUMNS[0],
+    Column("Norder", "uint8", "", "meta.id.part", "HEALPix order of the catalog file that has the object"),
+    Column("Dir", "int64", "", "meta.id.part", "Npix rounded down to a multiple of 10000"),
+    Column("Npix", "int64", "", "pos.healpix", "HEALPix pixel of the catalog file that has the object"),
+)
+
+#: One row for each object that was not done.
+QUARANTINE_COLUMNS = (
+    Column(ID_COLUMN, "int64", "", "meta.id", "Identifier in the input catalog, null where it has none"),
+    Column("ra", "float64", "deg", "pos.eq.ra", "Right ascension (ICRS) as the input catalog has it"),
+    Column("dec", "float64", "deg", "pos.eq.dec", "Declination (ICRS) as the input catalog has it"),
+    Column("stage", "str", "", "meta.code", "Stage that gave the object up: catalog, cut or predict"),
+    Column("task", "str", "", "meta.code", "Geometry or task that it was given up for, empty for all"),
+    Column("reason", "str", "", "meta.code.error", "Reason code, a name of gzscale.errors.Reason"),
+    Column("detail", "str", "", "meta.note", "What happened, with the file and the numbers"),
+)
+
+_ARROW = {
+    "bool": pa.bool_(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "str": pa.string(),
+    "uint8": pa.uint8(),
+}
+
+
+def release_columns(task_columns: Iterable[Column]) -> tuple[Column, ...]:
+    """Return all columns of a task's released catalog: the base, its coverage, then its own."""
+    return (*BASE_COLUMNS, COVERAGE_COLUMN, *task_columns)
+
+
+def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
+    """Return the Arrow schema of a table.
+
+    Each field carries the metadata keys ``unit`` (left out where there is none), ``ucd`` and
+    ``description``, as UTF-8; Parquet files keep them in their ``ARROW:schema``.
+
+    Raises
+    ------
+    ValueError
+        If a name occurs twice or a dtype is not one that a released table may have.
+    """
+    names = [column.name for column in columns]
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"columns {twice} occur more than once")
+    return pa.schema([_field(column) for column in columns])
+
+
+def _field(column: Column) -> pa.Field:
+    if column.dtype not in _ARROW:
+        raise ValueError(f"column {column.name}: dtype {column.dtype!r} is not one of {sorted(_ARROW)}")
+    metadata = {"unit": column.unit, "ucd": column.ucd, "description": column.description}
+    return pa.field(
+        column.name, _ARROW[column.dtype], metadata={key: text for key, text in metadata.items() if text}
+    )
+
+
+#: `QUARANTINE_COLUMNS` for Arrow.
+QUARANTINE_SCHEMA = arrow_schema(QUARANTINE_COLUMNS)
+
+
+def markdown_table(columns: Iterable[Column]) -> str:
+    """Return the columns as a Markdown table, one line a column, for README and model cards."""
+    lines = ["| Column | Type | Unit | UCD | Description |", "|---|---|---|---|---|"]
+    for column in columns:
+        cells = (f"`{column.name}`", column.dtype, column.unit, f"`{column.ucd}`", column.description)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
