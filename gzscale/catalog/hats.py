@@ -1,0 +1,264 @@
+"""Writes one task's released catalog as a HATS collection: catalog, margin cache, id index.
+
+The night's partitions are merged into release pixels and written one row group at a time,
+so memory is a function of the row group, never of the survey. What the margin cache and
+the id index need is set aside in a temporary folder on the way (about 25 bytes an object,
+and the few rows next to a pixel's border). The bytes that are written depend on the rows,
+the columns, the names and the configuration alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from hats.catalog.dataset.collection_properties import CollectionProperties
+from numpy.typing import NDArray
+
+from gzscale.catalog.align import ReleasePixel, align, end_index, first_index
+from gzscale.catalog.index import IdIndex
+from gzscale.catalog.margin import MarginFinder, MarginSpill
+from gzscale.catalog.member import SKYMAP_ORDER, Member, builder
+from gzscale.catalog.partition import Partition
+from gzscale.catalog.schema import HEALPIX_COLUMN, HEALPIX_ORDER, ID_COLUMN, INDEX_COLUMNS, Column
+from gzscale.catalog.shelf import ROW_GROUP_ROWS, Shelf
+from gzscale.config import ReleaseConfig
+from gzscale.errors import CatalogError, DamageError
+from gzscale.storage import Storage
+
+__all__ = ["write_collection"]
+
+#: Partitions that are read while others are written: hides the latency of an object store.
+_THREADS = 4
+_AHEAD = 16
+
+
+def write_collection(
+    source: Callable[[Partition], pa.Table] | Iterable[pa.Table],
+    partitions: Sequence[tuple[Partition, int]],
+    columns: tuple[Column, ...],
+    destination: Storage,
+    prefix: str,
+    name: str,
+    config: ReleaseConfig,
+) -> dict[str, tuple[str, int]]:
+    """Write a HATS collection, and return the inventory of what was written.
+
+    Parameters
+    ----------
+    source
+        Gives the rows of a partition, sorted by (``_healpix_29``, ``object_id``): called from
+        several threads, once a partition that has rows, so that an object store's latency
+        is hidden. Or the tables of those partitions themselves, in the order of the sky.
+    partitions
+        Disjoint partitions and their numbers of rows; empty ones may be among them.
+    columns
+        Columns of the released catalog, `release_columns` of a task. Others that the source
+        gives are left out.
+    destination, prefix
+        The collection is written below this prefix. What else is stored there is removed.
+    name
+        Of the collection and of the catalog in it: the task's.
+    config
+        Rows of a released pixel at most, and the margin's width (0: no margin cache).
+
+    Returns
+    -------
+    dict[str, tuple[str, int]]
+        Key in ``destination`` -> (SHA-256, size in bytes) of every file.
+
+    Raises
+    ------
+    CatalogError
+        If partitions overlap or a column is missing or of another type.
+    DamageError
+        If the rows of a partition are not those that its number of rows and its pixel promise.
+    StorageError
+        If the storage refuses.
+    """
+    pixels = align(partitions, config.max_rows)
+    with tempfile.TemporaryDirectory(prefix="gzscale-release-") as folder:
+        shelf = Shelf(destination, Path(folder))
+        release = _Release(
+            shelf, Path(folder), prefix, name, columns, [each.pixel for each in pixels], config
+        )
+        counts = dict(partitions)
+        parts = [(part, counts[part]) for each in pixels for part in each.parts]
+        read = _read_ahead(source, [part for part, _ in parts]) if callable(source) else iter(source)
+        tables = (_conform(next(read), *part, release.catalog.schema) for part in parts)
+        for each in pixels:
+            release.write_pixel(each, tables)
+        release.finish()
+    for entry in list(destination.list(prefix)):
+        if entry.key not in shelf.inventory:
+            destination.delete(entry.key)
+    return shelf.inventory
+
+
+class _Release:
+    """The members of a collection while they are written."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        folder: Path,
+        prefix: str,
+        name: str,
+        columns: tuple[Column, ...],
+        pixels: list[Partition],
+        config: ReleaseConfig,
+    ) -> None:
+        self._shelf = shelf
+        self._prefix = prefix
+        self._columns = columns
+        self._config = config
+        self._pixels = pixels
+        self.catalog = Member(shelf, f"{prefix}/{name}", columns, f"Released catalog of gzscale: {name}")
+        self._finder = MarginFinder(pixels, config.margin) if config.margin else None
+        self._spill = MarginSpill(folder, self.catalog.schema)
+        self._ids = IdIndex(folder)
+        self._sky = np.zeros(12 << 2 * SKYMAP_ORDER, dtype=np.int64)
+        self._first_rows: list[pa.Table] = []
+
+    def write_pixel(self, each: ReleasePixel, tables: Iterator[pa.Table]) -> None:
+        """Write one data file from the next partitions, and note what the other members need."""
+
+        def groups() -> Iterator[pa.Table]:
+            taken = (next(tables) for _ in each.parts)
+            for number, group in enumerate(_row_groups(taken, ROW_GROUP_ROWS)):
+                if number == 0:
+                    self._first_rows.append(group.take([0]))
+                self._note(group, each.pixel)
+                yield group
+
+        self.catalog.write(f"{each.pixel.path}.parquet", groups())
+
+    def _note(self, group: pa.Table, pixel: Partition) -> None:
+        healpix = group[HEALPIX_COLUMN].to_numpy()
+        cell, count = np.unique(healpix >> 2 * (HEALPIX_ORDER - SKYMAP_ORDER), return_counts=True)
+        self._sky[cell] += count
+        self._ids.add(group[ID_COLUMN].to_numpy(), healpix, pixel)
+        if self._finder is not None:
+            rows, tiles = self._finder.find(healpix, pixel)
+            self._spill.add(group.take(pa.array(rows)), tiles)
+
+    def finish(self) -> None:
+        """Write all that is not the catalog's data files."""
+        self.catalog.write_skymap(self._sky)
+        self.catalog.write_thumbnail(self._first_rows)
+        self.catalog.finish_sky("object", self._pixels, skymap_order=SKYMAP_ORDER)
+        margins = [self._write_margin(self._finder)] if self._finder is not None else None
+        index = self._write_index()
+        values = {
+            "name": self.catalog.name,
+            "hats_primary_table_url": self.catalog.name,
+            "all_margins": margins,
+            "default_margin": margins[0] if margins else None,
+            "all_indexes": {ID_COLUMN: index},
+            "default_index": ID_COLUMN,
+            "hats_builder": builder(),
+        }
+        with tempfile.TemporaryDirectory(prefix="gzscale-hats-") as folder:
+            CollectionProperties.model_validate(values).to_properties_file(folder)
+            data = Path(folder, "collection.properties").read_bytes()
+        self._shelf.put(f"{self._prefix}/collection.properties", data)
+
+    def _write_margin(self, finder: MarginFinder) -> str:
+        threshold = self._config.margin
+        member = Member(
+            self._shelf,
+            f"{self._prefix}/{self.catalog.name}_{threshold:g}arcs",
+            self._columns,
+            f"Rows within {threshold:g} arcsec outside each pixel of {self.catalog.name}",
+        )
+        numbers = self._spill.tiles()
+        tiles = [finder.tiles[number] for number in numbers]
+        for tile, table in zip(tiles, self._spill.read(numbers), strict=True):
+            member.write_table(f"{tile.path}.parquet", table)
+        member.finish_sky(
+            "margin", tiles, primary_catalog=self.catalog.name, margin_threshold=float(threshold)
+        )
+        return member.name
+
+    def _write_index(self) -> str:
+        member = Member(
+            self._shelf,
+            f"{self._prefix}/{self.catalog.name}_{ID_COLUMN}_index",
+            INDEX_COLUMNS,
+            f"Where in {self.catalog.name} each {ID_COLUMN} is",
+        )
+        for number, table in enumerate(self._ids.parts(self._config.max_rows)):
+            member.write_table(f"index/part.{number}.parquet", table, (ID_COLUMN,))
+        member.finish("index", primary_catalog=self.catalog.name, indexing_column=ID_COLUMN)
+        return member.name
+
+
+def _read_ahead(read: Callable[[Partition], pa.Table], partitions: Sequence[Partition]) -> Iterator[pa.Table]:
+    """Yield the partitions' rows in order, a bounded number of them read ahead on threads."""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="release") as pool:
+        waiting: deque[Future[pa.Table]] = deque()
+        try:
+            for partition in partitions:
+                waiting.append(pool.submit(read, partition))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _conform(table: pa.Table, partition: Partition, rows: int, schema: pa.Schema) -> pa.Table:
+    """Check the rows of a partition and give them the released schema."""
+    if table.num_rows != rows:
+        raise DamageError(
+            f"partition {partition.path}: {table.num_rows} rows were read where {rows} were committed; "
+            "run `gzscale verify` on the output"
+        )
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise CatalogError(f"partition {partition.path}: columns {missing} are missing from its predictions")
+    try:
+        table = table.select(schema.names).cast(schema)
+    except pa.ArrowInvalid as error:
+        raise CatalogError(
+            f"partition {partition.path}: its columns do not fit the release: {error}"
+        ) from error
+    healpix, ids = table[HEALPIX_COLUMN].to_numpy(), table[ID_COLUMN].to_numpy()
+    if healpix.min() < first_index(partition) or healpix.max() >= end_index(partition):
+        raise DamageError(
+            f"partition {partition.path}: rows with {HEALPIX_COLUMN} {healpix.min()} to {healpix.max()} "
+            "are not inside its pixel; run `gzscale verify` on the output"
+        )
+    if not _is_sorted(healpix, ids):
+        raise DamageError(
+            f"partition {partition.path}: rows are not sorted by ({HEALPIX_COLUMN}, {ID_COLUMN}), or an "
+            "object occurs twice; run `gzscale verify` on the output"
+        )
+    return table
+
+
+def _is_sorted(healpix: NDArray[np.int64], ids: NDArray[np.int64]) -> bool:
+    step = np.diff(healpix)
+    return bool(np.all((step > 0) | ((step == 0) & (ids[1:] > ids[:-1]))))
+
+
+def _row_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Cut a stream of tables into tables of exactly ``rows`` rows, the last one shorter."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        waiting.append(table)
+        count += table.num_rows
+        while count >= rows:
+            joined = pa.concat_tables(waiting)
+            yield joined.slice(0, rows).combine_chunks()
+            waiting, count = [joined.slice(rows)], count - rows
+    if count:
+        yield pa.concat_tables(waiting).combine_chunks()

@@ -1,0 +1,100 @@
+"""The id index: every identifier of a release in order, and the file that has it.
+
+An external sort: sorted runs in a temporary folder, then one part of the index after the
+other, each gathered from the runs between two splitters. Memory is that of one part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gzscale.catalog.partition import Partition
+from gzscale.catalog.schema import INDEX_COLUMNS, arrow_schema
+
+__all__ = ["IdIndex"]
+
+#: Entries in memory before they go to the temporary folder as one sorted run (20 bytes each).
+_RUN_ROWS = 1 << 20
+#: One identifier in this many is remembered, to find the splitters with.
+_SAMPLE = 1024
+
+_ENTRY = np.dtype([("id", np.int64), ("healpix", np.int64), ("order", np.uint8), ("pixel", np.int64)])
+
+
+class IdIndex:
+    """Collects (identifier, position, pixel), and gives them back sorted by identifier."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._buffer: list[NDArray[np.void]] = []
+        self._buffered = 0
+        self._runs: list[Path] = []
+        self._samples: list[NDArray[np.int64]] = []
+        self.rows = 0
+
+    def add(self, ids: NDArray[np.int64], healpix: NDArray[np.int64], pixel: Partition) -> None:
+        """Take the identifiers and order-29 indices of some rows of one release pixel."""
+        entries = np.empty(len(ids), dtype=_ENTRY)
+        entries["id"] = ids
+        entries["healpix"] = healpix
+        entries["order"] = pixel.order
+        entries["pixel"] = pixel.pixel
+        self._buffer.append(entries)
+        self._buffered += len(ids)
+        self.rows += len(ids)
+        if self._buffered >= _RUN_ROWS:
+            self._spill()
+
+    def _spill(self) -> None:
+        if not self._buffered:
+            return
+        run = _sorted(np.concatenate(self._buffer))
+        path = self._folder / f"ids-{len(self._runs):05d}.npy"
+        np.save(path, run)
+        self._runs.append(path)
+        self._samples.append(run["id"][::_SAMPLE].copy())
+        self._buffer, self._buffered = [], 0
+
+    def parts(self, max_rows: int) -> Iterator[pa.Table]:
+        """Yield tables of `INDEX_COLUMNS` with about ``max_rows`` rows, sorted across all of them.
+
+        Rows of one identifier are never in two parts. Nothing is yielded if nothing was added.
+        """
+        self._spill()
+        if not self.rows:
+            return
+        runs = [np.load(path, mmap_mode="r") for path in self._runs]
+        samples = np.sort(np.concatenate(self._samples))
+        count = -(-self.rows // max_rows)
+        splitters = np.unique(samples[(np.arange(1, count) * len(samples)) // count])
+        limits = [np.searchsorted(run["id"], splitters) for run in runs]
+        for part in range(len(splitters) + 1):
+            pieces = []
+            for run, limit in zip(runs, limits, strict=True):
+                low = limit[part - 1] if part else 0
+                high = limit[part] if part < len(splitters) else len(run)
+                pieces.append(np.asarray(run[low:high]))
+            entries = np.concatenate(pieces)
+            if len(entries):
+                yield _table(_sorted(entries))
+
+
+def _sorted(entries: NDArray[np.void]) -> NDArray[np.void]:
+    return entries[np.lexsort((entries["healpix"], entries["id"]))]
+
+
+def _table(entries: NDArray[np.void]) -> pa.Table:
+    pixel = np.ascontiguousarray(entries["pixel"])
+    columns = [
+        np.ascontiguousarray(entries["id"]),
+        np.ascontiguousarray(entries["healpix"]),
+        np.ascontiguousarray(entries["order"]),
+        pixel // 10_000 * 10_000,
+        pixel,
+    ]
+    return pa.table([pa.array(column) for column in columns], schema=arrow_schema(INDEX_COLUMNS))
