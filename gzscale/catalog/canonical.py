@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,8 @@ _SIZE_UNITS = {
     **dict.fromkeys(("arcmin", "arcminute", "arcminutes"), 60.0),
     **dict.fromkeys(("arcsec", "arcsecond", "arcseconds"), 1.0),
 }
+#: VOUnits 1.0 lets a number stand before a unit: astropy writes hour angles as ``15 deg``.
+_SCALED = re.compile(r"(\d+\.?\d*)? *([A-Za-z]+)")
 _INTEGER = r"^[+-]?\d{1,19}$"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _FLOATING = r"^[+-]?(\d+\.\d*|\.\d+|\d+\.?\d*[eE][+-]?\d+)$"
@@ -58,14 +61,15 @@ def angle_factor(role: str, column: str, unit: str | None) -> float:
     if unit is None or not unit.strip():
         return 1.0
     known = _SIZE_UNITS if role == "size" else _POSITION_UNITS
-    factor = known.get(unit.strip().lower())
-    if factor is None:
+    scaled = _SCALED.fullmatch(unit.strip())
+    factor = known.get(scaled[2].lower()) if scaled else None
+    if scaled is None or factor is None:
         choices = "arcsec, arcmin or deg" if role == "size" else "deg, rad or hourangle"
         raise CatalogError(
             f"column {column!r} (as {role}) is in {unit!r}; {role} must be in {choices}: "
             "convert the column, or map another one in catalog.columns"
         )
-    return factor
+    return factor * float(scaled[1] or 1)
 
 
 def from_numpy(values: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> pa.Array:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import pyarrow as pa
 
 from gzscale.catalog.canonical import (
@@ -162,7 +163,7 @@ class CatalogReader:
         return self._source.batches(tuple(dict.fromkeys(self._mapping.values())), rows)
 
     def _convert(self, raw: pa.RecordBatch, first_row: int) -> pa.RecordBatch:
-        arrays = [pa.array(range(first_row, first_row + raw.num_rows), pa.int64())]
+        arrays = [pa.array(np.arange(first_row, first_row + raw.num_rows, dtype=np.int64))]
         try:
             for name, column in self._mapping.items():
                 arrays.append(self._convert_column(name, column, raw.column(column)))

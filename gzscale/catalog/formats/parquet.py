@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
@@ -20,6 +21,7 @@ BUFFER_BYTES = 1 << 20
 COUNTED_FILES = 256
 #: A VOTable header in a footer describes columns; it has no data.
 MAX_HEADER_BYTES = 16 << 20
+_MASK = ".mask"
 
 
 class ParquetSource:
@@ -43,9 +45,13 @@ class ParquetSource:
             self.row_count = sum(_open(file).metadata.num_rows for file in files)
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield the named columns of all files; only these columns are read."""
+        """Yield the named columns of all files; only these columns are read.
+
+        What a boolean column ``<name>.mask`` marks is null: so astropy stores masked columns.
+        """
         for file in self._files:
             parquet = _open(file)
+            masked = [name for name in columns if f"{name}{_MASK}" in parquet.schema_arrow.names]
             missing = sorted(set(columns) - set(parquet.schema_arrow.names))
             if missing:
                 raise CatalogError(
@@ -53,7 +59,10 @@ class ParquetSource:
                     "all files of a catalog need the same columns"
                 )
             try:
-                yield from parquet.iter_batches(batch_size=rows, columns=list(columns))
+                for batch in parquet.iter_batches(
+                    batch_size=rows, columns=[*columns, *(f"{name}{_MASK}" for name in masked)]
+                ):
+                    yield _masked(batch, columns, masked)
             except GzscaleError:
                 raise
             except (pa.ArrowException, OSError) as error:
@@ -72,6 +81,16 @@ def _open(file: SourceFile) -> pq.ParquetFile:
             f"{file.url}: not a Parquet file, or cut short ({error}); write or fetch it again, "
             "or set catalog.format"
         ) from error
+
+
+def _masked(batch: pa.RecordBatch, columns: Sequence[str], masked: Sequence[str]) -> pa.RecordBatch:
+    arrays = []
+    for name in columns:
+        values = batch.column(name)
+        if name in masked:
+            values = pc.if_else(batch.column(f"{name}{_MASK}"), None, values)
+        arrays.append(values)
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
 def _units(schema: pa.Schema) -> dict[str, str]:
@@ -99,11 +118,18 @@ def _votable_units(header: bytes) -> dict[str, str]:
     }
 
 
+class _HeaderLoader(yaml.SafeLoader):
+    """Plain YAML alone: what astropy tags as its own types is passed over."""
+
+
+_HeaderLoader.add_multi_constructor("!", lambda loader, tag, node: None)
+
+
 def _astropy_units(header: bytes) -> dict[str, str]:
     if not header or len(header) > MAX_HEADER_BYTES:
         return {}
     try:
-        columns = yaml.safe_load(header)["datatype"]
+        columns = yaml.load(header, _HeaderLoader)["datatype"]
         return {column["name"]: str(column["unit"]) for column in columns if "unit" in column}
     except (yaml.YAMLError, KeyError, TypeError):
         return {}
