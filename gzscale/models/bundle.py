@@ -1,0 +1,294 @@
+"""A model bundle: weights, and all that is needed to feed them rightly, in one safetensors file.
+
+The file is a safetensors file whose header holds one metadata entry, ``gzscale``: JSON with
+the format's version, the task, the network and its parameters, the geometry, bands and
+stretch that it must be fed with, what it was trained on, how well it did, and its terms.
+The bytes are a function of the content alone. Pickle is never read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from gzscale.errors import BundleError, StorageError
+from gzscale.models.inputs import Stretch
+from gzscale.models.network import build_network
+from gzscale.storage import open_storage, sha256_hex
+
+__all__ = ["Bundle", "BundleGeometry", "Geometry", "load_bundle", "shipped", "write_bundle"]
+
+FORMAT = 1
+#: A bundle is at most this long; a longer file is refused unread.
+MAX_BYTES = 1 << 30
+MAX_HEADER_BYTES = 4 << 20
+
+_FOLDER = Path(__file__).parent / "bundles"
+#: The bundles in the package: task -> file name and SHA-256.
+SHIPPED: dict[str, tuple[str, str]] = {
+    "morphology": (
+        "morphology-gz2.safetensors",
+        "4d22777ea0f3eefd153607efbb70c8b1363cb0bbc41008c6b57201f15ccffbe4",
+    ),
+}
+
+
+class Geometry(Protocol):
+    """How a cutout is laid on the sky, as far as a bundle asks."""
+
+    @property
+    def size(self) -> int:
+        """Side in pixels."""
+
+    @property
+    def scale(self) -> float | str:
+        """Arcsec a pixel, or ``"0.08 * size"``: arcsec a pixel per arcsec of the object's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleGeometry:
+    """The geometry that a bundle must be fed with. See `Geometry`."""
+
+    size: int
+    scale: float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Weights and what they need.
+
+    Attributes
+    ----------
+    task
+        Name of the task that reads its outputs.
+    name
+        Name of the model, with its version: ``gz2-1``.
+    network
+        Kind of network, see `gzscale.models.network.build_network`.
+    parameters
+        Keyword arguments of the network.
+    geometry
+        What its cutouts must be.
+    stretch
+        How flux is rendered; its bands are those that it needs.
+    symmetries
+        1, or 8: outputs are averaged over the symmetries of the square.
+    outputs
+        Name of each head -> the names of its columns.
+    training
+        What it was trained on, in words and numbers.
+    scores
+        How well it did on what it never saw.
+    terms
+        Licence and citations.
+    tensors
+        The weights by name.
+    sha256
+        Of the file; empty for one that was not read from a file.
+    """
+
+    task: str
+    name: str
+    network: str
+    parameters: Mapping[str, Any]
+    geometry: BundleGeometry
+    stretch: Stretch
+    symmetries: int
+    outputs: Mapping[str, Sequence[str]]
+    training: Mapping[str, Any]
+    scores: Mapping[str, float]
+    terms: Mapping[str, Any]
+    tensors: Mapping[str, Tensor] = field(repr=False, compare=False)
+    sha256: str = ""
+
+    @property
+    def bands(self) -> str:
+        """The bands that it needs, in the order in which they are shown as red, green, blue."""
+        return self.stretch.bands
+
+    def build(self) -> nn.Module:
+        """Return the network with these weights, in evaluation mode, float32.
+
+        Raises
+        ------
+        BundleError
+            If the network is unknown or a tensor is missing, superfluous or of another shape.
+        """
+        try:
+            network = build_network(self.network, self.parameters)
+            network.load_state_dict({name: tensor.float() for name, tensor in self.tensors.items()})
+        except (ValueError, RuntimeError) as error:
+            raise BundleError(f"bundle {self.name!r}: its weights do not fit its network: {error}") from error
+        return network.eval()
+
+    def require(self, bands: str, geometry: Geometry) -> None:
+        """Refuse to be fed with other cutouts than it was trained for.
+
+        Parameters
+        ----------
+        bands
+            The bands of the cutouts, one letter each, in any order.
+        geometry
+            The geometry of the cutouts.
+
+        Raises
+        ------
+        BundleError
+            With what is needed and what is there.
+        """
+        missing = [band for band in self.bands if band not in bands]
+        if missing:
+            raise BundleError(
+                f"bundle {self.name!r} ({self.task}) needs the bands {''.join(sorted(self.bands))}, "
+                f"but the cutouts have {bands!r}: add {''.join(missing)} to survey.bands"
+            )
+        wanted, found = _scale_rule(self.geometry.scale), _scale_rule(geometry.scale)
+        same_rule = wanted[0] == found[0] and math.isclose(wanted[1], found[1], rel_tol=1e-6)
+        if geometry.size != self.geometry.size or not same_rule:
+            raise BundleError(
+                f"bundle {self.name!r} ({self.task}) needs cutouts of {self.geometry.size} pixels at "
+                f"{self.geometry.scale!r} arcsec, but the geometry has {geometry.size} pixels at "
+                f"{geometry.scale!r}: give the task a geometry with these numbers"
+            )
+
+
+def write_bundle(bundle: Bundle) -> bytes:
+    """Return a bundle as the bytes of a safetensors file: same bundle, same bytes."""
+    about = asdict(_without_tensors(bundle))
+    for key in ("tensors", "sha256"):
+        del about[key]
+    text = json.dumps({"format": FORMAT, **about}, sort_keys=True, allow_nan=False)
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(bundle.tensors.items())}
+    return safetensors.torch.save(tensors, metadata={"gzscale": text})
+
+
+def load_bundle(location: str | Path, sha256: str | None = None) -> Bundle:
+    """Read a bundle.
+
+    Parameters
+    ----------
+    location
+        Path or URL.
+    sha256
+        What the file's SHA-256 must be; a bundle of the package is always checked.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be read, is not a bundle of this format, or has other bytes than it should.
+    """
+    path = str(location)
+    data = _read(path)
+    digest = sha256_hex(data)
+    pins = {str(_FOLDER / name): pin for name, pin in SHIPPED.values()}
+    expected = sha256 or pins.get(path)
+    if expected and digest != expected:
+        raise BundleError(
+            f"{path}: SHA-256 is {digest}, but it should be {expected}: the file was changed or "
+            "damaged; install it again"
+        )
+    about = _metadata(path, data)
+    try:
+        tensors = safetensors.torch.load(data)
+    except (SafetensorError, ValueError) as error:
+        raise BundleError(f"{path}: damaged: {error}") from error
+    try:
+        bundle = _parse(about, tensors, digest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path}: its description lacks or misstates {error}") from error
+    bundle.build()
+    return bundle
+
+
+def shipped(task: str) -> Path:
+    """Return the path of the bundle that the package has for a task.
+
+    Raises
+    ------
+    BundleError
+        If there is none.
+    """
+    if task not in SHIPPED:
+        raise BundleError(f"no bundle for {task!r} in the package, only for {sorted(SHIPPED)}: name a file")
+    return _FOLDER / SHIPPED[task][0]
+
+
+def _read(path: str) -> bytes:
+    folder, _, name = path.rpartition("/")
+    try:
+        storage = open_storage(folder or ("/" if path.startswith("/") else "."))
+        entry = storage.stat(name)
+        if entry is not None and entry.size > MAX_BYTES:
+            raise BundleError(f"{path}: {entry.size} bytes; a bundle has at most {MAX_BYTES}")
+        return storage.get(name)
+    except StorageError as error:
+        raise BundleError(f"{path}: cannot be read: {error}") from error
+
+
+def _metadata(path: str, data: bytes) -> dict[str, Any]:
+    """Read the JSON of the safetensors header, bounded."""
+    length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 0
+    if not 2 <= length <= min(MAX_HEADER_BYTES, len(data) - 8):
+        raise BundleError(f"{path}: not a safetensors file ({len(data)} bytes, header of {length})")
+    try:
+        text = json.loads(data[8 : 8 + length])["__metadata__"]["gzscale"]
+        about = json.loads(text)
+        version = about["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BundleError(f"{path}: a safetensors file, but not a gzscale bundle") from error
+    if version != FORMAT:
+        raise BundleError(f"{path}: bundle format {version!r}; this version of gzscale reads {FORMAT}")
+    return about
+
+
+def _parse(about: dict[str, Any], tensors: dict[str, Tensor], digest: str) -> Bundle:
+    geometry = BundleGeometry(int(about["geometry"]["size"]), about["geometry"]["scale"])
+    _scale_rule(geometry.scale)
+    if about["symmetries"] not in (1, 8):
+        raise ValueError(f"symmetries {about['symmetries']!r}, not 1 or 8")
+    values = about["stretch"]
+    scales = tuple(float(value) for value in values["scales"])
+    if len(scales) != 3 or len(values["bands"]) != 3:
+        raise ValueError(f"stretch: {len(scales)} scales of bands {values['bands']!r}, not 3 of 3")
+    stretch = Stretch(
+        values["bands"],
+        (scales[0], scales[1], scales[2]),
+        float(values["nonlinearity"]),
+        float(values["pixel_scale"]),
+    )
+    plain = ("task", "name", "network", "parameters", "symmetries", "outputs", "training", "scores", "terms")
+    return Bundle(
+        **{key: about[key] for key in plain},
+        geometry=geometry,
+        stretch=stretch,
+        tensors=tensors,
+        sha256=digest,
+    )
+
+
+def _without_tensors(bundle: Bundle) -> Bundle:
+    """Copy a bundle without its weights, which `asdict` would copy in full."""
+    import dataclasses
+
+    return dataclasses.replace(bundle, tensors=dict[str, torch.Tensor]())
+
+
+def _scale_rule(scale: float | str) -> tuple[bool, float]:
+    """Return whether a scale follows the object's size, and its number."""
+    if isinstance(scale, str):
+        match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*\*\s*size\s*", scale)
+        if match is None:
+            raise ValueError(f"scale {scale!r}: a number of arcsec, or '<number> * size'")
+        return True, float(match[1])
+    return False, float(scale)

@@ -1,0 +1,144 @@
+"""What the network is fed with: flux rendered in SDSS's colours, or a picture, as one tensor in [0, 1].
+
+Two doors to the same room. Volunteers of Galaxy Zoo 2 saw JPEGs of 424 pixels at
+0.02 x petroR90 arcsec a pixel; four of their pixels are one of a cutout of 96 pixels at
+0.08 x petroR90. Everything here is batched and runs where the tensor lies.
+
+References
+----------
+.. [1] Lupton et al. 2004, PASP 116, 133 (the asinh colour stretch).
+.. [2] sdss/idlutils, ``pro/rgbcolor/djs_rgb_make.pro``; the numbers of SDSS's own frame JPEGs
+       (scales 0.4 x (5, 6.5, 9) for i, r, g and nonlinearity 2.25) are those of photoop's
+       ``sdss_frame_jpg``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["PICTURE_SIZE", "SDSS_STRETCH", "Stretch", "from_flux", "from_pictures", "render"]
+
+#: Side in pixels of the JPEGs that volunteers saw, and how many of theirs make one of a cutout's.
+PICTURE_SIZE = 424
+PICTURE_FACTOR = 4
+#: Largest float16: what an infinite pixel counts as.
+_BRIGHTEST = 65504.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A colour rendering of surface brightness.
+
+    Attributes
+    ----------
+    bands
+        The bands shown as red, green and blue.
+    scales
+        What each is multiplied by, per nanomaggy a native pixel.
+    nonlinearity
+        Where the stretch turns from linear to logarithmic.
+    pixel_scale
+        Side of the native pixel in arcsec.
+    """
+
+    bands: str
+    scales: tuple[float, float, float]
+    nonlinearity: float
+    pixel_scale: float
+
+
+#: The rendering of SDSS's frame-irg JPEGs [2]_.
+SDSS_STRETCH = Stretch("irg", (2.0, 2.6, 3.6), 2.25, 0.396)
+
+
+def render(flux: Tensor, stretch: Stretch = SDSS_STRETCH) -> Tensor:
+    """Render surface brightness in colours.
+
+    Each band is scaled and clipped at 0; all three are then multiplied by
+    asinh(b I) / (b I), I their sum, so that colours are kept. Where the brightest would pass
+    1, the three are divided by it instead. SDSS also replaces saturated cores (above 100
+    nanomaggies a pixel) by the colour around them; that is not done here: they are white or
+    nearly so in both.
+
+    Parameters
+    ----------
+    flux
+        Nanomaggies a native pixel in the bands of ``stretch``, shape (n, 3, y, x), finite.
+    stretch
+        The rendering.
+
+    Returns
+    -------
+    Tensor
+        Red, green, blue in [0, 1], same shape and dtype.
+    """
+    scales = torch.tensor(stretch.scales, dtype=flux.dtype, device=flux.device)
+    bands = (flux * scales[:, None, None]).clamp_(min=0)
+    total = bands.sum(dim=1, keepdim=True).mul_(stretch.nonlinearity).clamp_(min=1e-6)
+    factor = torch.asinh(total).div_(total)
+    brightest = bands.amax(dim=1, keepdim=True).clamp_(min=1e-6)
+    return bands.mul_(torch.minimum(factor, 1 / brightest))
+
+
+def from_flux(images: Tensor, scale: Tensor, bands: str, stretch: Stretch = SDSS_STRETCH) -> Tensor:
+    """Turn cutouts into what the network takes.
+
+    Parameters
+    ----------
+    images
+        Nanomaggies a pixel of the cutout, shape (n, len(bands), y, x), any float dtype. A
+        pixel that is NaN in any of the bands shown is black.
+    scale
+        Pixel scale of each cutout in arcsec, shape (n,).
+    bands
+        The bands of ``images``, one letter each.
+    stretch
+        The rendering.
+
+    Returns
+    -------
+    Tensor
+        float32, shape (n, 3, y, x), values in [0, 1].
+    """
+    chosen = images[:, [bands.index(band) for band in stretch.bands]].float()
+    known = ~chosen.isnan().any(dim=1, keepdim=True)
+    per_native = (stretch.pixel_scale / scale.to(torch.float64)).square().float()
+    chosen = torch.nan_to_num(chosen, nan=0.0, posinf=_BRIGHTEST, neginf=0.0)
+    return render(chosen.mul_(per_native[:, None, None, None]), stretch).mul_(known)
+
+
+def from_pictures(pictures: Tensor, size: int) -> Tensor:
+    """Turn pictures into what the network takes.
+
+    Parameters
+    ----------
+    pictures
+        uint8, shape (n, side, side, 3): either the side of `PICTURE_SIZE`, which is averaged
+        over blocks of 4 x 4 pixels and cut to the centre, or the side of ``size``, which is
+        taken as it is.
+    size
+        Side of the cutout that the network takes.
+
+    Returns
+    -------
+    Tensor
+        float32, shape (n, 3, size, size), values in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the pictures have another side.
+    """
+    side = pictures.shape[1]
+    images = pictures.permute(0, 3, 1, 2).float().div_(255)
+    if side == size:
+        return images
+    if side != PICTURE_SIZE:
+        raise ValueError(f"pictures of {side} pixels: expected {PICTURE_SIZE} or {size}")
+    images = functional.avg_pool2d(images, PICTURE_FACTOR)
+    start = (images.shape[-1] - size) // 2
+    return images[..., start : start + size, start : start + size]

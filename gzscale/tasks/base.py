@@ -1,0 +1,56 @@
+"""What a task is: it turns the outputs of a network into columns with units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Protocol, runtime_checkable
+
+from numpy.typing import NDArray
+
+from gzscale.catalog.schema import Column
+from gzscale.errors import ConfigError
+
+__all__ = ["GROUP", "Task", "load_task"]
+
+#: Entry points of this group name tasks; another package can add its own.
+GROUP = "gzscale.tasks"
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Pure arithmetic between a network's outputs and a table."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+    def table(self, outputs: Mapping[str, NDArray]) -> tuple[dict[str, NDArray], NDArray]:
+        """Turn outputs into columns.
+
+        Parameters
+        ----------
+        outputs
+            Name of each head of the network -> its output, n rows.
+
+        Returns
+        -------
+        values : dict[str, NDArray]
+            Name of each of ``columns`` -> values of its dtype, shape (n,).
+        finite : NDArray[np.bool_]
+            False for rows whose output is not finite and has no meaning, shape (n,).
+        """
+        ...
+
+
+def load_task(name: str) -> Task:
+    """Make a task by its name.
+
+    Raises
+    ------
+    ConfigError
+        If no installed package has a task of that name.
+    """
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        raise ConfigError(f"task {name!r} is not one of {sorted(found)}")
+    return found[name].load()()

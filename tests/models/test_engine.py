@@ -1,0 +1,212 @@
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from gzscale.errors import BundleError
+from gzscale.models import engine as engine_module
+from gzscale.models.bundle import Bundle, BundleGeometry
+from gzscale.models.engine import Engine, _ahead
+from gzscale.models.inputs import SDSS_STRETCH, from_flux, from_pictures
+from gzscale.models.network import build_network
+from gzscale.models.votes import ANSWERS, QUESTIONS, asked
+
+PARAMETERS = {"widths": [8, 16], "blocks": [1, 1], "heads": {"vote_fractions": "tree"}}
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    torch.manual_seed(3)
+    network = build_network("residual", PARAMETERS)
+    for module in network.modules():  # statistics as after training, so that folding them is tested
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.3)
+    return Bundle(
+        task="morphology",
+        name="small",
+        network="residual",
+        parameters=PARAMETERS,
+        geometry=BundleGeometry(32, "0.08 * size"),
+        stretch=SDSS_STRETCH,
+        symmetries=8,
+        outputs={"vote_fractions": ANSWERS},
+        training={},
+        scores={},
+        terms={},
+        tensors=network.state_dict(),
+    )
+
+
+@pytest.fixture
+def cutouts(rng):
+    images = rng.gamma(0.5, 0.1, (21, 5, 32, 32)).astype(np.float16)
+    images[2, :, :9] = np.nan
+    images[3] = np.nan
+    images[4, 2, 5, 5] = np.inf
+    return images, rng.uniform(0.2, 2.0, 21)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(11)
+
+
+def test_equals_a_plain_loop_over_the_views(bundle, cutouts):
+    images, scale = cutouts
+    found = Engine(bundle, "cpu", batch=8).run(images, "ugriz", scale)["vote_fractions"]
+    inputs = from_flux(torch.from_numpy(images), torch.from_numpy(scale), "ugriz")
+    network = bundle.build()
+    with torch.inference_mode():
+        views = [torch.rot90(image, turn, (2, 3)) for image in (inputs, inputs.flip(-1)) for turn in range(4)]
+        expected = torch.stack([network(view)["vote_fractions"] for view in views]).mean(dim=0)
+    assert found.shape == (21, 37)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
+
+
+def test_output_is_consistent_down_the_tree(bundle, cutouts):
+    joint = Engine(bundle, "cpu").run(cutouts[0], "ugriz", cutouts[1])["vote_fractions"]
+    sums = np.stack([joint[:, question.answers].sum(axis=1) for question in QUESTIONS], axis=1)
+    np.testing.assert_allclose(sums, asked(joint), atol=1e-6)
+
+
+def test_turning_and_mirroring_change_nothing(bundle, cutouts):
+    images, scale = cutouts
+    runner = Engine(bundle, "cpu")
+    straight = runner.run(images, "ugriz", scale)["vote_fractions"]
+    turned = runner.run(np.rot90(images, axes=(2, 3))[..., ::-1], "ugriz", scale)["vote_fractions"]
+    np.testing.assert_allclose(turned, straight, atol=1e-6)
+
+
+def test_same_bytes_whatever_the_threads_the_batch_and_the_neighbours(bundle, cutouts):
+    images, scale = cutouts
+    expected = Engine(bundle, "cpu").run(images, "ugriz", scale)["vote_fractions"]
+    before = torch.get_num_threads()
+    try:
+        for threads, batch in ((1, 0), (3, 0), (2, 5)):
+            torch.set_num_threads(threads)
+            found = Engine(bundle, "cpu", batch=batch).run(images, "ugriz", scale)["vote_fractions"]
+            assert found.tobytes() == expected.tobytes()
+        alone = Engine(bundle, "cpu").run(images[7:9], "ugriz", scale[7:9])["vote_fractions"]
+    finally:
+        torch.set_num_threads(before)
+    assert alone.tobytes() == expected[7:9].tobytes()
+
+
+def test_bands_in_any_order(bundle, cutouts):
+    images, scale = cutouts
+    runner = Engine(bundle, "cpu")
+    straight = runner.run(images, "ugriz", scale)["vote_fractions"]
+    reverse = runner.run(images[:, ::-1], "zirgu", scale)["vote_fractions"]
+    assert np.array_equal(straight, reverse)
+
+
+def test_no_images(bundle):
+    found = Engine(bundle, "cpu").run(np.empty((0, 3, 32, 32), np.float16), "gri", np.empty(0))
+    assert found["vote_fractions"].shape == (0, 37)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bands", "scale"),
+    [
+        ((2, 2, 32, 32), "gr", [1.0, 1.0]),
+        ((2, 3, 31, 32), "gri", [1.0, 1.0]),
+        ((2, 3, 32, 32), "gri", [1.0]),
+        ((2, 3, 32, 32), "gri", [1.0, 0.0]),
+        ((2, 3, 32, 32), "gri", [1.0, np.nan]),
+    ],
+)
+def test_wrong_food_is_refused(bundle, shape, bands, scale):
+    with pytest.raises(BundleError):
+        Engine(bundle, "cpu").run(np.zeros(shape, np.float16), bands, np.array(scale))
+
+
+def test_pictures_a_block_at_a_time(bundle, rng):
+    blocks = [rng.integers(0, 255, (n, 32, 32, 3), dtype=np.uint8) for n in (3, 11, 1)]
+    found = list(Engine(bundle, "cpu", batch=4).run_pictures(iter(blocks)))
+    assert [len(outputs["vote_fractions"]) for outputs in found] == [3, 11, 1]
+    network = bundle.build()
+    with torch.inference_mode():
+        inputs = from_pictures(torch.from_numpy(blocks[2]), 32)
+        views = [torch.rot90(image, turn, (2, 3)) for image in (inputs, inputs.flip(-1)) for turn in range(4)]
+        expected = torch.stack([network(view)["vote_fractions"] for view in views]).mean(dim=0)
+    np.testing.assert_allclose(found[2]["vote_fractions"], expected.numpy(), atol=2e-6)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(bundle, cutouts, monkeypatch):
+    images, scale = cutouts
+    expected = Engine(bundle, "cpu", batch=16).run(images, "ugriz", scale)["vote_fractions"]
+    runner = Engine(bundle, "cpu", batch=16)
+    network = runner.network
+
+    def small(inputs):
+        if len(inputs) > 4:
+            raise torch.OutOfMemoryError("no memory for so many")
+        return network(inputs)
+
+    monkeypatch.setattr(runner, "network", small)
+    found = runner.run(images, "ugriz", scale)["vote_fractions"]
+    assert runner.batch == 4
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_out_of_memory_for_one_image_is_raised(bundle, cutouts, monkeypatch):
+    runner = Engine(bundle, "cpu", batch=4)
+
+    def never(inputs):
+        raise torch.OutOfMemoryError("none at all")
+
+    monkeypatch.setattr(runner, "network", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        runner.run(cutouts[0], "ugriz", cutouts[1])
+
+
+def test_one_view_where_the_bundle_says_so(bundle, cutouts):
+    single = dataclasses.replace(bundle, symmetries=1)
+    images, scale = cutouts
+    found = Engine(single, "cpu").run(images, "ugriz", scale)["vote_fractions"]
+    inputs = from_flux(torch.from_numpy(images), torch.from_numpy(scale), "ugriz")
+    with torch.inference_mode():
+        expected = bundle.build()(inputs)["vote_fractions"]
+    np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
+
+
+def test_reading_ahead_is_bounded_and_ends():
+    made = []
+
+    def items():
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    before = threading.active_count()
+    ahead = _ahead(items(), depth=2)
+    assert next(ahead) == 0
+    ahead.close()
+    assert len(made) <= 6
+    assert threading.active_count() == before
+
+
+def test_an_error_while_reading_ahead_is_raised():
+    def items():
+        yield 1
+        raise OSError("lost")
+
+    ahead = _ahead(items())
+    assert next(ahead) == 1
+    with pytest.raises(OSError, match="lost"):
+        next(ahead)
+
+
+def test_a_gpu_that_does_not_work_is_not_chosen(monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("CUDA error: no kernel image is available")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(engine_module.torch, "zeros", broken)
+    assert engine_module.choose_device().type == "cpu"
