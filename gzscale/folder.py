@@ -1,0 +1,231 @@
+"""Predicts a folder of pictures or FITS cutouts into one table: no survey, no catalog, no night."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from gzscale.cutouts.pictures import FITS_SUFFIXES, PICTURE_SUFFIXES, FluxCutout, read_flux, read_picture
+from gzscale.errors import BundleError, ConfigError, ImageError, Reason, StorageError
+from gzscale.models.bundle import load_bundle, shipped
+from gzscale.models.engine import Engine
+from gzscale.models.votes import KAGGLE_NAMES
+from gzscale.tasks.base import Task, load_task
+from gzscale.tasks.morphology import MorphologyTask
+
+__all__ = ["FolderResult", "find_images", "predict_folder"]
+
+_Image = TypeVar("_Image")
+
+#: Images that are read, predicted and written together, and threads that decode them.
+BLOCK = 128
+THREADS = 4
+#: Column with the stem of the file's name.
+NAME_COLUMN = "name"
+
+
+@dataclass
+class FolderResult:
+    """What became of the images.
+
+    Attributes
+    ----------
+    found
+        Images that were named or found.
+    done
+        Rows of the table.
+    refused
+        Reason -> how many images.
+    details
+        One sentence for each of the first refused images.
+    """
+
+    found: int = 0
+    done: int = 0
+    refused: Counter[Reason] = field(default_factory=Counter)
+    details: list[str] = field(default_factory=list)
+
+    def refuse(self, reason: Reason, detail: str) -> None:
+        """Count an image that could not be predicted."""
+        self.refused[reason] += 1
+        if len(self.details) < 100:
+            self.details.append(detail)
+
+
+def find_images(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """Yield the files named, and the JPEG, PNG and FITS files in the folders named, sorted by name.
+
+    Raises
+    ------
+    ConfigError
+        If a path does not exist.
+    """
+    suffixes = PICTURE_SUFFIXES | FITS_SUFFIXES
+    for path in map(Path, paths):
+        if path.is_dir():
+            yield from sorted(item for item in path.iterdir() if item.suffix.lower() in suffixes)
+        elif path.exists():
+            yield path
+        else:
+            raise ConfigError(f"{path}: no such file or folder")
+
+
+def predict_folder(
+    task: str,
+    paths: Iterable[str | Path],
+    output: str | Path,
+    scheme: str = "tree",
+    bundle: str | Path | None = None,
+) -> FolderResult:
+    """Predict images into a table, in bounded memory however many there are.
+
+    Parameters
+    ----------
+    task
+        Name of the task.
+    paths
+        Files and folders.
+    output
+        Table to write: ``.csv`` or ``.parquet``. Written whole, or not at all.
+    scheme
+        ``tree``: the task's own columns, keyed by ``name``, the stem of the file. ``kaggle``
+        (morphology): ``Class1.1`` ... ``Class11.6``, multiplied down the tree, keyed by ``GalaxyID``.
+    bundle
+        Path or URL of a bundle; the shipped one if absent.
+
+    Returns
+    -------
+    FolderResult
+        ``found = done + refused``.
+
+    Raises
+    ------
+    ConfigError
+        If the scheme, the suffix or a path is not usable.
+    BundleError
+        If the bundle is of another task or damaged.
+    StorageError
+        If the table cannot be written.
+    """
+    target = Path(output)
+    if target.suffix.lower() not in _WRITERS:
+        raise ConfigError(f"{output}: the table's name must end in one of {sorted(_WRITERS)}")
+    columns, to_table = _columns(load_task(task), scheme)
+    images = list(find_images(paths))
+    loaded = load_bundle(shipped(task) if bundle is None else bundle)
+    if loaded.task != task:
+        raise BundleError(f"bundle {loaded.name!r} is for the task {loaded.task!r}, not {task!r}")
+    engine = Engine(loaded)
+    result = FolderResult(found=len(images))
+    key = NAME_COLUMN if scheme == "tree" else "GalaxyID"
+    schema = pa.schema([(key, pa.string()), *((name, pa.float32()) for name in columns)])
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with _WRITERS[target.suffix.lower()](str(part), schema) as writer:
+            for names, outputs in _predictions(engine, images, result):
+                values, finite = to_table(outputs)
+                for row in np.flatnonzero(~finite):
+                    result.refuse(Reason.NONFINITE_OUTPUT, f"{names[row]}: the output is not finite")
+                kept = {name: value[finite] for name, value in values.items()}
+                stems = [name for name, good in zip(names, finite, strict=True) if good]
+                writer.write_table(pa.table({key: pa.array(stems, pa.string()), **kept}, schema=schema))
+                result.done += len(stems)
+        part.replace(target)
+    except (ConfigError, BundleError):
+        raise
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return result
+
+
+_WRITERS = {".csv": pa.csv.CSVWriter, ".parquet": pa.parquet.ParquetWriter}
+
+_Table = Callable[[Mapping[str, NDArray]], tuple[dict[str, NDArray], NDArray]]
+
+
+def _columns(task: Task, scheme: str) -> tuple[list[str], _Table]:
+    """Return the names of the table's columns and what makes them of a network's outputs."""
+    if scheme == "tree":
+        return [column.name for column in task.columns], task.table
+    if scheme == "kaggle" and isinstance(task, MorphologyTask):
+        return list(KAGGLE_NAMES), task.kaggle_table
+    raise ConfigError(f"task {task.name!r} has no scheme {scheme!r}: tree, or kaggle for morphology")
+
+
+def _predictions(
+    engine: Engine, images: Sequence[Path], result: FolderResult
+) -> Iterator[tuple[list[str], dict[str, NDArray]]]:
+    """Yield stems and outputs, block after block: pictures first, then FITS cutouts."""
+    fits = [path for path in images if path.suffix.lower() in FITS_SUFFIXES]
+    pictures = [path for path in images if path.suffix.lower() not in FITS_SUFFIXES]
+    waiting: deque[list[str]] = deque()
+
+    def blocks() -> Iterator[NDArray[np.uint8]]:
+        for names, read in _read_blocks(pictures, read_picture, result):
+            waiting.append(names)
+            yield np.stack(read)
+
+    for outputs in engine.run_pictures(blocks()):
+        yield waiting.popleft(), outputs
+
+    bands, size = "".join(sorted(engine.bundle.bands)), engine.bundle.geometry.size
+
+    def usable(path: Path) -> FluxCutout:
+        return _pick(path, read_flux(path), bands, size)
+
+    for names, cutouts in _read_blocks(fits, usable, result):
+        scale = np.array([cutout.scale for cutout in cutouts])
+        yield names, engine.run(np.stack([cutout.flux for cutout in cutouts]), bands, scale)
+
+
+def _pick(path: Path, cutout: FluxCutout, bands: str, size: int) -> FluxCutout:
+    """Keep the bands that the bundle needs, and refuse what it cannot be fed with."""
+    missing = [band for band in bands if band not in cutout.bands]
+    if missing:
+        raise ImageError(Reason.MISSING_BAND, f"{path}: bands {cutout.bands!r}, without {''.join(missing)}")
+    if cutout.flux.shape[1:] != (size, size):
+        raise ImageError(
+            Reason.BAD_IMAGE, f"{path}: {cutout.flux.shape[1:]} pixels; the bundle needs {size} x {size}"
+        )
+    flux = cutout.flux[[cutout.bands.index(band) for band in bands]]
+    if not np.isfinite(flux).any(axis=(1, 2)).all():
+        raise ImageError(Reason.ALL_NAN, f"{path}: a band has no measured pixel")
+    return FluxCutout(flux, bands, cutout.scale)
+
+
+def _read_blocks(
+    paths: Sequence[Path], read: Callable[[Path], _Image], result: FolderResult
+) -> Iterator[tuple[list[str], list[_Image]]]:
+    """Read files on threads, a block at a time; those that cannot be used are counted and left out."""
+
+    def attempt(path: Path) -> _Image | ImageError:
+        try:
+            return read(path)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
+        for start in range(0, len(paths), BLOCK):
+            names: list[str] = []
+            images: list[_Image] = []
+            block = paths[start : start + BLOCK]
+            for path, image in zip(block, pool.map(attempt, block), strict=True):
+                if isinstance(image, ImageError):
+                    result.refuse(image.reason, str(image))
+                else:
+                    names.append(path.stem)
+                    images.append(image)
+            if names:
+                yield names, images
