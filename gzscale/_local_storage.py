@@ -57,9 +57,8 @@ class Storage:
     def put_new(self, key: str, data: bytes) -> bool:
         """Store ``data`` only where nothing is stored yet; say whether it was stored.
 
-        Of several writers exactly one is told True. Where the answer to a put was lost,
-        what is stored is read back and compared, so writers who must know which of them
-        won write different bytes.
+        Of several writers exactly one is told True, also where the answer to its put was
+        lost on the way.
         """
         raise NotImplementedError
 

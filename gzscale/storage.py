@@ -6,8 +6,9 @@ environment (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID`` ...), never from a URL.
 
 Every request to a remote store is retried a bounded number of times with full
 jitter [1]_ when the failure can pass (timeouts, lost connections, cut bodies, 408,
-409, 429, 500, 502, 503, 504). Nothing below retries as well: not botocore, which
-would multiply the attempts, and not s3fs, which would hide that an answer was lost.
+409, 429, 500, 502, 503, 504). Neither botocore nor s3fs retries below: they would
+multiply the attempts. (aiohttp repeats a request once where a connection that it
+had kept open turns out to be dead.)
 
 References
 ----------
@@ -16,12 +17,14 @@ References
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -179,34 +182,29 @@ class S3Storage(RemoteStorage):
         if size <= PART_BYTES:
             self._call(key, "put_object", Key=name, Body=read(0, size))
             return
-        upload = self._call(key, "create_multipart_upload", Key=name)["UploadId"]
+        writer = uuid.uuid4().hex
+        upload = self._call(key, "create_multipart_upload", Key=name, Metadata={"writer": writer})["UploadId"]
         try:
             parts: list[dict[str, Any]] = []
             for number, start in enumerate(range(0, size, PART_BYTES), 1):
                 body = read(start, min(start + PART_BYTES, size))
-                answer = self._call(
-                    key, "upload_part", Key=name, UploadId=upload, PartNumber=number, Body=body
-                )
+                part = {"Key": name, "UploadId": upload, "PartNumber": number}
+                answer = self._call(key, "upload_part", Body=body, **part)
                 parts.append({"PartNumber": number, "ETag": answer["ETag"]})
-            self._complete(key, upload, parts, size)
+            self._complete(key, upload, parts, writer)
         except BaseException:
             # What could not be finished is not left behind to be paid for.
-            self._call(key, "abort_multipart_upload", Key=name, UploadId=upload)
+            with contextlib.suppress(StorageError):
+                self._call(key, "abort_multipart_upload", Key=name, UploadId=upload)
             raise
 
-    def _complete(self, key: str, upload: str, parts: list[dict[str, Any]], size: int) -> None:
+    def _complete(self, key: str, upload: str, parts: list[dict[str, Any]], writer: str) -> None:
+        name, whole = self._prefix + key, {"Parts": parts}
         try:
-            self._call(
-                key,
-                "complete_multipart_upload",
-                Key=self._prefix + key,
-                UploadId=upload,
-                MultipartUpload={"Parts": parts},
-            )
+            self._call(key, "complete_multipart_upload", Key=name, UploadId=upload, MultipartUpload=whole)
         except MissingError:
             # No such upload any more: an attempt whose answer was lost has completed it.
-            entry = self.stat(key)
-            if entry is None or entry.size != size or not entry.tag.endswith(f"-{len(parts)}"):
+            if not self._was_written_by(key, writer):
                 raise
 
     def put_new(self, key: str, data: bytes) -> bool:
@@ -221,31 +219,28 @@ class S3Storage(RemoteStorage):
             return False
 
     def _put_if(self, key: str, data: bytes, **condition: str) -> bool:
-        lost = False
+        # Signed, since the answer to a put that succeeded can be lost: whoever repeats the
+        # request (we do, and aiohttp does where a kept connection had died) is then refused.
+        writer = uuid.uuid4().hex
+        signed = {"Key": self._prefix + key, "Body": data, "Metadata": {"writer": writer}}
 
         def put() -> bool:
-            nonlocal lost
             try:
-                self._fs.call_s3(
-                    "put_object", Bucket=self._bucket, Key=self._prefix + key, Body=data, **condition
-                )
+                self._fs.call_s3("put_object", Bucket=self._bucket, **signed, **condition)
             except Exception as error:
-                status = status_of(error)
-                if status == 412 or isinstance(error, FileExistsError):
+                if status_of(error) == 412 or isinstance(error, FileExistsError):
                     return False
-                lost |= status is None or status >= 500
                 raise
             return True
 
-        stored = self._retry(key, put)
-        # An attempt that ended without an answer may have stored it all the same.
-        return stored or (lost and self._holds(key, data))
+        return self._retry(key, put) or self._was_written_by(key, writer)
 
-    def _holds(self, key: str, data: bytes) -> bool:
+    def _was_written_by(self, key: str, writer: str) -> bool:
         try:
-            return self.get(key) == data
+            head = self._call(key, "head_object", Key=self._prefix + key)
         except MissingError:
             return False
+        return bool(head.get("Metadata", {}).get("writer") == writer)
 
     def stat(self, key: str) -> Entry | None:
         """Ask for the object's size and ETag, or None where there is none."""
@@ -379,7 +374,7 @@ async def _http(fs: Any, method: str, url: str, span: tuple[int, int] | None) ->
     async with session.request(method, fs.encode_url(url), headers=headers, allow_redirects=True) as answer:
         if span and answer.status == 416:
             return answer.headers, b""
-        answer.raise_forstatus_of()
+        answer.raise_for_status()
         if not span:
             return answer.headers, await answer.read()
         start, stop = span

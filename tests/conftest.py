@@ -1,0 +1,117 @@
+"""Fixtures of all tests: the real data, an S3 with a fresh bucket, a server that fails on purpose."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults import Backend, FaultyServer, relay
+
+STAND_IN_KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "testsecret"}
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real survey data; the test is skipped where there is none."""
+    path = Path(os.environ.get("GZSCALE_REAL_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path}: set GZSCALE_REAL_DATA to their folder")
+    return path
+
+
+@dataclass(frozen=True)
+class S3:
+    """An S3 endpoint and a bucket of it that is this test's own."""
+
+    endpoint: str
+    bucket: str
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}"
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The endpoint that GZSCALE_TEST_S3 names, or a stand-in in this process."""
+    given = os.environ.get("GZSCALE_TEST_S3")
+    if given:
+        yield given
+        return
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(
+        ip_address="127.0.0.1", port=0, verbose=False
+    )
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_admin(s3_endpoint: str) -> Any:
+    """A client of the endpoint that is not the one under test."""
+    boto3 = pytest.importorskip("boto3")
+    keys = {} if os.environ.get("GZSCALE_TEST_S3") else STAND_IN_KEYS
+    return boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1", **keys)
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, s3_admin: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """A fresh bucket, with the environment set so that this process and its children reach it."""
+    if not os.environ.get("GZSCALE_TEST_S3"):
+        for name, value in STAND_IN_KEYS.items():
+            monkeypatch.setenv(name.upper(), value)
+        monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    bucket = f"gzscale-{uuid.uuid4().hex[:12]}"
+    s3_admin.create_bucket(Bucket=bucket)
+    yield S3(s3_endpoint, bucket)
+    for page in s3_admin.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for item in page.get("Contents", []):
+            s3_admin.delete_object(Bucket=bucket, Key=item["Key"])
+    s3_admin.delete_bucket(Bucket=bucket)
+
+
+@pytest.fixture(scope="session")
+def s3_relay(s3_endpoint: str) -> Iterator[FaultyServer]:
+    """One for all tests, so that all use one client of it: to make one takes half a second."""
+    server = FaultyServer(relay(s3_endpoint))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def faulty_s3(s3: S3, s3_relay: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
+    """The same S3, reached through a server that fails when it is told to."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_relay.url)
+    s3_relay.fail()
+    yield s3_relay
+    s3_relay.fail()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Backend], FaultyServer]]:
+    """Start servers from their backends; they end with the test."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    servers: list[FaultyServer] = []
+
+    def start(backend: Backend) -> FaultyServer:
+        servers.append(FaultyServer(backend))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry as often as ever, with pauses too short to notice."""
+    monkeypatch.setattr("gzscale.storage.FIRST_PAUSE", 0.001)
