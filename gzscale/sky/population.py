@@ -280,7 +280,8 @@ def _table(columns: dict[str, NDArray[Any]]) -> pa.Table:
         if values.ndim == 2:
             array = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
         else:
-            array = pa.array(values)
+            # A star's redshift is missing, not NaN.
+            array = pa.array(values, from_pandas=True)
         metadata = {"unit": _UNITS[name]} if name in _UNITS else None
         arrays.append(array)
         schema.append(pa.field(name, array.type, metadata=metadata))

@@ -1,11 +1,16 @@
 """The synthetic pixels: each object drawn with GalSim on a small stamp, stamps added up to frames.
 
+An object is a few bodies (bulge, disc, bar, arms, companion) of one shape and one colour. Each
+body's Fourier transform is evaluated once with GalSim; a band is their sum by flux, times the
+transform of the band's seeing and pixel, shifted to where the band's pixels have the object.
+
 GalSim: Rowe et al. 2015, Astronomy and Computing 10, 121.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,17 +26,16 @@ except ImportError as error:
         "the synthetic sky is drawn with GalSim, which is not installed: pip install 'gzscale[sky]'"
     ) from error
 
-__all__ = ["Stamp", "draw_field", "petrosian", "profile", "psf"]
+__all__ = ["Stamp", "bodies", "draw_field", "draw_object", "petrosian"]
 
-#: Accuracies a little below GalSim's defaults: errors stay under 0.5 % of a pixel's flux, a tenth of
-#: the noise, for a third of the time.
+#: Accuracies a little below GalSim's defaults: the error stays a tenth of the noise.
 _ACCURACY = galsim.GSParams(folding_threshold=2e-2, maxk_threshold=5e-3, kvalue_accuracy=1e-4)
 #: A star's wings: Moffat index in the range that Racine 1996 (PASP 108, 699) finds.
 _MOFFAT_BETA = 3.5
-#: Sersic profiles end at this many half-light radii, as SDSS's own de Vaucouleurs model does (7).
+#: Sersic profiles end at this many half-light radii, as SDSS's own de Vaucouleurs model does.
 _TRUNCATION = 7.0
-#: Half a stamp's side in pixels, at least and at most.
-_HALF_MIN, _HALF_MAX = 24, 170
+#: Sides of stamps in pixels: lengths that transform fast, few, so that the seeing's are computed once.
+_SIDES = (64, 96, 128, 160, 192, 256, 320, 384, 512)
 #: Room for the seeing beyond the profile's end, pixels.
 _PSF_ROOM = 20
 #: Side of the image that holds a pattern of arms or clumps, in pixels and in disc scale lengths.
@@ -43,11 +47,6 @@ Stamp = tuple[int, int, NDArray[np.float32]]
 """Row of the run and column of the lower left pixel, and the pixels in nanomaggies."""
 
 
-def psf(band: str) -> galsim.GSObject:
-    """Return the point spread function of a band: a Moffat profile of the band's seeing."""
-    return galsim.Moffat(_MOFFAT_BETA, fwhm=SEEING[band], gsparams=_ACCURACY)
-
-
 def _sersic(index: float, radius: float) -> galsim.GSObject:
     # The unit profile is the same object each time, so that GalSim's tables are computed once.
     unit = galsim.Sersic(
@@ -56,42 +55,39 @@ def _sersic(index: float, radius: float) -> galsim.GSObject:
     return unit.dilate(radius)
 
 
-def profile(row: Mapping[str, Any], band: str) -> galsim.GSObject:
-    """Return an object as it is above the atmosphere, in the pixel frame (x: columns, y: rows), arcsec.
+def bodies(row: Mapping[str, Any]) -> dict[str, galsim.GSObject]:
+    """Return the bodies of a galaxy that shine, each of unit flux, as they are above the atmosphere.
+
+    Coordinates are arcsec in the pixel frame, x along the columns and y along the rows.
 
     Parameters
     ----------
     row
-        A row of the truth table, and ``pattern`` where the object has arms: see `draw_field`.
-    band
-        Which of its fluxes.
+        A row of the truth table.
     """
-    which = scan.BANDS.index(band)
-    flux = {body: row[f"flux_{body}"][which] for body in ("bulge", "disk", "bar", "arms", "companion")}
     # Growing columns lie at the position angle column_angle; x to y turns north through east.
     angle = (row["position_angle"] - row["column_angle"]) * galsim.degrees
-    flat = galsim.Shear(q=row["axis_ratio"], beta=angle)
-    round_bulge = row["kind"] != "elliptical"
-    bulge_shape = galsim.Shear(q=max(row["axis_ratio"], 0.6), beta=angle) if round_bulge else flat
-    bodies = []
-    if flux["bulge"] > 0:
-        bodies.append(_sersic(row["bulge_sersic"], row["bulge_radius"]).shear(bulge_shape) * flux["bulge"])
-    if flux["disk"] > 0:
-        bodies.append(_sersic(1.0, row["disk_radius"]).shear(flat) * flux["disk"])
-    if flux["bar"] > 0:
-        bar = _sersic(0.5, 0.45 * row["disk_radius"]).shear(q=0.3, beta=row["bar_angle"] * galsim.degrees)
-        bodies.append(bar.shear(flat) * flux["bar"])
-    if flux["arms"] > 0:
-        arms = row["pattern"].dilate(row["disk_radius"] / _DISK_HALF_LIGHT).shear(flat)
-        bodies.append(arms * flux["arms"])
-    if flux["companion"] > 0:
-        away = np.radians(row["companion_angle"])
+    bar_angle = row["bar_angle"] * galsim.degrees
+    ratio = row["axis_ratio"]
+    flat = galsim.Shear(q=ratio, beta=angle)
+    # A disc galaxy's bulge is rounder than its disc.
+    bulge_shape = flat if row["kind"] == "elliptical" else galsim.Shear(q=max(ratio, 0.6), beta=angle)
+    found = {}
+    if row["fraction_bulge"] > 0:
+        found["bulge"] = _sersic(row["bulge_sersic"], row["bulge_radius"]).shear(bulge_shape)
+    if row["fraction_disk"] > 0:
+        found["disk"] = _sersic(1.0, row["disk_radius"]).shear(flat)
+    if row["fraction_bar"] > 0:
+        bar = _sersic(0.5, 0.45 * row["disk_radius"]).shear(q=0.3, beta=bar_angle)
+        found["bar"] = bar.shear(flat)
+    if row["fraction_arms"] > 0:
+        found["arms"] = _pattern(row).dilate(row["disk_radius"] / _DISK_HALF_LIGHT).shear(flat)
+    if row["fraction_companion"] > 0:
+        away = np.radians(row["companion_angle"] - row["column_angle"])
         shift = row["companion_separation"] * np.array([np.cos(away), np.sin(away)])
-        other = _sersic(2.0, 0.5 * row["half_light_radius"]).shear(
-            q=0.6, beta=row["bar_angle"] * galsim.degrees
-        )
-        bodies.append(other.shift(*shift) * flux["companion"])
-    return galsim.Sum(bodies, gsparams=_ACCURACY)
+        other = _sersic(2.0, 0.5 * row["half_light_radius"]).shear(q=0.6, beta=bar_angle)
+        found["companion"] = other.shift(*shift)
+    return found
 
 
 def _pattern(row: Mapping[str, Any]) -> galsim.GSObject:
@@ -128,33 +124,67 @@ def _pattern(row: Mapping[str, Any]) -> galsim.GSObject:
     )
 
 
-def half_side(row: Mapping[str, Any]) -> int:
-    """Return half the side of the stamp that holds an object, in pixels."""
+def _side(row: Mapping[str, Any]) -> int:
+    """Return the side of the stamp that holds an object, in pixels."""
     if row["kind"] == "star":
-        return 60 if row["mag_r"] < 17 else 36
-    reach = [4.5 * row["disk_radius"], row["companion_separation"] + 3 * row["half_light_radius"]]
-    # Half of a de Vaucouleurs profile's light beyond six radii is under a percent of the whole.
-    reach.append(_TRUNCATION * row["bulge_radius"])
-    return int(np.clip(max(reach) / scan.PIXEL_SCALE + _PSF_ROOM, _HALF_MIN, _HALF_MAX))
-
-
-def draw_stamp(row: Mapping[str, Any], band: str) -> Stamp:
-    """Draw one object in one band where it lies in the run, seeing and pixels included."""
-    column, line = scan.sky_to_pixel(row["camcol"], band, row["mu"], row["nu"])
-    x, y = int(np.rint(column)), int(np.rint(line))
-    half = half_side(row)
-    if row["kind"] == "star":
-        scene = psf(band) * sum(row[f"flux_{body}"][scan.BANDS.index(band)] for body in ("bulge",))
-    else:
-        scene = galsim.Convolve([profile(row, band), psf(band)], gsparams=_ACCURACY)
-    image = scene.drawImage(
-        nx=2 * half + 1,
-        ny=2 * half + 1,
-        scale=scan.PIXEL_SCALE,
-        offset=(float(column) - x, float(line) - y),
-        dtype=np.float32,
+        return 128 if row["mag_r"] < 17 else 64
+    reach = max(
+        4.5 * row["disk_radius"],
+        _TRUNCATION * row["bulge_radius"],
+        row["companion_separation"] + 3 * row["half_light_radius"],
     )
-    return y - half, x - half, image.array
+    needed = 2 * (reach / scan.PIXEL_SCALE + _PSF_ROOM)
+    return next((side for side in _SIDES if side >= needed), _SIDES[-1])
+
+
+def _transform(profile: galsim.GSObject, side: int) -> NDArray[np.complex128]:
+    """Return a profile's Fourier transform in the layout of `numpy.fft.rfft2`, shape (side, side/2 + 1)."""
+    bounds = galsim.BoundsI(0, side // 2, -side // 2, side // 2 - 1)
+    step = 2 * np.pi / (side * scan.PIXEL_SCALE)
+    image = profile.drawKImage(galsim.ImageCD(bounds, scale=step), recenter=False)
+    return np.fft.ifftshift(image.array, axes=0)
+
+
+@cache
+def _response(band: str, side: int) -> NDArray[np.complex128]:
+    """Return the transform of a band's seeing and of the pixel."""
+    seeing = galsim.Moffat(_MOFFAT_BETA, fwhm=SEEING[band])
+    return _transform(galsim.Convolve([seeing, galsim.Pixel(scan.PIXEL_SCALE)]), side)
+
+
+def draw_object(row: Mapping[str, Any]) -> dict[str, Stamp]:
+    """Draw one object in every band where it lies in the run, seeing and pixels included.
+
+    Parameters
+    ----------
+    row
+        A row of the truth table.
+
+    Returns
+    -------
+    dict
+        Band to stamp, without noise. The pixel nearest to the object is in the middle, (side/2, side/2).
+    """
+    side = _side(row)
+    star = row["kind"] == "star"
+    parts = {} if star else {name: _transform(body, side) for name, body in bodies(row).items()}
+    stamps = {}
+    for which, band in enumerate(scan.BANDS):
+        light: Any = row["flux_bulge"][which] if star else 0.0
+        for name, part in parts.items():
+            light = light + row[f"flux_{name}"][which] * part
+        column, line = (
+            float(value) for value in scan.sky_to_pixel(row["camcol"], band, row["mu"], row["nu"])
+        )
+        left, bottom = round(column) - side // 2, round(line) - side // 2
+        shift = _shift(line - bottom, side)[:, None] * _shift(column - left, side)[None, : side // 2 + 1]
+        pixels = np.fft.irfft2(light * _response(band, side) * shift, s=(side, side), axes=(0, 1))
+        stamps[band] = bottom, left, pixels.astype(np.float32)
+    return stamps
+
+
+def _shift(pixels: float, side: int) -> NDArray[np.complex128]:
+    return np.exp(-2j * np.pi * np.fft.fftfreq(side) * pixels)
 
 
 def draw_field(
@@ -177,20 +207,19 @@ def draw_field(
     dict
         Band to nanomaggies a pixel, shape (1489, 2048), float32.
     dict
-        object_id to (Petrosian r magnitude, r50, r90) [mag, arcsec] of the objects that the field owns.
+        object_id to (Petrosian r magnitude, r50, r90) in mag and arcsec, of the catalog
+        objects that the field owns.
     """
     frames = {band: np.zeros((scan.ROWS, scan.COLUMNS), np.float32) for band in scan.BANDS}
     measured = {}
     for row in rows:
         if not _touches(key, row):
             continue
-        if row["flux_arms"][0] > 0:
-            row = {**row, "pattern": _pattern(row)}
-        for band in scan.BANDS:
-            stamp = draw_stamp(row, band)
+        stamps = draw_object(row)
+        for band, stamp in stamps.items():
             _add(frames[band], key.first_row, stamp)
-            if band == "r" and row["field"] == key.field:
-                measured[row["object_id"]] = petrosian(stamp[2])
+        if row["catalogued"] and row["field"] == key.field:
+            measured[row["object_id"]] = petrosian(stamps["r"][2])
     return frames, measured
 
 
@@ -199,7 +228,7 @@ def _touches(key: scan.FieldKey, row: Mapping[str, Any]) -> bool:
         return False
     line = float(scan.sky_to_pixel(key.camcol, "r", row["mu"], row["nu"])[1]) - key.first_row
     # Bands lie up to nine rows apart.
-    reach = half_side(row) + 12
+    reach = _side(row) // 2 + 12
     return -reach <= line <= scan.ROWS + reach
 
 
@@ -224,7 +253,7 @@ def petrosian(stamp: NDArray[np.float32]) -> tuple[float, float, float]:
     Parameters
     ----------
     stamp
-        Nanomaggies a pixel, the object in the middle.
+        Nanomaggies a pixel, the object at (side/2, side/2).
 
     Returns
     -------
@@ -232,13 +261,13 @@ def petrosian(stamp: NDArray[np.float32]) -> tuple[float, float, float]:
         Magnitude, and the radii that hold 50 % and 90 % of the flux in arcsec.
     """
     half = stamp.shape[0] // 2
-    y, x = np.mgrid[-half : half + 1, -half : half + 1]
-    distance = np.hypot(x, y).ravel()
+    axis = np.arange(stamp.shape[0]) - half
+    distance = np.hypot(axis[:, None], axis[None, :]).ravel()
     order = np.argsort(distance, kind="stable")
     distance, pixels = distance[order], stamp.ravel()[order].astype(np.float64)
     light = np.concatenate([[0.0], np.cumsum(pixels)])
     moment = np.concatenate([[0.0], np.cumsum(pixels * distance)])
-    edges = np.arange(0.5, half, 0.5)
+    edges = np.arange(0.5, half - 1, 0.5)
     # A pixel at distance d counts by clip(edge - d + 1/2, 0, 1), which two running sums give.
     inner, outer = np.searchsorted(distance, edges - 0.5), np.searchsorted(distance, edges + 0.5)
     partial = (edges + 0.5) * (light[outer] - light[inner]) - (moment[outer] - moment[inner])
