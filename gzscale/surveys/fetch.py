@@ -27,10 +27,8 @@ __all__ = ["Fetcher", "default_cache"]
 MAX_FILE_BYTES = 128_000_000
 #: Bytes of one range request: what an interruption loses at most.
 PIECE = 2_000_000
-#: Attempts to get one range that came short, beside the retries of the storage itself.
+#: Attempts to read a fetched file before another process sweeps it out of the cache.
 ATTEMPTS = 4
-#: Longest pause before the first of them is repeated [s]; doubled for each further one.
-FIRST_PAUSE = 0.25
 #: Unfinished transfers that nobody has touched for this long are removed [s].
 STALE = 86_400
 _MAGIC = (b"BZh", b"SIMPLE  =")
@@ -77,9 +75,10 @@ class Fetcher:
         ImageError
             UNREACHABLE_IMAGE if the server does not say.
         """
+        storage = open_storage(self.root)
         for name in names:
             try:
-                entry = self._stat(name)
+                entry = storage.stat(name)
             except StorageError as error:
                 raise _unreachable(error) from error
             if entry is not None:
@@ -117,7 +116,7 @@ class Fetcher:
             with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
                 return entry.key, file.read(count)
         stop = min(count, entry.size) if entry.size >= 0 else count
-        return entry.key, self._get_range(entry.key, 0, stop)[:count] if stop else b""
+        return entry.key, self._get(entry.key, (0, stop)) if stop else b""
 
     def discard(self, names: tuple[str, ...]) -> bool:
         """Remove a file from the cache, and say whether it was there; the root is never touched."""
@@ -147,59 +146,20 @@ class Fetcher:
             )
         return entry
 
-    def _stat(self, name: str) -> Entry | None:
-        storage = open_storage(self.root)
-        entry = storage.stat(name)
-        if entry is not None or not self.root.startswith("http"):
-            return entry
-        # fsspec calls every failure of a HEAD request "not found": ask for a byte to be sure.
-        for attempt in range(ATTEMPTS):
-            try:
-                storage.get_range(name, 0, 1)
-            except MissingError:
-                return None
-            time.sleep(random.uniform(0, FIRST_PAUSE * 2**attempt))
-            entry = storage.stat(name)
-            if entry is not None:
-                return entry
-        raise StorageError(f"{storage.url(name)}: sends the file, but not its size, {ATTEMPTS} times")
-
     def _cached(self, entry: Entry) -> Path:
         version = hashlib.sha256(f"{self.root}\n{entry.tag}\n{entry.size}".encode()).hexdigest()[:16]
         return Path(self.cache, "files", f"{entry.key}@{version}")
 
     # ---- transfer
 
-    def _get(self, name: str) -> bytes:
+    def _get(self, name: str, span: tuple[int, int] | None = None) -> bytes:
+        storage = open_storage(self.root)
         try:
-            return open_storage(self.root).get(name)
+            return storage.get(name) if span is None else storage.get_range(name, *span)
         except MissingError as error:
             raise ImageError(Reason.MISSING_IMAGE, f"{error}; fetch it, or check survey.root") from error
         except StorageError as error:
             raise _unreachable(error) from error
-
-    def _get_range(self, name: str, start: int, stop: int) -> bytes:
-        """Get a range, again where it comes short; a server without ranges sends all of the file."""
-        storage = open_storage(self.root)
-        problem: Exception | None = None
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(random.uniform(0, FIRST_PAUSE * 2**attempt))
-            try:
-                piece = storage.get_range(name, start, stop)
-            except MissingError as error:
-                raise ImageError(Reason.MISSING_IMAGE, f"{error}; check survey.root") from error
-            except StorageError as error:
-                problem = error
-                if not _came_short(error):
-                    break
-                continue
-            if len(piece) > stop - start:
-                piece = piece[start:stop]
-            if len(piece) == stop - start or start == 0:
-                return piece
-            problem = StorageError(f"{storage.url(name)}: {len(piece)} bytes of {start}..{stop}")
-        raise _unreachable(problem)
 
     def _fetched(self, entry: Entry) -> Path:
         """Return the path of the cached copy, fetching it if need be."""
@@ -225,22 +185,26 @@ class Fetcher:
     def _transfer(self, entry: Entry, path: Path) -> None:
         part = path.with_name(path.name + ".part")
         with open(part, "ab") as file:
-            while entry.size < 0 or file.tell() < entry.size:
-                start = file.tell()
-                stop = start + PIECE if entry.size < 0 else min(start + PIECE, entry.size)
-                # Without a size there is no telling an end from an interruption: one request for all.
-                piece = self._get_range(entry.key, start, stop) if entry.size >= 0 else self._get(entry.key)
-                if start == 0 and not piece.startswith(_MAGIC):
+            start = file.tell()
+            while start < entry.size or entry.size < 0:
+                # Without a size there is no telling an end from an interruption: one request for all of it.
+                whole = entry.size < 0
+                piece = self._get(entry.key, None if whole else (start, min(start + PIECE, entry.size)))
+                if whole:
                     file.truncate(0)
-                    raise self._not_an_image(entry, piece)
-                file.write(piece)
-                if entry.size < 0:
-                    break
-                if not piece:
+                elif not piece:
                     raise ImageError(
                         Reason.TRUNCATED_IMAGE,
-                        f"{self.root}/{entry.key}: {start} bytes of {entry.size}; try again",
+                        f"{self.root}/{entry.key}: the server sent {start} of {entry.size} bytes; "
+                        "run again later",
                     )
+                if (whole or start == 0) and not piece.startswith(_MAGIC):
+                    part.unlink()
+                    raise self._not_an_image(entry, piece)
+                file.write(piece)
+                start += len(piece)
+                if whole:
+                    break
         if entry.size == 0:
             part.unlink()
             raise self._not_an_image(entry, b"")
@@ -303,17 +267,7 @@ class Fetcher:
                     excess -= size
 
 
-def _came_short(error: BaseException) -> bool:
-    """Whether the transfer broke off, rather than being refused."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if "payload" in f"{type(seen).__name__} {seen}".lower() or "content length" in str(seen).lower():
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
-
-
-def _unreachable(error: Exception | None) -> ImageError:
+def _unreachable(error: Exception) -> ImageError:
     return ImageError(
         Reason.UNREACHABLE_IMAGE,
         f"{error}; run again later, or name a mirror or a local copy with survey.root",

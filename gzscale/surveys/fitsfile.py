@@ -27,6 +27,8 @@ MAX_HEADER_BLOCKS = 100
 #: What the extensions of an image may unpack to beside its pixels.
 MAX_EXTENSION_BYTES = 8_000_000
 MAX_HDUS = 16
+#: One byte more than a bzip2 block unpacks to, so that its end is reached.
+PACKED_BLOCK = 900_001
 #: First piece of a compressed file that holds a frame's header; a bzip2 block of a frame takes about 0.3 MB.
 FIRST_PIECE = 400_000
 #: A bzip2 block unpacks to 900 kB and never needs more than a little over that.
@@ -109,6 +111,9 @@ def read_fits(stored: bytes, name: str, max_pixels: int) -> list[Hdu]:
     FITS Standard 4.0, sections 3.1 to 3.5 and 4.4.1.
     """
     file = _Unpacker(stored, name)
+    file.fill(PACKED_BLOCK)
+    if not file.complete and len(file.out) < PACKED_BLOCK:
+        raise _truncated(file, PACKED_BLOCK)
     header, start = _header_at(file, 0, b"SIMPLE  =")
     size = _data_bytes(header, name, max_pixels)
     limit = start + _padded(size) + MAX_EXTENSION_BYTES
@@ -216,7 +221,8 @@ def table_vectors(hdu: Hdu, columns: tuple[str, ...], name: str) -> dict[str, ND
     missing = [column for column in columns if column not in found]
     if missing:
         raise ImageError(
-            Reason.BAD_IMAGE, f"{name}: the table extension has no usable column {', '.join(missing)}"
+            Reason.BAD_IMAGE,
+            f"{name}: the table extension has no usable column {', '.join(missing)}; fetch it again",
         )
     return found
 
@@ -228,7 +234,8 @@ def _dimensions(text: Any, count: int) -> tuple[int, ...]:
 
 def _header_at(file: _Unpacker, offset: int, magic: bytes) -> tuple[fits.Header, int]:
     """Parse the header at an offset; return it and the offset of its data."""
-    file.fill(offset + BLOCK)
+    # A bzip2 block's checksum is tested at its end: until then its bytes are not to be judged.
+    file.fill(max(offset + BLOCK, PACKED_BLOCK if file.packed else 0))
     seen = bytes(file.out[offset : offset + len(magic)])
     if not seen and file.complete and not file.packed:
         raise ImageError(Reason.EMPTY_IMAGE, f"{file.name}: 0 bytes; fetch the file again")
@@ -253,7 +260,8 @@ def _header_at(file: _Unpacker, offset: int, magic: bytes) -> tuple[fits.Header,
                     Reason.BAD_IMAGE, f"{file.name}: unreadable header ({error}); fetch the file again"
                 ) from error
     raise ImageError(
-        Reason.BAD_IMAGE, f"{file.name}: no END card in the first {MAX_HEADER_BLOCKS} header blocks"
+        Reason.BAD_IMAGE,
+        f"{file.name}: no END card in the first {MAX_HEADER_BLOCKS} header blocks; fetch the file again",
     )
 
 
@@ -271,7 +279,9 @@ def _data_bytes(header: fits.Header, name: str, max_elements: int) -> int:
         )
     extra = _integer(header, "PCOUNT", name, 0)
     if extra > MAX_EXTENSION_BYTES:
-        raise ImageError(Reason.OVERSIZED_IMAGE, f"{name}: the header claims a heap of {extra} bytes")
+        raise ImageError(
+            Reason.OVERSIZED_IMAGE, f"{name}: the header claims a heap of {extra} bytes; fetch it again"
+        )
     return abs(_integer(header, "BITPIX", name, negative=True)) // 8 * (elements + extra if axes else 0)
 
 
@@ -308,7 +318,9 @@ def _integer(
     except (ValueError, fits.VerifyError):
         value = None
     if not isinstance(value, int) or isinstance(value, bool) or (value < 0 and not negative):
-        raise ImageError(Reason.BAD_IMAGE, f"{name}: header card {key} is {value!r}, not a count")
+        raise ImageError(
+            Reason.BAD_IMAGE, f"{name}: header card {key} is {value!r}, not a count; fetch the file again"
+        )
     return value
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from astropy.io import fits
 from numpy.typing import NDArray
-from scipy.spatial import KDTree  # type: ignore[import-untyped]
+from scipy.spatial import KDTree
 
 from gzscale.errors import ConfigError, StorageError
 from gzscale.storage import open_storage

@@ -63,10 +63,10 @@ class SdssSurvey:
         Letters out of ``ugriz``.
     options
         ``rerun`` (301); ``index``, a footprint index or ``window_flist.fits``; ``cache``, a folder for
-        what is fetched, with ``cache_cap`` ("20GB") and ``concurrency`` (8 transfers at a time); ``tree``, the
-        path template below the root; ``masks``, a path template of fpM files, of which the ``mask_planes``
-        (["SATUR"]) become NaN. Without ``masks`` nothing is blanked: a galaxy's saturated core or
-        an interpolated column is worth more to a network than a hole.
+        what is fetched, with ``cache_cap`` ("20GB") and ``concurrency`` (8 transfers at a time); ``tree``,
+        the path template below the root; ``masks``, a path template of fpM files, of which the
+        ``mask_planes`` (["SATUR"]) become NaN. Without ``masks`` nothing is blanked: a galaxy's
+        saturated core or an interpolated column is worth more to a network than a hole.
 
     Raises
     ------

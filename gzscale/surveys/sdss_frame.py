@@ -144,7 +144,8 @@ def _shape(header: fits.Header, name: str) -> tuple[int, int]:
     naxis, nx, ny = (_card(header, key) for key in ("NAXIS", "NAXIS1", "NAXIS2"))
     if naxis != 2 or not isinstance(nx, int) or not isinstance(ny, int) or nx < 1 or ny < 1:
         raise ImageError(
-            Reason.BAD_IMAGE, f"{name}: NAXIS {naxis}, {nx} x {ny} pixels; a frame has two axes, 2048 x 1489"
+            Reason.BAD_IMAGE,
+            f"{name}: NAXIS {naxis}, {nx} x {ny} pixels; a frame has two axes, 2048 x 1489; fetch it again",
         )
     if nx * ny > MAX_PIXELS:
         raise ImageError(
@@ -170,6 +171,8 @@ def _tan(header: fits.Header, name: str, shape: tuple[int, int]) -> TanFrame:
     ra, dec, x, y, a, b, c, d = map(float, values)
     if abs(dec) > 90:
         raise _bad_wcs(name, f"the reference point is at declination {dec}")
+    if _card(header, "LONPOLE") not in (None, 180, 180.0):
+        raise _bad_wcs(name, f"LONPOLE is {_card(header, 'LONPOLE')}, not 180")
     tan = TanFrame((ra % 360.0, dec), (x, y), (a, b, c, d), shape)
     norms = np.hypot(a, c), np.hypot(b, d)
     if not all(PIXEL_RANGE[0] <= 3600 * norm <= PIXEL_RANGE[1] for norm in norms) or tan.scale < 0.1 * max(

@@ -152,6 +152,7 @@ def encode_objid(
         raise ValueError(
             f"sky version {values[0].ravel()[wrong]} with rerun {values[1].ravel()[wrong]} is not "
             f"{release.name}: DR7 has sky version 0 or 1 and reruns 1 to {FIRST_DR8_RERUN - 1}, DR8 "
-            "and later sky version 2 and rerun 301; a DR7 number cannot be turned into a DR8 one, match by position instead"
+            "and later sky version 2 and rerun 301; a DR7 number cannot be turned into a DR8 "
+            "one, match by position instead"
         )
     return packed

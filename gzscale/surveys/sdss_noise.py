@@ -45,8 +45,8 @@ _DARK_VARIANCE = {
 }
 # Where the camera changed: (band, camcol) -> (last run before, value since) [1]. The data model gives 6.565
 # for ("i", 2) throughout; psField of run 2583 says 5.195, and so does the scatter of blank pixels in runs
-# 2583 and 3184 (6.565 is 15 % short of it), so the gain is taken to have changed with the same amplifier's dark
-# variance.
+# 2583 and 3184 (6.565 is 15 % short of it), so the gain is taken to have changed with the dark
+# variance of the same amplifier.
 _GAIN_SINCE = {("u", 2): (1100, 1.825), ("i", 2): (1500, 5.195)}
 _DARK_VARIANCE_SINCE = {
     ("i", 2): (1500, 6.25),

@@ -78,7 +78,7 @@ def tan_pixels(parameters: Floats, ra: Floats, dec: Floats) -> tuple[Floats, Flo
     depth = np.where(depth > 0, depth, np.nan)
     xi = np.degrees(cos_dec * np.sin(delta) / depth)
     eta = np.degrees((sin_dec * cos0 - cos_dec * sin0 * np.cos(delta)) / depth)
-    determinant = a * d - b * c
+    determinant = _turn(dec0) * (a * d - b * c)
     x = (d * xi - b * eta) / determinant + crpix1 - 1.0
     y = (a * eta - c * xi) / determinant + crpix2 - 1.0
     return x, y
@@ -87,12 +87,17 @@ def tan_pixels(parameters: Floats, ra: Floats, dec: Floats) -> tuple[Floats, Flo
 def tan_sky(parameters: Floats, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """Return the sky positions of 0-based pixels in degrees; the inverse of `tan_pixels`."""
     ra0, dec0, crpix1, crpix2, a, b, c, d = np.asarray(parameters, dtype=np.float64)
-    u, v = x - crpix1 + 1.0, y - crpix2 + 1.0
+    u, v = _turn(dec0) * (x - crpix1 + 1.0), _turn(dec0) * (y - crpix2 + 1.0)
     xi, eta = np.radians(a * u + b * v), np.radians(c * u + d * v)
     sin0, cos0 = np.sin(np.radians(dec0)), np.cos(np.radians(dec0))
     ra = ra0 + np.degrees(np.arctan2(xi, cos0 - eta * sin0))
     dec = np.degrees(np.arctan2(sin0 + eta * cos0, np.hypot(xi, cos0 - eta * sin0)))
     return ra % 360.0, dec
+
+
+def _turn(dec0: Floats) -> Floats:
+    """Return -1 where the reference point is the north pole itself: LONPOLE is 0 by default there."""
+    return np.where(dec0 >= 90.0, -1.0, 1.0)
 
 
 def edge_distance(x: Floats, y: Floats, shape: tuple[int, int] | NDArray[np.int64]) -> Floats:
