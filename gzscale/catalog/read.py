@@ -221,11 +221,12 @@ def open_catalog(config: CatalogConfig, needs_size: bool) -> CatalogReader:
             f"{config.path}: a geometry is tied to the object's size, but catalog.columns maps no size; "
             "add size: <column in arcsec>, or give the geometry a fixed scale"
         )
-    reader = CatalogReader(config, Path(tempfile.mkdtemp(prefix="gzscale-catalog-")))
+    scratch = Path(tempfile.mkdtemp(prefix="gzscale-catalog-"))
     try:
+        reader = CatalogReader(config, scratch)
         reader.check()
     except BaseException:
-        reader.close()
+        shutil.rmtree(scratch, ignore_errors=True)
         raise
     return reader
 

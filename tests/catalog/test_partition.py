@@ -1,4 +1,4 @@
-"""A parted catalog against pandas, astropy_healpix-free arithmetic and HATS's own counting."""
+"""A parted catalog against pandas, astropy_healpix and HATS's own counting."""
 
 import pickle
 

@@ -43,14 +43,14 @@ def cut(indices, places):
     return np.split(ordered, sorted(place % (len(ordered) + 1) for place in places))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(INDICES, st.integers(1, 12), st.sampled_from([3, 7, 18]), st.lists(st.integers(0, 100), max_size=5))
 def test_they_are_those_of_counting_however_the_indices_arrive(indices, most, max_order, places):
     found = list(find_partitions(cut(indices, places), most, max_order))
     assert found == counted(sorted(indices), most, max_order)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(INDICES, INDICES, st.integers(1, 8))
 def test_objects_elsewhere_change_nothing_here(indices, others, most):
     before = list(find_partitions([np.sort(np.array(indices, dtype=np.int64))], most))

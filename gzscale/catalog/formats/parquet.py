@@ -59,10 +59,7 @@ class ParquetSource:
                     "all files of a catalog need the same columns"
                 )
             try:
-                for batch in parquet.iter_batches(
-                    batch_size=rows, columns=[*columns, *(f"{name}{_MASK}" for name in masked)]
-                ):
-                    yield _masked(batch, columns, masked)
+                yield from _batches(parquet, columns, masked, rows)
             except GzscaleError:
                 raise
             except (pa.ArrowException, OSError) as error:
@@ -81,6 +78,16 @@ def _open(file: SourceFile) -> pq.ParquetFile:
             f"{file.url}: not a Parquet file, or cut short ({error}); write or fetch it again, "
             "or set catalog.format"
         ) from error
+
+
+def _batches(
+    parquet: pq.ParquetFile, columns: Sequence[str], masked: Sequence[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    needed = [*columns, *(f"{name}{_MASK}" for name in masked)]
+    # One row group a call: a single call holds on to what it read of all groups until its end.
+    for group in range(parquet.num_row_groups):
+        for batch in parquet.iter_batches(batch_size=rows, row_groups=[group], columns=needed):
+            yield _masked(batch, columns, masked)
 
 
 def _masked(batch: pa.RecordBatch, columns: Sequence[str], masked: Sequence[str]) -> pa.RecordBatch:
