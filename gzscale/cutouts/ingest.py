@@ -15,7 +15,7 @@ from gzscale.config import GeometryConfig
 from gzscale.cutouts.account import ImageRecord, Verdict, judge, quarantine_table
 from gzscale.cutouts.geometry import check_sizes, half_diagonal, pixel_scales
 from gzscale.cutouts.stack import Stack
-from gzscale.cutouts.write import GroupContent, write_group, write_partition
+from gzscale.cutouts.write import GroupContent, PartitionWriter
 from gzscale.errors import ImageError, LedgerError
 from gzscale.storage import Storage
 from gzscale.surveys.base import Coverage, Image, ImageRef, Survey, open_ahead
@@ -113,7 +113,7 @@ def cut_partition(
         cover = survey.find(rows, radius)
     records = _cut_images(survey, rows, cover, stacks, clock)
 
-    inventory: dict[str, tuple[str, int]] = {}
+    writer = PartitionWriter(destination, prefix)
     lost = {}
     done: dict[str, int] = {}
     for name, stack in stacks.items():
@@ -122,13 +122,13 @@ def cut_partition(
         done[name] = count - len(verdict.lost)
         with clock.stage("write"):
             content = _content(rows, survey.bands, stack, verdict, records)
-            inventory |= write_group(destination, f"{prefix}/{name}", name, content)
+            writer.write_group(name, content)
     with clock.stage("write"):
-        inventory |= write_partition(destination, prefix, sorted(geometries))
+        writer.close()
     quarantine = quarantine_table(rows, lost)
     _check_accounting(count, done, quarantine)
     return CutResult(
-        inventory=dict(sorted(inventory.items())),
+        inventory=dict(sorted(writer.inventory.items())),
         quarantine=quarantine,
         done=done,
         images=tuple(records),

@@ -14,6 +14,7 @@ The compiled functions release the GIL and run on one thread: cutting is paralle
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -31,6 +32,9 @@ MIN_COVERED = 0.5
 COVERED, FINITE, CLIPPED = 0, 1, 2
 #: Source pixels along the side of a block that is resampled at once: its buffer fits the L1/L2 cache.
 BLOCK = 96
+
+#: Largest finite float16.
+LARGEST_HALF = 65504.0
 
 # Without `nnan` and `ninf`: a NaN must stay one.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
@@ -108,7 +112,9 @@ def finish_stamps(target: Target, stamps: NDArray[np.int64]) -> None:
     for stamp in stamps.tolist():
         value, covered = target.sums[target.slot[stamp]]
         size = value.shape[1]
-        finite, clipped = _finish(value, covered, target.out, target.start[stamp], size)
+        finite, clipped = _finish(
+            value.reshape(-1), covered.reshape(-1), size, size, target.out, target.start[stamp], size
+        )
         target.tally[stamp, FINITE] += finite
         target.tally[stamp, CLIPPED] += clipped
 
@@ -142,92 +148,98 @@ def _load(pixels, x0, y0, width, height, buffer, good):  # type: ignore[no-untyp
     return bad
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _sum3(buffer, stride, weights, phases, x, y, m, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Weighted sums where the footprint touches at most 3 x 3 source pixels."""
-    rows, columns = value.shape
-    shift = 0
-    while (1 << shift) < phases:
-        shift += 1
-    low = phases - 1
-    dx, dy = m[0, 0] * phases, m[1, 0] * phases
-    for row in range(rows):
-        x_row = (x + m[0, 1] * row) * phases + 0.5
-        y_row = (y + m[1, 1] * row) * phases + 0.5
-        for column in range(columns):
-            qx = np.int32(x_row + dx * column)
-            qy = np.int32(y_row + dy * column)
-            s = (qy >> shift) * stride + (qx >> shift)
-            t = (((qy & low) << shift) + (qx & low)) * 9
-            u, v = s + stride, s + 2 * stride
-            value[row, column] = (
-                (buffer[s] * weights[t] + buffer[s + 1] * weights[t + 1] + buffer[s + 2] * weights[t + 2])
-                + (
-                    buffer[u] * weights[t + 3]
-                    + buffer[u + 1] * weights[t + 4]
-                    + buffer[u + 2] * weights[t + 5]
-                )
-                + (
-                    buffer[v] * weights[t + 6]
-                    + buffer[v + 1] * weights[t + 7]
-                    + buffer[v + 2] * weights[t + 8]
-                )
-            )
+def _nearest_of_width(width: int) -> Any:
+    """Compile the weighted sums with the nearest phase for one width of footprint, loops unrolled."""
+
+    @njit(cache=True, nogil=True, fastmath=_FAST)
+    def nearest(buffer, stride, weights, phases, x, y, m, rows, columns, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        shift = 0
+        while (1 << shift) < phases:
+            shift += 1
+        low = phases - 1
+        dx, dy = m[0, 0] * phases, m[1, 0] * phases
+        for row in range(rows):
+            x_row = (x + m[0, 1] * row) * phases + 0.5
+            y_row = (y + m[1, 1] * row) * phases + 0.5
+            for column in range(columns):
+                qx = np.int32(x_row + dx * column)
+                qy = np.int32(y_row + dy * column)
+                s = (qy >> shift) * stride + (qx >> shift)
+                t = ((qy & low) * (phases + 1) + (qx & low)) * (width * width)
+                total = np.float32(0)
+                for j in range(width):
+                    for i in range(width):
+                        total += buffer[s + j * stride + i] * weights[t + j * width + i]
+                value[row * columns + column] = total
+
+    return nearest
+
+
+_nearest3 = _nearest_of_width(3)
+_nearest4 = _nearest_of_width(4)
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _sum(buffer, stride, weights, phases, width, x, y, m, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Weighted sums of any width of footprint."""
-    rows, columns = value.shape
-    dx, dy = m[0, 0] * phases, m[1, 0] * phases
+def _blended(buffer, stride, weights, phases, width, x, y, m, rows, columns, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Weighted sums with weights interpolated bilinearly between phases, for any width of footprint."""
+    area = width * width
     for row in range(rows):
-        x_row = (x + m[0, 1] * row) * phases + 0.5
-        y_row = (y + m[1, 1] * row) * phases + 0.5
         for column in range(columns):
-            qx = np.int64(x_row + dx * column)
-            qy = np.int64(y_row + dy * column)
-            t = ((qy % phases) * phases + qx % phases) * width * width
+            px = (x + m[0, 0] * column + m[0, 1] * row) * phases
+            py = (y + m[1, 0] * column + m[1, 1] * row) * phases
+            qx, qy = int(px), int(py)
+            fx, fy = np.float32(px - qx), np.float32(py - qy)
+            gx, gy = np.float32(1) - fx, np.float32(1) - fy
+            t = ((qy % phases) * (phases + 1) + qx % phases) * area
+            u = t + (phases + 1) * area
             s = (qy // phases) * stride + qx // phases
             total = np.float32(0)
             for _ in range(width):
                 for i in range(width):
-                    total += buffer[s + i] * weights[t + i]
+                    below = gx * weights[t + i] + fx * weights[t + area + i]
+                    above = gx * weights[u + i] + fx * weights[u + area + i]
+                    total += buffer[s + i] * (gy * below + fy * above)
                 s += stride
                 t += width
-            value[row, column] = total
+                u += width
+            value[row * columns + column] = total
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _finish(value, covered, out, at, stride):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Divide weighted flux by covered fraction into float16 bits; count finite and clipped pixels."""
-    rows, columns = value.shape
+def _sums(buffer, stride, weights, phases, width, x, y, m, rows, columns, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Sum the source pixels under each target pixel of a block, weighted with their shares of it."""
+    if width == 3:
+        _nearest3(buffer, stride, weights, phases, x, y, m, rows, columns, value)
+    elif width == 4:
+        _nearest4(buffer, stride, weights, phases, x, y, m, rows, columns, value)
+    else:
+        _blended(buffer, stride, weights, phases, width, x, y, m, rows, columns, value)
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _finish(value, covered, rows, columns, out, at, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Scale flux up to whole pixels, write its float16 bits; count finite and clipped pixels."""
     finite = clipped = 0
+    for k in range(rows * columns):
+        if covered[k] >= MIN_COVERED:
+            value[k] /= covered[k]
+            finite += 1
+            clipped += abs(value[k]) > LARGEST_HALF
+        else:
+            value[k] = np.nan
     for row in range(rows):
-        for column in range(columns):
-            cover = covered[row, column]
-            if cover >= MIN_COVERED:
-                flux = value[row, column] / cover
-                value[row, column] = flux
-                finite += 1
-                clipped += abs(flux) > 65504
-            else:
-                value[row, column] = np.nan
-        begin = at + row * stride
-        to_half(value[row], out[begin : begin + columns])
+        begin = at + row * size
+        to_half(value[row * columns : (row + 1) * columns], out[begin : begin + columns])
     return finite, clipped
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _finish_whole(value, out, at, stride):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Write wholly covered flux as float16 bits; count clipped pixels."""
-    rows, columns = value.shape
-    clipped = 0
+def _add(value, covered, rows, columns, sums, top, left):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Add a block to an accumulated stamp."""
     for row in range(rows):
         for column in range(columns):
-            clipped += abs(value[row, column]) > 65504
-        begin = at + row * stride
-        to_half(value[row], out[begin : begin + columns])
-    return clipped
+            sums[0, top + row, left + column] += value[row * columns + column]
+            sums[1, top + row, left + column] += covered[row * columns + column]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
@@ -289,27 +301,19 @@ def _resample(  # type: ignore[no-untyped-def]  # noqa: ANN202
                     flux = np.empty(rows * columns, dtype=np.float32)
                     share = np.empty(rows * columns, dtype=np.float32)
                 bad = _load(pixels, x0, y0, w, h, buffer, good)
-                f = flux[: rows * columns].reshape((rows, columns))
-                c = share[: rows * columns].reshape((rows, columns))
-                if width == 3:
-                    _sum3(buffer, w, weights, phases, x - x0, y - y0, m, f)
-                else:
-                    _sum(buffer, w, weights, phases, width, x - x0, y - y0, m, f)
-                f *= area
-                if bad == 0:
-                    c[:] = 1
-                elif width == 3:
-                    _sum3(good, w, weights, phases, x - x0, y - y0, m, c)
-                else:
-                    _sum(good, w, weights, phases, width, x - x0, y - y0, m, c)
-                tally[stamp, COVERED] += rows * columns if bad == 0 else c.sum()
+                _sums(buffer, w, weights, phases, width, x - x0, y - y0, m, rows, columns, flux)
+                if bad > 0:
+                    _sums(good, w, weights, phases, width, x - x0, y - y0, m, rows, columns, share)
+                total = 0.0
+                for k in range(rows * columns):
+                    flux[k] *= area
+                    if bad == 0:
+                        share[k] = 1
+                    total += share[k]
+                tally[stamp, COVERED] += total
                 if slot[stamp] >= 0:
-                    sums[slot[stamp], 0, top : top + rows, left : left + columns] += f
-                    sums[slot[stamp], 1, top : top + rows, left : left + columns] += c
-                elif bad == 0:
-                    tally[stamp, FINITE] += rows * columns
-                    tally[stamp, CLIPPED] += _finish_whole(f, out, at, size)
+                    _add(flux, share, rows, columns, sums[slot[stamp]], top, left)
                 else:
-                    finite, clipped = _finish(f, c, out, at, size)
+                    finite, clipped = _finish(flux, share, rows, columns, out, at, size)
                     tally[stamp, FINITE] += finite
                     tally[stamp, CLIPPED] += clipped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import Buffer
+from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
 from gzscale.config import GeometryConfig
@@ -17,7 +19,7 @@ from gzscale.cutouts.account import STATUS
 from gzscale.cutouts.convention import ARRAYS, CONVENTION, VERSION, WCS_RULE
 from gzscale.storage import Storage, sha256_hex
 
-__all__ = ["GroupContent", "write_group", "write_partition"]
+__all__ = ["GroupContent", "PartitionWriter"]
 
 #: Objects of one inner chunk of ``images``: 2.6 MB for 5 bands of 64 x 64 pixels.
 CHUNK_OBJECTS = 64
@@ -53,40 +55,8 @@ class GroupContent:
     sources: tuple[dict[str, Any], ...]
 
 
-def write_group(
-    destination: Storage, prefix: str, geometry: str, content: GroupContent
-) -> dict[str, tuple[str, int]]:
-    """Write one geometry's group: chunks first, each array's metadata after them, the group's last.
-
-    Parameters
-    ----------
-    destination
-        Where it goes.
-    prefix
-        Key of the group.
-    geometry
-        Name of the geometry.
-    content
-        What it holds.
-
-    Returns
-    -------
-    dict[str, tuple[str, int]]
-        Key -> (sha256, size) of every file that was written.
-    """
-    inventory: dict[str, tuple[str, int]] = {}
-    for name, (dtype, dimensions, unit, long_name) in ARRAYS.items():
-        data = np.ascontiguousarray(getattr(content, name), dtype=dtype)
-        files = _encode(name, data, dimensions, {"units": unit, "long_name": long_name})
-        inventory |= _put(destination, prefix, files)
-    attributes = _group_attributes(geometry, content)
-    return inventory | _put(destination, prefix, _group_metadata(attributes))
-
-
-def write_partition(
-    destination: Storage, prefix: str, geometries: Iterable[str]
-) -> dict[str, tuple[str, int]]:
-    """Write the metadata of the partition's own group, after its geometries' groups.
+class PartitionWriter:
+    """Writes a partition's store: each geometry's group, then the partition's own metadata, last.
 
     Parameters
     ----------
@@ -94,15 +64,52 @@ def write_partition(
         Where it goes.
     prefix
         Key of the partition's group.
-    geometries
-        Names of the geometries.
 
-    Returns
-    -------
-    dict[str, tuple[str, int]]
-        Key -> (sha256, size) of the one file.
+    Attributes
+    ----------
+    inventory
+        Key -> (sha256, size) of every file that was written.
     """
-    return _put(destination, prefix, _group_metadata({**_declaration(), "geometries": sorted(geometries)}))
+
+    def __init__(self, destination: Storage, prefix: str) -> None:
+        self.inventory: dict[str, tuple[str, int]] = {}
+        self._destination = destination
+        self._prefix = prefix
+        self._geometries: list[str] = []
+        self._metadata: dict[str, Buffer] = {}
+
+    def write_group(self, geometry: str, content: GroupContent) -> None:
+        """Write one geometry: chunks first, each array's metadata after them, the group's last."""
+        self._geometries.append(geometry)
+        for name, (dtype, dimensions, unit, long_name) in ARRAYS.items():
+            data = np.ascontiguousarray(getattr(content, name), dtype=dtype)
+            held = _encode(data, f"{geometry}/{name}", dimensions, {"units": unit, "long_name": long_name})
+            for key in sorted(held, key=lambda key: (key.endswith("zarr.json"), key)):
+                self._put(key, held.pop(key))
+        store = MemoryStore()
+        zarr.create_group(store, path=geometry, attributes=_attributes(geometry, content), zarr_format=3)
+        self._put(f"{geometry}/zarr.json", store._store_dict[f"{geometry}/zarr.json"])
+
+    def close(self) -> None:
+        """Write the partition's own metadata, with that of all groups and arrays in it.
+
+        One request then opens everything. Consolidated metadata is not in the Zarr v3
+        specification yet; readers that do not know it read the groups' own.
+        """
+        store = MemoryStore(dict(self._metadata))
+        attributes = {**_declaration(), "geometries": sorted(self._geometries)}
+        zarr.create_group(store, attributes=attributes, zarr_format=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(store, zarr_format=3)
+        self._put("zarr.json", store._store_dict["zarr.json"])
+
+    def _put(self, name: str, data: Buffer) -> None:
+        if name.endswith("zarr.json"):
+            self._metadata[name] = data
+        key, content = f"{self._prefix}/{name}", data.to_bytes()
+        self._destination.put(key, content)
+        self.inventory[key] = (sha256_hex(content), len(content))
 
 
 def _declaration() -> dict[str, Any]:
@@ -110,7 +117,7 @@ def _declaration() -> dict[str, Any]:
     return {"zarr_conventions": [{"name": CONVENTION, "version": VERSION, "description": description}]}
 
 
-def _group_attributes(geometry: str, content: GroupContent) -> dict[str, Any]:
+def _attributes(geometry: str, content: GroupContent) -> dict[str, Any]:
     return {
         **_declaration(),
         "geometry": {
@@ -127,15 +134,15 @@ def _group_attributes(geometry: str, content: GroupContent) -> dict[str, Any]:
 
 
 def _encode(
-    name: str, data: NDArray[Any], dimensions: tuple[str, ...], attributes: dict[str, Any]
-) -> Iterator[tuple[str, bytes]]:
-    """Encode one array with zarr-python in memory; its metadata comes last."""
+    data: NDArray[Any], path: str, dimensions: tuple[str, ...], attributes: dict[str, Any]
+) -> dict[str, Buffer]:
+    """Encode one array with zarr-python in memory."""
     store = MemoryStore()
     objects = max(1, data.shape[0])
     whole = (objects, *data.shape[1:])
     compressors: list[Any] = [Crc32cCodec()]
     layout: dict[str, Any] = {"chunks": whole}
-    if name == "images":
+    if data.ndim == 4:
         # Real pixels shrink by an eighth; lz4 after a bit shuffle is the fastest to read that does it.
         compressors.insert(0, BloscCodec(typesize=2, cname="lz4", clevel=5, shuffle="bitshuffle"))
         chunk = min(CHUNK_OBJECTS, objects)
@@ -145,7 +152,7 @@ def _encode(
         }
     array = zarr.create_array(
         store,
-        name=name,
+        name=path,
         shape=data.shape,
         dtype=data.dtype,
         filters=None,
@@ -160,27 +167,4 @@ def _encode(
     )
     if data.size:
         array[...] = data
-    return _drain(store)
-
-
-def _group_metadata(attributes: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    store = MemoryStore()
-    zarr.create_group(store, attributes=attributes, zarr_format=3)
-    return _drain(store)
-
-
-def _drain(store: MemoryStore) -> Iterator[tuple[str, bytes]]:
-    """Yield what a memory store holds, chunks before metadata, and forget each file when it is taken."""
-    held = store._store_dict
-    for key in sorted(held, key=lambda key: (key.endswith("zarr.json"), key)):
-        if key != "zarr.json" or len(held) == 1:
-            yield key, held.pop(key).to_bytes()
-
-
-def _put(destination: Storage, prefix: str, files: Iterable[tuple[str, bytes]]) -> dict[str, tuple[str, int]]:
-    inventory: dict[str, tuple[str, int]] = {}
-    for name, data in files:
-        key = f"{prefix}/{name}"
-        destination.put(key, data)
-        inventory[key] = (sha256_hex(data), len(data))
-    return inventory
+    return {key: value for key, value in store._store_dict.items() if key.startswith(path)}
