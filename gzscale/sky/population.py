@@ -169,6 +169,7 @@ def _shapes(truth: dict[str, NDArray], rng: np.random.Generator) -> dict[str, ND
     # Half-integer Sersic indices: a profile's tables are computed once for each.
     index = np.where(kind == "elliptical", rng.integers(5, 12, n), rng.integers(2, 8, n)) / 2
     count = np.where(spiral, rng.choice([1, 2, 3, 4, 5], n, p=[0.06, 0.58, 0.18, 0.1, 0.08]), 0)
+    # The size relation is for circularised radii; these are semi-major axes, as the truth table has them.
     shape = {
         "fraction_bulge": bulge,
         "fraction_disk": np.maximum(0.0, 1 - bulge - bar - arms - companion),
@@ -181,7 +182,7 @@ def _shapes(truth: dict[str, NDArray], rng: np.random.Generator) -> dict[str, ND
         "bulge_radius": np.where(
             kind == "elliptical", radius / np.sqrt(ratio), radius * rng.uniform(0.2, 0.4, n)
         ),
-        "disk_radius": np.where(kind == "elliptical", 0.0, radius * 1.15),
+        "disk_radius": np.where(kind == "elliptical", 0.0, 1.15 * radius / np.sqrt(np.maximum(ratio, 0.35))),
         "bar_angle": rng.uniform(0, 180, n),
         "arm_count": np.where(kind == "merger", 1, count).astype(np.int32),
         # Pitch angles of real arms: 8 (tight) to 35 degrees (loose), Kennicutt 1981 (AJ 86, 1847).

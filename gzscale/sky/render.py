@@ -55,6 +55,12 @@ def _sersic(index: float, radius: float) -> galsim.GSObject:
     return unit.dilate(radius)
 
 
+def _flatten(round_profile: galsim.GSObject, ratio: float, angle: float) -> galsim.GSObject:
+    """Shorten a profile to ``ratio`` across the axis at ``angle`` degrees; the radius stays the long one."""
+    # GalSim's shear keeps the area, not the major axis.
+    return round_profile.dilate(np.sqrt(ratio)).shear(q=ratio, beta=angle * galsim.degrees)
+
+
 def bodies(row: Mapping[str, Any]) -> dict[str, galsim.GSObject]:
     """Return the bodies of a galaxy that shine, each of unit flux, as they are above the atmosphere.
 
@@ -66,27 +72,25 @@ def bodies(row: Mapping[str, Any]) -> dict[str, galsim.GSObject]:
         A row of the truth table.
     """
     # Growing columns lie at the position angle column_angle; x to y turns north through east.
-    angle = (row["position_angle"] - row["column_angle"]) * galsim.degrees
-    bar_angle = row["bar_angle"] * galsim.degrees
-    ratio = row["axis_ratio"]
-    flat = galsim.Shear(q=ratio, beta=angle)
-    # A disc galaxy's bulge is rounder than its disc.
-    bulge_shape = flat if row["kind"] == "elliptical" else galsim.Shear(q=max(ratio, 0.6), beta=angle)
+    angle = row["position_angle"] - row["column_angle"]
+    ratio, bar_angle, radius = row["axis_ratio"], row["bar_angle"], row["disk_radius"]
     found = {}
     if row["fraction_bulge"] > 0:
-        found["bulge"] = _sersic(row["bulge_sersic"], row["bulge_radius"]).shear(bulge_shape)
+        # A disc galaxy's bulge is rounder than its disc.
+        bulge_ratio = ratio if row["kind"] == "elliptical" else max(ratio, 0.6)
+        found["bulge"] = _flatten(_sersic(row["bulge_sersic"], row["bulge_radius"]), bulge_ratio, angle)
     if row["fraction_disk"] > 0:
-        found["disk"] = _sersic(1.0, row["disk_radius"]).shear(flat)
+        found["disk"] = _flatten(_sersic(1.0, radius), ratio, angle)
     if row["fraction_bar"] > 0:
-        bar = _sersic(0.5, 0.45 * row["disk_radius"]).shear(q=0.3, beta=bar_angle)
-        found["bar"] = bar.shear(flat)
+        found["bar"] = _flatten(_flatten(_sersic(0.5, 0.8 * radius), 0.3, bar_angle), ratio, angle)
     if row["fraction_arms"] > 0:
-        found["arms"] = _pattern(row).dilate(row["disk_radius"] / _DISK_HALF_LIGHT).shear(flat)
+        found["arms"] = _flatten(_pattern(row).dilate(radius / _DISK_HALF_LIGHT), ratio, angle)
     if row["fraction_companion"] > 0:
         away = np.radians(row["companion_angle"] - row["column_angle"])
         shift = row["companion_separation"] * np.array([np.cos(away), np.sin(away)])
-        other = _sersic(2.0, 0.5 * row["half_light_radius"]).shear(q=0.6, beta=bar_angle)
-        found["companion"] = other.shift(*shift)
+        found["companion"] = _flatten(_sersic(2.0, 0.6 * row["half_light_radius"]), 0.6, bar_angle).shift(
+            *shift
+        )
     return found
 
 

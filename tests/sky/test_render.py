@@ -114,6 +114,14 @@ def test_position_angle_is_north_through_east(rows):
     assert np.degrees(np.arctan2(2 * en, nn - ee) / 2) == pytest.approx(30, abs=2)
 
 
+def test_stamps_hold_their_objects(rows):
+    # Light that a stamp would cut off, or fold back, is a tenth of the noise of a pixel at most.
+    for row in rows[::5]:
+        stamp = render.draw_object(row)["r"][2]
+        border = [stamp[0].max(), stamp[-1].max(), stamp[:, 0].max(), stamp[:, -1].max()]
+        assert max(border) < 0.1 * 0.024, row
+
+
 def test_petrosian_of_an_exponential_disc():
     # r_P = 3.586 h, 99.4 % of the light within 2 r_P: r50 = 1.665 h, r90 = 3.78 h (Graham et al. 2005).
     scale = 15.0
