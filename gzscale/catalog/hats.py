@@ -9,33 +9,29 @@ the columns, the names and the configuration alone.
 
 from __future__ import annotations
 
+import errno
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from hats.catalog.dataset.collection_properties import CollectionProperties
-from numpy.typing import NDArray
 
-from gzscale.catalog.align import ReleasePixel, align, end_index, first_index
+from gzscale.catalog.align import ReleasePixel, align
 from gzscale.catalog.index import IdIndex
 from gzscale.catalog.margin import MarginFinder, MarginSpill
 from gzscale.catalog.member import SKYMAP_ORDER, Member, builder
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 from gzscale.catalog.schema import HEALPIX_COLUMN, HEALPIX_ORDER, ID_COLUMN, INDEX_COLUMNS, Column
 from gzscale.catalog.shelf import ROW_GROUP_ROWS, Shelf
+from gzscale.catalog.stream import checked_tables, row_groups
 from gzscale.config import ReleaseConfig
-from gzscale.errors import CatalogError, DamageError
+from gzscale.errors import StorageError
 from gzscale.storage import Storage
 
 __all__ = ["write_collection"]
-
-#: Partitions that are read while others are written: hides the latency of an object store.
-_THREADS = 4
-_AHEAD = 16
 
 
 def write_collection(
@@ -82,15 +78,13 @@ def write_collection(
         If the storage refuses.
     """
     pixels = align(partitions, config.max_rows)
-    with tempfile.TemporaryDirectory(prefix="gzscale-release-") as folder:
-        shelf = Shelf(destination, Path(folder))
-        release = _Release(
-            shelf, Path(folder), prefix, name, columns, [each.pixel for each in pixels], config
-        )
+    with _temporary_folder() as folder:
+        shelf = Shelf(destination, folder)
+        found = [each.pixel for each in pixels]
+        release = _Release(shelf, folder, f"{prefix}/{name}", columns, found, config)
         counts = dict(partitions)
         parts = [(part, counts[part]) for each in pixels for part in each.parts]
-        read = _read_ahead(source, [part for part, _ in parts]) if callable(source) else iter(source)
-        tables = (_conform(next(read), *part, release.catalog.schema) for part in parts)
+        tables = checked_tables(source, parts, release.catalog.schema)
         for each in pixels:
             release.write_pixel(each, tables)
         release.finish()
@@ -100,6 +94,21 @@ def write_collection(
     return shelf.inventory
 
 
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Make a folder for the time of a release; say what to do when its disk is full."""
+    with tempfile.TemporaryDirectory(prefix="gzscale-release-") as folder:
+        try:
+            yield Path(folder)
+        except OSError as error:
+            if isinstance(error, StorageError) or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise StorageError(
+                f"{folder}: {error.strerror}; a release needs room for one of its files and 25 bytes an "
+                "object: free space there, or set TMPDIR to another disk"
+            ) from error
+
+
 class _Release:
     """The members of a collection while they are written."""
 
@@ -107,18 +116,17 @@ class _Release:
         self,
         shelf: Shelf,
         folder: Path,
-        prefix: str,
-        name: str,
+        root: str,
         columns: tuple[Column, ...],
         pixels: list[Partition],
         config: ReleaseConfig,
     ) -> None:
         self._shelf = shelf
-        self._prefix = prefix
+        self._prefix, _, name = root.rpartition("/")
         self._columns = columns
         self._config = config
         self._pixels = pixels
-        self.catalog = Member(shelf, f"{prefix}/{name}", columns, f"Released catalog of gzscale: {name}")
+        self.catalog = Member(shelf, root, columns, f"Released catalog of gzscale: {name}")
         self._finder = MarginFinder(pixels, config.margin) if config.margin else None
         self._spill = MarginSpill(folder, self.catalog.schema)
         self._ids = IdIndex(folder)
@@ -130,7 +138,7 @@ class _Release:
 
         def groups() -> Iterator[pa.Table]:
             taken = (next(tables) for _ in each.parts)
-            for number, group in enumerate(_row_groups(taken, ROW_GROUP_ROWS)):
+            for number, group in enumerate(row_groups(taken, ROW_GROUP_ROWS)):
                 if number == 0:
                     self._first_rows.append(group.take([0]))
                 self._note(group, each.pixel)
@@ -196,69 +204,3 @@ class _Release:
             member.write_table(f"index/part.{number}.parquet", table, (ID_COLUMN,))
         member.finish("index", primary_catalog=self.catalog.name, indexing_column=ID_COLUMN)
         return member.name
-
-
-def _read_ahead(read: Callable[[Partition], pa.Table], partitions: Sequence[Partition]) -> Iterator[pa.Table]:
-    """Yield the partitions' rows in order, a bounded number of them read ahead on threads."""
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="release") as pool:
-        waiting: deque[Future[pa.Table]] = deque()
-        try:
-            for partition in partitions:
-                waiting.append(pool.submit(read, partition))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _conform(table: pa.Table, partition: Partition, rows: int, schema: pa.Schema) -> pa.Table:
-    """Check the rows of a partition and give them the released schema."""
-    if table.num_rows != rows:
-        raise DamageError(
-            f"partition {partition.path}: {table.num_rows} rows were read where {rows} were committed; "
-            "run `gzscale verify` on the output"
-        )
-    missing = [name for name in schema.names if name not in table.column_names]
-    if missing:
-        raise CatalogError(f"partition {partition.path}: columns {missing} are missing from its predictions")
-    try:
-        table = table.select(schema.names).cast(schema)
-    except pa.ArrowInvalid as error:
-        raise CatalogError(
-            f"partition {partition.path}: its columns do not fit the release: {error}"
-        ) from error
-    healpix, ids = table[HEALPIX_COLUMN].to_numpy(), table[ID_COLUMN].to_numpy()
-    if healpix.min() < first_index(partition) or healpix.max() >= end_index(partition):
-        raise DamageError(
-            f"partition {partition.path}: rows with {HEALPIX_COLUMN} {healpix.min()} to {healpix.max()} "
-            "are not inside its pixel; run `gzscale verify` on the output"
-        )
-    if not _is_sorted(healpix, ids):
-        raise DamageError(
-            f"partition {partition.path}: rows are not sorted by ({HEALPIX_COLUMN}, {ID_COLUMN}), or an "
-            "object occurs twice; run `gzscale verify` on the output"
-        )
-    return table
-
-
-def _is_sorted(healpix: NDArray[np.int64], ids: NDArray[np.int64]) -> bool:
-    step = np.diff(healpix)
-    return bool(np.all((step > 0) | ((step == 0) & (ids[1:] > ids[:-1]))))
-
-
-def _row_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """Cut a stream of tables into tables of exactly ``rows`` rows, the last one shorter."""
-    waiting: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        waiting.append(table)
-        count += table.num_rows
-        while count >= rows:
-            joined = pa.concat_tables(waiting)
-            yield joined.slice(0, rows).combine_chunks()
-            waiting, count = [joined.slice(rows)], count - rows
-    if count:
-        yield pa.concat_tables(waiting).combine_chunks()

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 from gzscale.catalog.schema import INDEX_COLUMNS, arrow_schema
 
 __all__ = ["IdIndex"]
 
-#: Entries in memory before they go to the temporary folder as one sorted run (20 bytes each).
-_RUN_ROWS = 1 << 20
+#: Entries in memory before they go to the temporary folder as one sorted run (25 bytes each).
+_RUN_ROWS = 1 << 18
 #: One identifier in this many is remembered, to find the splitters with.
 _SAMPLE = 1024
 
@@ -54,8 +54,8 @@ class IdIndex:
         if not self._buffered:
             return
         run = _sorted(np.concatenate(self._buffer))
-        path = self._folder / f"ids-{len(self._runs):05d}.npy"
-        np.save(path, run)
+        path = self._folder / f"ids-{len(self._runs):05d}"
+        path.write_bytes(run.tobytes())
         self._runs.append(path)
         self._samples.append(run["id"][::_SAMPLE].copy())
         self._buffer, self._buffered = [], 0
@@ -68,20 +68,24 @@ class IdIndex:
         self._spill()
         if not self.rows:
             return
-        runs = [np.load(path, mmap_mode="r") for path in self._runs]
         samples = np.sort(np.concatenate(self._samples))
         count = -(-self.rows // max_rows)
         splitters = np.unique(samples[(np.arange(1, count) * len(samples)) // count])
-        limits = [np.searchsorted(run["id"], splitters) for run in runs]
+        limits = [_limits(path, splitters) for path in self._runs]
         for part in range(len(splitters) + 1):
-            pieces = []
-            for run, limit in zip(runs, limits, strict=True):
-                low = limit[part - 1] if part else 0
-                high = limit[part] if part < len(splitters) else len(run)
-                pieces.append(np.asarray(run[low:high]))
+            pieces = [
+                np.fromfile(path, _ENTRY, limit[part + 1] - limit[part], offset=limit[part] * _ENTRY.itemsize)
+                for path, limit in zip(self._runs, limits, strict=True)
+            ]
             entries = np.concatenate(pieces)
             if len(entries):
                 yield _table(_sorted(entries))
+
+
+def _limits(path: Path, splitters: NDArray[np.int64]) -> list[int]:
+    """Return where each part begins in a sorted run, and where the last one ends."""
+    ids = np.fromfile(path, _ENTRY)["id"]
+    return [0, *np.searchsorted(ids, splitters).tolist(), len(ids)]
 
 
 def _sorted(entries: NDArray[np.void]) -> NDArray[np.void]:

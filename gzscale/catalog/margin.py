@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gzscale.catalog.align import complement, first_index
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 from gzscale.catalog.schema import HEALPIX_ORDER
 
 __all__ = ["MarginFinder", "MarginSpill", "margin_order"]

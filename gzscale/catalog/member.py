@@ -23,7 +23,7 @@ from hats.pixel_math import HealpixPixel
 from numpy.typing import NDArray
 
 import gzscale
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 from gzscale.catalog.schema import HEALPIX_COLUMN, HEALPIX_ORDER, Column, arrow_schema
 from gzscale.catalog.shelf import ROW_GROUP_ROWS, Shelf
 from gzscale.catalog.votable import votable_metadata

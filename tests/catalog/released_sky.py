@@ -5,7 +5,7 @@ import pyarrow as pa
 from hats.pixel_math import compute_spatial_index
 
 from gzscale.catalog.hats import write_collection
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 from gzscale.catalog.schema import Column, arrow_schema, release_columns
 from gzscale.config import ReleaseConfig
 from gzscale.storage import open_storage

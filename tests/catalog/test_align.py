@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mocpy import MOC
 
 from gzscale.catalog.align import align, complement, end_index, first_index
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 from gzscale.errors import CatalogError
 
 ORDER = 3

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import io
 import shutil
@@ -19,9 +20,10 @@ from released_sky import COLUMNS, FRACTIONS, part, release, rows_at, whole_sky
 
 from gzscale.catalog import hats
 from gzscale.catalog.hats import write_collection
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.index import IdIndex
+from gzscale.catalog.pixels import Partition
 from gzscale.config import ReleaseConfig
-from gzscale.errors import CatalogError, DamageError
+from gzscale.errors import CatalogError, DamageError, StorageError
 from gzscale.storage import open_storage
 
 
@@ -269,3 +271,20 @@ def test_damaged_predictions_are_refused(sky, tmp_path, spoil, error, words):
             ReleaseConfig(),
         )
     assert name.path in str(caught.value)
+
+
+def test_a_stream_that_ends_early_is_refused(sky, tmp_path):
+    partitions = part(sky, 1)
+    counts = [(name, table.num_rows) for name, table in partitions.items()]
+    short = iter(list(partitions.values())[:-1])
+    with pytest.raises(DamageError, match="0 rows were read where"):
+        write_collection(short, counts, COLUMNS, open_storage(tmp_path), "r/m", "m", ReleaseConfig())
+
+
+def test_a_full_temporary_disk_is_told_with_its_remedy(sky, tmp_path, monkeypatch):
+    def spill(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(IdIndex, "_spill", spill)
+    with pytest.raises(StorageError, match="TMPDIR"):
+        release(part(sky, 1), tmp_path)

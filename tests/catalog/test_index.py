@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gzscale.catalog import index
 from gzscale.catalog.index import IdIndex
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 
 
 @settings(max_examples=30, deadline=None)

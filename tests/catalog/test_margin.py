@@ -13,7 +13,7 @@ from released_sky import part, release, rows_at, whole_sky
 from gzscale.catalog import margin
 from gzscale.catalog.align import complement, end_index, first_index
 from gzscale.catalog.margin import MarginFinder, MarginSpill, margin_order
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 
 
 @pytest.mark.parametrize("threshold", [0.5, 1, 5, 10, 60, 300, 4000])
