@@ -8,6 +8,7 @@ cores cut the next.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ def open_cluster(name: str) -> Iterator[Any]:
     """
     from distributed import Client
 
+    _quieten()
     kind, options = _preset(name)
     cluster = _MAKERS[kind](options)
     try:
@@ -97,6 +99,12 @@ def _preset(name: str) -> tuple[str, dict[str, Any]]:
             return preset["kind"], preset.get("options") or {}
         raise ClusterError(f"{name}: expected `kind` (one of {sorted(_MAKERS)}) and `options`, nothing else")
     raise ClusterError(f"cluster {name!r}: expected local, cuda, a scheduler's address, or a preset's path")
+
+
+def _quieten() -> None:
+    """Keep the scheduler's and the nannies' chatter out of the night's progress."""
+    for logger in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
 
 
 def _wait(client: Any, name: str) -> None:

@@ -115,16 +115,14 @@ def take_answers(
     outputs
         The engine's outputs for the usable cutouts, in their order.
     """
-    reasons = cutouts.reasons(bands)
-    usable = np.flatnonzero([reason is None for reason in reasons])
-    lost = {
-        int(cutouts.object_id[row]): (
-            reason,
-            f"geometry {geometry}: no usable pixels in every band of {bands}",
+    usable = usable_rows(cutouts, bands)
+    lost = {}
+    for row in np.setdiff1d(np.arange(len(cutouts)), usable).tolist():
+        band = next(band for band in bands if band_reason(cutouts, row, band))
+        lost[int(cutouts.object_id[row])] = (
+            Reason(band_reason(cutouts, row, band)),
+            f"band {band}: no usable image covers the object in geometry {geometry}",
         )
-        for row, reason in enumerate(reasons)
-        if reason is not None
-    }
     values, finite = task.table(outputs)
     for row in usable[~finite]:
         lost[int(cutouts.object_id[row])] = (

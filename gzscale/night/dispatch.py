@@ -94,7 +94,9 @@ def process(
         running[future.key] = item
         return [future]
 
-    finished = as_completed([future for _ in range(IN_FLIGHT * slots) for future in submit_next()])
+    first = [future for _ in range(IN_FLIGHT * slots) for future in submit_next()]
+    finished = as_completed(first, loop=client.loop)
+    del first
     for future in finished:
         item = running.pop(future.key)
         outcome = _outcome(future, item)

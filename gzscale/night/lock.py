@@ -54,6 +54,8 @@ def hold_lock(storage: Storage, night: str) -> Iterator[None]:
     renewal = threading.Thread(target=_renew, args=(storage, token, stop), name="lock", daemon=True)
     renewal.start()
     try:
+        # What a killed writer left behind is nobody's now.
+        storage.clear_unfinished()
         yield
     finally:
         stop.set()
@@ -122,9 +124,13 @@ def _alive(held: dict[str, Any]) -> bool:
 
 
 def _renew(storage: Storage, token: dict[str, Any], stop: threading.Event) -> None:
+    """Renew the lock until told to stop; a lock that another night has taken is left alone."""
     while not stop.wait(RENEWAL):
         try:
-            storage.put(KEY, canonical_json({**token, "renewed": time.time()}))
+            entry, held = storage.stat(KEY), _read(storage)
+            if entry is None or held is None or not _same(held, token):
+                return
+            storage.replace(KEY, canonical_json({**token, "renewed": time.time()}), entry.tag)
         except StorageError:
             # A renewal that fails is tried again at the next turn; the lock holds for six of them.
             continue

@@ -1,0 +1,67 @@
+"""Fixtures of the night's tests: a night in one process, without a cluster."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from toy import ToySurvey, toy_config
+
+from gzscale.config import NightConfig
+from gzscale.night import plan as planning
+from gzscale.night import work
+from gzscale.night.accounting import close_account
+from gzscale.night.dispatch import Tally
+from gzscale.night.fingerprint import fingerprint
+from gzscale.night.ledger import Ledger, NightRecord, add_counts
+from gzscale.night.release import publish
+from gzscale.storage import open_storage
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Make the toy survey known to the night."""
+    monkeypatch.setattr(
+        work, "load_survey", lambda kind, root, bands, options: ToySurvey(root, bands, options)
+    )
+
+
+@dataclass
+class Ran:
+    """A night that was run."""
+
+    config: NightConfig
+    record: NightRecord
+    summaries: list
+    plan: planning.Plan
+
+
+def run_night(config: NightConfig, name: str = "n1") -> Ran:
+    """Run every stage but the report, in this process."""
+    inputs = planning.check(config)
+    ledger = Ledger(open_storage(config.output))
+    record = NightRecord(name, "running", inputs, fingerprint(inputs), started=f"2026-01-01T{name}")
+    ledger.write_night(record)
+    plan = planning.make_plan(config, name)
+    tally, summaries = Tally(), []
+    for item in plan.partitions:
+        made = work.cut(config, item.partition, item.digest)
+        summaries.append(work.predict(config, item.partition, item.digest, made))
+        add_counts(tally.counts, summaries[-1].counts)
+    record.counts = close_account(plan, tally)
+    record.partitions = len(plan.partitions)
+    record.release = publish(config, plan, "2026-01-01")
+    record.state = "complete"
+    ledger.write_night(record)
+    return Ran(config, record, summaries, plan)
+
+
+@pytest.fixture
+def ran(toy, tmp_path):
+    """A toy night that was run."""
+    return run_night(toy_config(tmp_path))

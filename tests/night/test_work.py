@@ -1,0 +1,134 @@
+"""One partition, start to end: accounts close, commits are exact, nothing is done twice."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import run_night
+from toy import toy_config
+
+from gzscale.errors import BundleError, ConfigError, LedgerError
+from gzscale.night import plan as planning
+from gzscale.night import work
+from gzscale.night.ledger import Ledger
+from gzscale.storage import open_storage
+
+
+def tree_bytes(output, prefix):
+    storage = open_storage(output)
+    return {entry.key: storage.get(entry.key) for entry in storage.list(prefix)}
+
+
+def test_every_row_is_accounted_for(ran):
+    objects = ran.record.counts["objects"]
+    assert objects.planned == 43
+    assert objects.closes
+    assert objects.failed == 0
+    # One NaN position (catalog), one place without exposure and one NaN size (cut).
+    assert objects.quarantined == {"BAD_COORDINATES": 1, "MISSING_SIZE": 1, "OFF_FOOTPRINT": 1}
+    assert ran.record.counts["morphology"].done == 40
+    assert ran.record.counts["catalog"].done == 42
+
+
+def test_predictions_hold_what_was_answered(ran):
+    storage = open_storage(ran.config.output)
+    ids = []
+    for item in ran.plan.partitions:
+        table = pq.read_table(f"{storage.root}/predictions/{item.partition.path}.parquet")
+        ids += table["object_id"].to_pylist()
+        smooth = table["t01_smooth_or_features_a01_smooth_fraction"].to_numpy()
+        features = table["t01_smooth_or_features_a02_features_or_disk_fraction"].to_numpy()
+        star = table["t01_smooth_or_features_a03_star_or_artifact_fraction"].to_numpy()
+        np.testing.assert_allclose(smooth + features + star, 1, atol=1e-5)
+        assert table["morphology_done"].to_pylist() == [True] * table.num_rows
+    assert sorted(ids) == [3, *(number for number in range(1000, 1040) if number != 1003)]
+
+
+def test_an_object_on_the_edge_is_done_and_says_how_much_was_covered(ran):
+    storage = open_storage(ran.config.output)
+    coverage = {}
+    for item in ran.plan.partitions:
+        table = pq.read_table(f"{storage.root}/predictions/{item.partition.path}.parquet")
+        pairs = zip(table["object_id"].to_pylist(), table["morphology_coverage"].to_pylist(), strict=True)
+        coverage |= dict(pairs)
+    assert 0.45 < coverage[3] < 0.6
+    assert sum(value == 1 for value in coverage.values()) > 30
+
+
+def test_a_second_night_does_nothing_and_changes_nothing(ran):
+    before = tree_bytes(ran.config.output, "releases")
+    assert planning.is_done(ran.config, planning.check(ran.config)) is not None
+    again = run_night(ran.config, "n2")
+    assert [summary.skipped for summary in again.summaries] == [("cut", "predict")] * len(again.summaries)
+    assert again.record.release == ran.record.release
+    assert tree_bytes(ran.config.output, "releases") == before
+
+
+def test_equal_nights_give_equal_bytes(ran, toy, tmp_path):
+    other = run_night(toy_config(tmp_path / "other"))
+    assert other.record.release == ran.record.release
+    for prefix in (f"releases/{ran.record.release}", "cutouts", "predictions"):
+        assert tree_bytes(other.config.output, prefix) == tree_bytes(ran.config.output, prefix)
+
+
+def test_what_is_not_committed_is_made_again(ran):
+    storage = open_storage(ran.config.output)
+    item = ran.plan.partitions[0]
+    before = tree_bytes(ran.config.output, "predictions")
+    Ledger(storage).revoke("predict", item.partition)
+    storage.put(f"predictions/{item.partition.path}.parquet", b"half a fi")
+    again = run_night(ran.config, "n2")
+    assert [summary.skipped == ("cut", "predict") for summary in again.summaries].count(False) == 1
+    assert tree_bytes(ran.config.output, "predictions") == before
+
+
+def test_a_changed_image_makes_its_partitions_again(ran):
+    changed = ran.config.model_copy(
+        update={"survey": ran.config.survey.model_copy(update={"options": {"state": "s2"}})}
+    )
+    assert planning.is_done(changed, planning.check(changed)) is None
+    again = run_night(changed, "n2")
+    assert all("cut" not in summary.skipped for summary in again.summaries)
+
+
+def test_a_missing_band_is_a_reason_and_the_other_field_is_done(toy, tmp_path):
+    config = toy_config(
+        tmp_path, survey={"kind": "toy", "root": "m", "bands": "gri", "options": {"missing": ["a-i"]}}
+    )
+    counts = run_night(config).record.counts
+    assert counts["objects"].quarantined["MISSING_BAND"] == 21  # 20 in field a, and the one on its edge
+    assert counts["objects"].done == 19
+    assert counts["galaxy"].done == 40  # they were cut: g and r are there
+
+
+def test_a_partition_whose_every_object_fails_closes(toy, tmp_path):
+    missing = [f"{field}-{band}" for field in "ab" for band in "gri"]
+    config = toy_config(
+        tmp_path, survey={"kind": "toy", "root": "m", "bands": "gri", "options": {"missing": missing}}
+    )
+    counts = run_night(config).record.counts
+    assert counts["objects"].done == 0
+    assert counts["objects"].closes
+    assert counts["objects"].quarantined["MISSING_IMAGE"] == 40
+
+
+def test_a_bundle_cannot_be_fed_wrongly(toy, tmp_path):
+    config = toy_config(tmp_path, geometries={"galaxy": {"size": 48, "scale": "0.1 * size"}})
+    with pytest.raises(BundleError, match="32 pixels"):
+        planning.check(config)
+    config = toy_config(tmp_path, survey={"kind": "toy", "root": "m", "bands": "gr"})
+    with pytest.raises(BundleError, match="bands"):
+        planning.check(config)
+
+
+def test_predicting_what_was_not_cut_is_an_error(ran):
+    item = ran.plan.partitions[0]
+    Ledger(open_storage(ran.config.output)).revoke("cut", item.partition)
+    with pytest.raises(LedgerError, match="not committed"):
+        work.predict(ran.config, item.partition, item.digest, ran.summaries[0])
+
+
+def test_a_task_that_no_package_brings_is_an_error(toy, tmp_path):
+    config = toy_config(tmp_path)
+    bad = config.model_copy(update={"tasks": {"palmistry": config.tasks["morphology"]}})
+    with pytest.raises(ConfigError, match="palmistry"):
+        planning.check(bad)
