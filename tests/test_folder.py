@@ -1,0 +1,144 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from astropy.io import fits
+from astropy.wcs import WCS
+from PIL import Image
+
+from gzscale import folder
+from gzscale.errors import BundleError, ConfigError, Reason, StorageError
+from gzscale.folder import predict_folder
+from gzscale.models.bundle import Bundle, BundleGeometry, write_bundle
+from gzscale.models.engine import Engine
+from gzscale.models.inputs import SDSS_STRETCH
+from gzscale.models.network import build_network
+from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, QUESTIONS
+
+PARAMETERS = {"widths": [8, 16], "blocks": [1, 1], "heads": {"vote_fractions": "tree"}}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    torch.manual_seed(0)
+    made = Bundle(
+        task="morphology",
+        name="small",
+        network="residual",
+        parameters=PARAMETERS,
+        geometry=BundleGeometry(96, "0.08 * size"),
+        stretch=SDSS_STRETCH,
+        symmetries=1,
+        outputs={"vote_fractions": list(ANSWERS)},
+        training={},
+        scores={},
+        terms={},
+        tensors=build_network("residual", PARAMETERS).state_dict(),
+    )
+    path = tmp_path_factory.mktemp("bundle") / "small.safetensors"
+    path.write_bytes(write_bundle(made))
+    return path
+
+
+@pytest.fixture
+def images(tmp_path):
+    rng = np.random.default_rng(6)
+    place = tmp_path / "images"
+    place.mkdir()
+    for name in ("b", "a"):
+        Image.fromarray(rng.integers(0, 90, (424, 424, 3), np.uint8)).save(place / f"{name}.jpg")
+    Image.fromarray(rng.integers(0, 90, (96, 96, 3), np.uint8)).save(place / "c.png")
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.cdelt = ["RA---TAN", "DEC--TAN"], [-1e-4, 1e-4]
+    cube = rng.gamma(0.5, 0.1, (3, 96, 96)).astype(np.float32)
+    fits.PrimaryHDU(cube, wcs.to_header()).writeto(place / "d.fits")
+    (place / "e.jpg").write_bytes(b"")
+    (place / "f.png").write_bytes(b"<html>")
+    fits.PrimaryHDU(cube[:, :50], wcs.to_header()).writeto(place / "g.fits")
+    fits.PrimaryHDU(cube * np.nan, wcs.to_header()).writeto(place / "h.fits")
+    (place / "notes.txt").write_text("not an image")
+    return place
+
+
+def test_every_image_is_a_row_or_a_reason(images, bundle, tmp_path):
+    result = predict_folder("morphology", [images], tmp_path / "t.csv", bundle=bundle)
+    table = pd.read_csv(tmp_path / "t.csv", dtype={"name": str}).set_index("name")
+    assert list(table.index) == ["a", "b", "c", "d"]
+    assert result.found == 8
+    assert result.done == 4
+    assert result.refused == {Reason.EMPTY_IMAGE: 1, Reason.BAD_IMAGE: 2, Reason.ALL_NAN: 1}
+    assert len(result.details) == 4
+    for question in QUESTIONS:
+        columns = [f"{answer}_fraction" for answer in ANSWERS[question.answers]]
+        np.testing.assert_allclose(table[columns].sum(axis=1), 1, atol=1e-5)
+
+
+def test_kaggle_scheme_in_parquet(images, bundle, tmp_path):
+    predict_folder("morphology", [images], tmp_path / "t.parquet", "kaggle", bundle)
+    table = pd.read_parquet(tmp_path / "t.parquet")
+    assert list(table.columns) == ["GalaxyID", *KAGGLE_NAMES]
+    first = table[["Class1.1", "Class1.2", "Class1.3"]].sum(axis=1)
+    np.testing.assert_allclose(first, 1, atol=1e-5)
+    np.testing.assert_allclose(table["Class7.1"] + table["Class7.2"] + table["Class7.3"], table["Class1.1"])
+
+
+def test_small_blocks_give_the_same_table(images, bundle, tmp_path, monkeypatch):
+    predict_folder("morphology", [images], tmp_path / "one.csv", bundle=bundle)
+    monkeypatch.setattr(folder, "BLOCK", 1)
+    predict_folder("morphology", [images], tmp_path / "many.csv", bundle=bundle)
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "many.csv").read_bytes()
+
+
+def test_a_single_file_and_no_file(images, bundle, tmp_path):
+    assert predict_folder("morphology", [images / "a.jpg"], tmp_path / "t.csv", bundle=bundle).done == 1
+    (tmp_path / "empty").mkdir()
+    result = predict_folder("morphology", [tmp_path / "empty"], tmp_path / "t.csv", bundle=bundle)
+    assert (result.found, result.done) == (0, 0)
+    assert len(pd.read_csv(tmp_path / "t.csv")) == 0
+
+
+def test_output_that_is_not_finite_is_counted(images, bundle, tmp_path, monkeypatch):
+    real = Engine._forward
+
+    def spoilt(self, inputs):
+        outputs = real(self, inputs)
+        outputs["vote_fractions"][0] = torch.nan
+        return outputs
+
+    monkeypatch.setattr(Engine, "_forward", spoilt)
+    result = predict_folder("morphology", [images], tmp_path / "t.csv", bundle=bundle)
+    assert result.refused[Reason.NONFINITE_OUTPUT] == 2  # the first picture and the first cube
+    assert result.done + result.refused.total() == result.found
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"output": "t.xlsx"}, ConfigError),
+        ({"scheme": "oracle"}, ConfigError),
+        ({"task": "astrology"}, ConfigError),
+        ({"paths": ["nowhere"]}, ConfigError),
+        ({"bundle": "none.safetensors"}, BundleError),
+        ({"output": "no/such/folder/t.csv"}, StorageError),
+    ],
+)
+def test_mistakes(images, bundle, tmp_path, monkeypatch, change, error):
+    monkeypatch.chdir(tmp_path)
+    good = {"task": "morphology", "paths": [images], "output": "t.csv", "scheme": "tree", "bundle": bundle}
+    with pytest.raises(error):
+        predict_folder(**{**good, **change})
+    assert not list(tmp_path.glob("*.csv*"))
+
+
+def test_an_old_table_survives_a_failure(images, bundle, tmp_path, monkeypatch):
+    target = tmp_path / "t.csv"
+    target.write_text("old")
+
+    def fail(self, images):
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(Engine, "_forward", fail)
+    with pytest.raises(RuntimeError, match="device lost"):
+        predict_folder("morphology", [images], target, bundle=bundle)
+    assert target.read_text() == "old"
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["images", "t.csv"]
