@@ -106,8 +106,8 @@ def stacked_bar(parts: Mapping[str, float], colours: Mapping[str, str]) -> str:
             left += share
         axes.set(xlim=(0, 1), ylim=(-0.4, 0.4), yticks=[])
         axes.set_xticks(np.linspace(0, 1, 11), [f"{tick} %" for tick in range(0, 101, 10)])
-        axes.get_xticklabels()[0].set_ha("left")
-        axes.get_xticklabels()[-1].set_ha("right")
+        axes.get_xticklabels()[0].set_horizontalalignment("left")
+        axes.get_xticklabels()[-1].set_horizontalalignment("right")
         axes.spines[:].set_visible(False)
         return to_svg(figure, "steps", "Share of the workers' time by step")
 

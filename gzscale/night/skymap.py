@@ -20,14 +20,14 @@ from gzscale.catalog.schema import HEALPIX_ORDER
 from gzscale.night.charts import INK, MUTED, drawing, to_svg
 from gzscale.night.overview import PartitionState
 
-__all__ = ["find_owners", "sky_map"]
+__all__ = ["centres", "find_owners", "project", "sky_map"]
 
 #: From nothing done to all done; blue and red are told apart by the colour blind.
 _COLOURS = LinearSegmentedColormap.from_list("done", ["#b2182b", "#f0b67f", "#92c5de", "#2f6fad"])
 #: Beyond this radius in degrees the whole sky is shown.
 _WHOLE_SKY = 60.0
 #: Cells of the map.
-_SIDE, _WHOLE_WIDTH = 600, 1200
+_SIDE, _WHOLE_WIDTH = 480, 960
 #: Partitions wider than so many cells are set apart by a line.
 _SET_APART = 8
 #: Mean half diagonal of a HEALPix pixel of order 0 in degrees (4 pi / 12 steradian, as a square).
@@ -48,9 +48,9 @@ def sky_map(states: Sequence[PartitionState]) -> str:
     orders = np.array([state.item.partition.order for state in states], np.int64)
     pixels = np.array([state.item.partition.pixel for state in states], np.int64)
     fractions = np.array([state.fraction for state in states])
-    ra, dec = _centres(orders, pixels)
+    ra, dec = centres(orders, pixels)
     radii = _HALF_DIAGONAL / 2.0**orders
-    wcs, shape, whole = _projection(ra, dec, radii)
+    wcs, shape, whole = project(ra, dec, radii)
     owner = find_owners(wcs, shape, orders, pixels)
     if not whole:
         wcs, shape = _cropped(wcs, owner, ra, dec)
@@ -143,10 +143,21 @@ def _cropped(
     return zoomed, shape
 
 
-def _centres(
+def centres(
     orders: NDArray[np.int64], pixels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the centres of HEALPix pixels in degrees."""
+    """Return the centres of HEALPix pixels.
+
+    Parameters
+    ----------
+    orders, pixels
+        Nested scheme, shape (n,).
+
+    Returns
+    -------
+    ra, dec : NDArray[np.float64]
+        Degrees, shape (n,).
+    """
     ra, dec = np.empty(len(orders)), np.empty(len(orders))
     for order in np.unique(orders):
         chosen = orders == order
@@ -155,10 +166,27 @@ def _centres(
     return ra, dec
 
 
-def _projection(
+def project(
     ra: NDArray[np.float64], dec: NDArray[np.float64], radii: NDArray[np.float64]
 ) -> tuple[WCS, tuple[int, int], bool]:
-    """Choose a map that holds all partitions: zenithal equal-area around them, or all sky (Mollweide)."""
+    """Choose a map that holds all partitions: zenithal equal-area around them, or all sky (Mollweide).
+
+    Parameters
+    ----------
+    ra, dec
+        Their centres in degrees, shape (n,).
+    radii
+        Half their diagonals in degrees, shape (n,).
+
+    Returns
+    -------
+    wcs : astropy.wcs.WCS
+        The projection.
+    shape : tuple[int, int]
+        Rows and columns.
+    whole : bool
+        Whether it is the whole sky.
+    """
     alpha, delta = np.radians(ra), np.radians(dec)
     points = np.stack([np.cos(delta) * np.cos(alpha), np.cos(delta) * np.sin(alpha), np.sin(delta)])
     middle = points.mean(axis=1)
