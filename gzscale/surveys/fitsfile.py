@@ -27,8 +27,9 @@ MAX_HEADER_BLOCKS = 100
 #: What the extensions of an image may unpack to beside its pixels.
 MAX_EXTENSION_BYTES = 8_000_000
 MAX_HDUS = 16
-#: One byte more than a bzip2 block unpacks to, so that its end is reached.
-PACKED_BLOCK = 900_001
+#: One byte more than a bzip2 block without long runs unpacks to, so that its end is reached; and than any
+#: block does (runs of 259 equal bytes are stored as 5).
+PACKED_BLOCK, MAX_PACKED_BLOCK = 900_001, 46_620_001
 #: First piece of a compressed file that holds a frame's header; a bzip2 block of a frame takes about 0.3 MB.
 FIRST_PIECE = 400_000
 #: A bzip2 block unpacks to 900 kB and never needs more than a little over that.
@@ -111,11 +112,15 @@ def read_fits(stored: bytes, name: str, max_pixels: int) -> list[Hdu]:
     FITS Standard 4.0, sections 3.1 to 3.5 and 4.4.1.
     """
     file = _Unpacker(stored, name)
-    file.fill(PACKED_BLOCK)
-    if not file.complete and len(file.out) < PACKED_BLOCK:
-        raise _truncated(file, PACKED_BLOCK)
-    header, start = _header_at(file, 0, b"SIMPLE  =")
-    size = _data_bytes(header, name, max_pixels)
+    try:
+        header, start = _header_at(file, 0, b"SIMPLE  =")
+        size = _data_bytes(header, name, max_pixels)
+    except ImageError:
+        # Bad bzip2 data may look like anything before the checksum of their block is reached.
+        file.fill(MAX_PACKED_BLOCK)
+        if not file.complete and len(file.out) < MAX_PACKED_BLOCK:
+            raise _truncated(file, MAX_PACKED_BLOCK) from None
+        raise
     limit = start + _padded(size) + MAX_EXTENSION_BYTES
     file.fill(limit + 1)
     if len(file.out) > limit:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning
+from pyarrow import csv
 
 from gzscale.surveys.base import ImageRef
 from gzscale.surveys.fitsfile import read_first_header, read_fits
@@ -48,14 +49,39 @@ def ref_of(root, path) -> ImageRef:
     return ImageRef(path.name.removesuffix(".fits.bz2"), known.band, str(path.relative_to(root)), exposure)
 
 
-def test_every_frame_opens_and_its_header_alone_says_the_same(root, frames):
-    survey = SdssSurvey(str(root), "ugriz", {})
+def blank_sigma(pixels, calibration):
+    """Robust scatter from below the median; counts are whole numbers, so they are dithered first."""
+    dither = np.random.default_rng(0).random(pixels.shape, dtype=np.float32) - 0.5
+    noisy = pixels + dither * calibration
+    median = np.median(noisy)
+    below = np.median(median - noisy[noisy < median]) / 0.6745
+    return np.sqrt(below**2 - calibration**2 / 12)
+
+
+def noise_ratio(image, calibration):
+    """Scatter of blank pixels over what the model says, the median of some cells of the grid."""
+    found = []
+    for i in range(0, 24, 6):
+        for j in range(0, 32, 6):
+            cell = image.pixels[i * 62 : i * 62 + 62, j * 64 : j * 64 + 64]
+            found.append(blank_sigma(cell, calibration[j * 64]) / image.background_sigma[i, j])
+    return float(np.median(found))
+
+
+def test_every_frame_opens_lies_where_its_header_says_and_is_as_noisy_as_its_model(root, frames, monkeypatch):
+    survey, ratios, calibrations = SdssSurvey(str(root), "ugriz", {}), {}, []
+
+    def decode(*args):
+        frame = decode_frame(*args)
+        calibrations.append(frame.noise.calibration)
+        return frame
+
+    monkeypatch.setattr("gzscale.surveys.sdss.decode_frame", decode)
     for path in frames:
         image = survey.open(ref_of(root, path))
         assert image.pixels.shape == (1489, 2048)
         assert np.isfinite(image.pixels).all()
         assert image.size == path.stat().st_size
-        assert np.all(image.background_sigma > 0)
         with open(path, "rb") as file:
             head = read_first_header(lambda n, file=file: (file.seek(0), file.read(n))[1], path.name)
         tan = check_header(head, path.name, id_of(path))
@@ -65,10 +91,14 @@ def test_every_frame_opens_and_its_header_alone_says_the_same(root, frames):
         ra, dec = truth.all_pix2world(x, y, 0)
         np.testing.assert_allclose(image.wcs.all_pix2world(x, y, 0), (ra, dec), atol=1e-10)
         np.testing.assert_allclose(tan.pixels(ra, dec), (x, y), atol=1e-5)
+        if id_of(path).run != 2583:  # a globular cluster: next to nothing is blank
+            ratios[path.name] = noise_ratio(image, calibrations[-1])
+    assert not {name: ratio for name, ratio in ratios.items() if abs(ratio - 1) > 0.12}
+    assert np.median(list(ratios.values())) == pytest.approx(1, abs=0.04)
 
 
 def test_pixels_and_header_are_astropy_s(frames):
-    for path in frames[::11]:
+    for path in frames[3::16]:
         stored = path.read_bytes()
         with fits.open(io.BytesIO(bz2.decompress(stored))) as truth:
             mine = decode_frame(stored, path.name, id_of(path))
@@ -79,42 +109,12 @@ def test_pixels_and_header_are_astropy_s(frames):
             assert truth[3].data["FIELD"][0] == id_of(path).field
 
 
-def blank_sigma(pixels, calibration):
-    """Robust scatter from below the median; counts are whole numbers, so they are dithered first."""
-    dither = np.random.default_rng(0).random(pixels.shape, dtype=np.float32) - 0.5
-    noisy = pixels + dither * calibration
-    median = np.median(noisy)
-    below = np.median(median - noisy[noisy < median]) / 0.6745
-    return np.sqrt(below**2 - calibration**2 / 12)
-
-
-def test_the_noise_model_is_the_scatter_of_blank_pixels(frames):
-    ratios = {}
-    for path in frames:
-        if id_of(path).run == 2583:  # a globular cluster: next to nothing is blank
-            continue
-        frame = decode_frame(path.read_bytes(), path.name, id_of(path))
-        sigma = frame.noise.background_sigma((24, 32))
-        cells = [(i, j) for i in range(0, 24, 4) for j in range(0, 32, 4)]
-        found = [
-            blank_sigma(
-                frame.pixels[i * 62 : i * 62 + 62, j * 64 : j * 64 + 64], frame.noise.calibration[j * 64]
-            )
-            / sigma[i, j]
-            for i, j in cells
-        ]
-        ratios[path.name] = float(np.median(found))
-    outside = {name: ratio for name, ratio in ratios.items() if abs(ratio - 1) > 0.12}
-    assert not outside
-    assert np.median(list(ratios.values())) == pytest.approx(1, abs=0.04)
-
-
 def test_every_catalogued_galaxy_lies_on_its_own_frame(root):
     table = pq.read_table(root / "galaxies.parquet")
     survey = SdssSurvey(str(root), "ugriz", {})
     cover = survey.find(table, np.full(table.num_rows, 1e-4))
     assert not cover.lost
-    own = [f"301-{run}-{camcol}-{field}" for run, camcol, field in zip(*table.select(["run", "camcol", "field"]).to_pydict().values(), strict=True)]  # fmt: skip
+    own = [f"301-{row['run']}-{row['camcol']}-{row['field']}" for row in table.to_pylist()]
     for row, image in zip(cover.pair_object.tolist(), cover.pair_image.tolist(), strict=True):
         assert cover.images[image].exposure == own[row]
     assert len(cover.pair_object) == 5 * table.num_rows
@@ -141,15 +141,15 @@ def test_the_catalog_s_identifiers_say_the_same_as_its_columns(root):
 
 
 def test_galaxy_zoo_s_identifiers_are_of_dr7(real_data):
-    ids = decode_objid(np.genfromtxt(real_data / "galaxy-zoo-2" / "votes.csv", delimiter=",", names=True,
-                                     dtype=None, encoding="utf-8", usecols=("dr7objid",))["dr7objid"])  # fmt: skip
+    votes = csv.read_csv(real_data / "galaxy-zoo-2" / "votes.csv")
+    ids = decode_objid(votes["dr7objid"].to_numpy())
     assert set(ids.release.tolist()) == {Release.DR7}
     assert ids.locates.all()
 
 
 def test_survey_coordinates_lead_to_the_frame(frames):
     # asTrans: mu, nu = a + b row + c column, d + e row + f column.
-    for path in frames[::7]:
+    for path in frames[::16]:
         with fits.open(io.BytesIO(bz2.decompress(path.read_bytes()))) as hdus:
             row = hdus[3].data[0]
             x, y = 1000.0, 700.0
