@@ -1,0 +1,95 @@
+"""Colours against SDSS's own JPEG, and the shipped bundle on galaxies that it never saw."""
+
+import bz2
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from astropy.io import fits
+from astropy.wcs import WCS
+from PIL import Image
+
+from gzscale.folder import predict_folder
+from gzscale.models.bundle import load_bundle, shipped
+from gzscale.models.inputs import from_flux
+from gzscale.training.labels import held_out, read_labels
+from gzscale.training.morphology import evaluate_morphology
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def zoo(real_data):
+    return real_data / "galaxy-zoo-2"
+
+
+def frame(real_data, band):
+    path = f"sdss/eboss/photoObj/frames/301/3918/3/frame-{band}-003918-3-0213.fits.bz2"
+    data = bz2.decompress((real_data / path).read_bytes())
+    with fits.open(io.BytesIO(data)) as units:
+        return units[0].data.astype(np.float32), WCS(units[0].header)
+
+
+def on_grid_of(reference, pixels, wcs):
+    """Resample linearly onto another frame's pixels; an affine map between the two is exact to 0.01 pixel."""
+    ny, nx = pixels.shape
+    gx, gy = (axis.ravel() for axis in np.meshgrid(np.linspace(0, nx - 1, 9), np.linspace(0, ny - 1, 7)))
+    px, py = wcs.world_to_pixel_values(*reference.pixel_to_world_values(gx, gy))
+    terms = np.stack([np.ones_like(gx), gx, gy], axis=1)
+    x, y = (np.linalg.lstsq(terms, axis, rcond=None)[0] for axis in (px, py))
+    my, mx = np.mgrid[:ny, :nx]
+    column, row = x[0] + x[1] * mx + x[2] * my, y[0] + y[1] * mx + y[2] * my
+    left = np.clip(np.floor(column).astype(int), 0, nx - 2)
+    below = np.clip(np.floor(row).astype(int), 0, ny - 2)
+    u, v = np.clip(column - left, 0, 1), np.clip(row - below, 0, 1)
+    lower = pixels[below, left] * (1 - u) + pixels[below, left + 1] * u
+    upper = pixels[below + 1, left] * (1 - u) + pixels[below + 1, left + 1] * u
+    return (lower * (1 - v) + upper * v).astype(np.float32)
+
+
+def test_colours_are_those_of_sdss_own_jpeg(real_data):
+    """Median absolute difference in levels of 255: 4 to the JPEG, 2 once ours is compressed like it."""
+    reference = frame(real_data, "r")[1]
+    flux = np.stack([on_grid_of(reference, *frame(real_data, band)) for band in "irg"])
+    shown = from_flux(torch.from_numpy(flux[None]), torch.tensor([0.396]), "irg")[0].numpy()
+    ours = np.clip(np.floor(shown.transpose(1, 2, 0)[::-1] * 256), 0, 255).astype(np.uint8)
+    with Image.open(real_data / "sdss/extras/frame-irg-003918-3-0213.jpg") as image:
+        theirs = np.asarray(image).astype(int)
+        buffer = io.BytesIO()
+        Image.fromarray(ours).save(buffer, "JPEG", qtables=image.quantization, subsampling="4:2:0")
+    compressed = np.asarray(Image.open(buffer)).astype(int)
+    raw = np.median(np.abs(ours.astype(int) - theirs))
+    like = np.median(np.abs(compressed - theirs))
+    bright = theirs.max(axis=2) > 40
+    at_bright = np.median(np.abs(compressed - theirs)[bright])
+    print(f"median absolute difference: {raw} raw, {like} compressed alike, {at_bright} where bright")
+    assert raw <= 4
+    assert like <= 2
+    assert at_bright <= 4
+    assert np.median(np.abs(compressed[::-1] - theirs)) > like  # the orientation matters
+
+
+def test_shipped_bundle_on_galaxies_that_it_never_saw(zoo):
+    labels = read_labels(zoo / "fractions37_weighted.csv")
+    bundle = load_bundle(shipped("morphology"))
+    scores = evaluate_morphology(bundle, labels, zoo / "images", held_out(labels.names))
+    print(scores)
+    assert scores["rmse"] == pytest.approx(bundle.scores["rmse"], abs=1e-3)
+    assert scores["rmse"] < 0.7 * scores["rmse_of_mean"]
+
+
+def test_both_label_tables_say_the_same(zoo):
+    made = read_labels(zoo / "fractions37_weighted.csv")
+    votes = read_labels(zoo / "votes.csv")
+    assert made.names == votes.names
+    np.testing.assert_allclose(made.joint, votes.joint, atol=1e-5)
+
+
+def test_folder_of_pictures(zoo, tmp_path):
+    paths = sorted((zoo / "images").glob("*.jpg"))[:12]
+    result = predict_folder("morphology", paths, tmp_path / "t.csv", scheme="kaggle")
+    table = pd.read_csv(tmp_path / "t.csv", dtype={"GalaxyID": str})
+    assert result.done == result.found == 12
+    assert sorted(table["GalaxyID"]) == sorted(path.stem for path in paths)
