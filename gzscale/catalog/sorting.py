@@ -21,7 +21,7 @@ import pyarrow as pa
 from hats.pixel_math.spatial_index import compute_spatial_index
 from numpy.typing import NDArray
 
-from gzscale.catalog.read import CatalogReader
+from gzscale.catalog.read import BATCH_ROWS, CatalogReader
 from gzscale.catalog.rows import QUARANTINE_SCHEMA, duplicate_rows, split_rows
 from gzscale.catalog.schema import HEALPIX_COLUMN
 from gzscale.catalog.spool import Buckets, regroup, write_run
@@ -93,7 +93,7 @@ class SkySort:
         """Read the catalog; return the number of good rows, duplicates included."""
         good_rows = 0
         with Buckets(self._work / _IDENTIFIERS, self._schema) as buckets:
-            for chunk in regroup(self._reader.batches(), CHUNK_ROWS):
+            for chunk in regroup(self._reader.batches(min(BATCH_ROWS, CHUNK_ROWS)), CHUNK_ROWS):
                 self.planned += chunk.num_rows
                 good, bad = split_rows(chunk, self._reader.name)
                 self._put_aside(bad, quarantine)

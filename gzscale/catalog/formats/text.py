@@ -16,7 +16,8 @@ __all__ = ["CsvSource"]
 
 #: A header line is looked for in this many bytes.
 HEADER_BYTES = 1 << 20
-BLOCK_BYTES = 8 << 20
+#: Of one block; the reader holds about twenty of them ahead.
+BLOCK_BYTES = 2 << 20
 MISSING = ["", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "None", "--"]
 
 
@@ -48,7 +49,7 @@ class CsvSource:
         self.names: Sequence[str] = next(csv.reader([header], delimiter=self._delimiter))
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield the named columns as text; a block is 8 MB of the file, whatever ``rows`` says."""
+        """Yield the named columns as text; a block is 2 MB of the file, whatever ``rows`` says."""
         convert = pa.csv.ConvertOptions(
             include_columns=list(dict.fromkeys(columns)),
             column_types=dict.fromkeys(columns, pa.string()),
