@@ -9,22 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from gzscale.catalog.schema import QUARANTINE_SCHEMA
 from gzscale.errors import Reason
 
-__all__ = ["QUARANTINE_SCHEMA", "duplicate_rows", "split_rows"]
-
-#: The quarantine table: one row for each row of the catalog that was not done.
-QUARANTINE_SCHEMA = pa.schema(
-    [
-        ("object_id", pa.int64()),
-        ("ra", pa.float64()),
-        ("dec", pa.float64()),
-        ("stage", pa.string()),
-        ("task", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
+__all__ = ["duplicate_rows", "split_rows"]
 
 
 def split_rows(batch: pa.RecordBatch, table: str) -> tuple[pa.RecordBatch, pa.RecordBatch]:

@@ -22,8 +22,8 @@ from hats.pixel_math.spatial_index import compute_spatial_index
 from numpy.typing import NDArray
 
 from gzscale.catalog.read import BATCH_ROWS, CatalogReader
-from gzscale.catalog.rows import QUARANTINE_SCHEMA, duplicate_rows, split_rows
-from gzscale.catalog.schema import HEALPIX_COLUMN
+from gzscale.catalog.rows import duplicate_rows, split_rows
+from gzscale.catalog.schema import HEALPIX_COLUMN, QUARANTINE_SCHEMA
 from gzscale.catalog.spool import Buckets, regroup, write_run
 
 __all__ = ["SkySort", "read_quarantine", "run_path"]

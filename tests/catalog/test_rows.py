@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gzscale.catalog.rows import QUARANTINE_SCHEMA, duplicate_rows, split_rows
+from gzscale.catalog.rows import duplicate_rows, split_rows
+from gzscale.catalog.schema import QUARANTINE_SCHEMA
 
 
 def batch(object_id, ra, dec):
