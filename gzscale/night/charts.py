@@ -139,25 +139,27 @@ def vote_histograms(task: str, histograms: Sequence[Histogram]) -> str:
 
 
 def _draw_histogram(axes: Axes, histogram: Histogram) -> None:
+    axes.set_title(_wrapped(histogram.panel.title), loc="left", color=INK, pad=4)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_locator(matplotlib.ticker.FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+    if not histogram.objects:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "asked of no galaxy", transform=axes.transAxes, ha="center", color=MUTED)
+        return
     edges = np.linspace(0, 1, BINS + 1)
-    shares = 100 * histogram.counts / max(histogram.objects, 1)
+    shares = 100 * histogram.counts / histogram.objects
     for row, label in enumerate(histogram.panel.labels):
         colour = COLOURS[row % len(COLOURS)]
         axes.stairs(shares[row], edges, color=colour, linewidth=1.3, label=label)
         if len(shares) <= _FILLED:
             axes.stairs(shares[row], edges, color=colour, alpha=0.13, fill=True)
-    axes.set_title(_wrapped(histogram.panel.title), loc="left", color=INK, pad=4)
     top = shares.max(initial=0.0)
-    axes.set(xlim=(0, 1), ylim=(0, 1.08 * top if top else 1))
-    axes.xaxis.set_major_locator(matplotlib.ticker.FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+    axes.set_ylim(0, 1.08 * top or 1.0)
     axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
     axes.grid(axis="y")
     axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0)
-    if not histogram.objects:
-        axes.text(0.5, 0.5, "asked of no galaxy", transform=axes.transAxes, ha="center", color=MUTED)
-        return
     asked = "asked of" if histogram.panel.asked_by else "of"
     title = f"{asked} {histogram.objects:,}"
     legend = axes.legend(title=title, title_fontsize=7, loc="best", handlelength=1.0, labelspacing=0.2)

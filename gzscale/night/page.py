@@ -49,7 +49,7 @@ svg.chart{width:100%;height:auto;display:block;margin:.6rem 0}
 .sheet img{width:100%;aspect-ratio:1;display:block;border:1px solid var(--rule);
 background:repeating-linear-gradient(45deg,var(--hatch) 0 4px,var(--soft) 4px 8px)}
 .sheet figcaption{font-size:.73rem;line-height:1.35;margin-top:.3rem}
-.sheet b{color:var(--ink);font-weight:500;font-size:.7rem;letter-spacing:-.01em;
+.sheet b{color:var(--ink);font-weight:500;font-size:.67rem;letter-spacing:-.02em;
 font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 details{margin:.8rem 0}summary{cursor:pointer;color:var(--link)}
 footer{margin-top:3rem;border-top:1px solid var(--rule);padding-top:.7rem;color:var(--muted);font-size:.82rem}

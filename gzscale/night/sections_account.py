@@ -158,7 +158,14 @@ def quarantine_section(record: NightRecord, found: Findings) -> Markup:
     order = sorted(reasons, key=lambda reason: (-reasons[reason], reason))
     overview = table(
         ("reason", "objects", "meaning"),
-        [(tag("code", reason), reasons[reason], meanings.get(reason, "")) for reason in order],
+        [
+            (
+                tag("code", reason),
+                reasons[reason] if record.counts else "not counted",
+                meanings.get(reason, ""),
+            )
+            for reason in order
+        ],
         (1,),
     )
     note = (

@@ -86,7 +86,7 @@ def _limits(record: NightRecord) -> str:
     """Name what limits the night, in words."""
     timings = take_timings(record)
     said = []
-    if timings.limiting_stage:
+    if timings.limiting_stage and "process" in timings.wall:
         stage, share = timings.limiting_stage
         said.append(f"The stage that takes longest is {stage}, {100 * share:.0f} % of the wall time.")
     if timings.limiting_step:
@@ -128,7 +128,7 @@ def votes_section(found: Findings) -> Markup:
     if not parts:
         return Markup()
     note = (
-        "All objects of the night. Of a question that hangs on another one, those galaxies count of "
+        "All objects that are committed. Of a question that hangs on another one, those galaxies count of "
         "which at least half of the volunteers would be asked it: the vote fractions multiplied "
         "down the tree to the question."
     )
@@ -142,10 +142,10 @@ def sheet_section(found: Findings) -> Markup:
         return Markup()
     note = (
         f"Cutouts of the geometry {sheet.geometry}, the bands {', '.join(sheet.bands)} as red, green, blue "
-        f"in SDSS's stretch, north up, east left, from {number(sheet.partitions)} partitions spread over "
-        "the night. Hatched: no image covers the pixel in one of these bands. Below each: identifier, "
-        "position in degrees, pixel scale and side, and the likeliest path through the questions, each "
-        "answer with its fraction of the votes of those asked."
+        f"in SDSS's stretch, north up, east left, chosen all over the night (partitions: "
+        f"{number(sheet.partitions)}). Hatched: no image covers the pixel in one of these bands. "
+        "Below each: identifier, position in degrees, pixel scale and side, and the likeliest path "
+        "through the questions, each answer with its fraction of the votes of those asked."
     )
     groups = [
         join((tag("h3", kind), tag("div", join(_figure(galaxy) for galaxy in galaxies), "sheet")))

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
 from small_night import BANDS, EVIL, NAME, SIDE, write_small_night
 
 import gzscale
@@ -287,7 +284,8 @@ def test_damage_is_named_on_the_page(tmp_path):
     found = page_of(write_report(night.output))
     messages = " ".join(row[0] for row in found.tables["Not readable"][0][1:])
     assert lost.name in messages
-    assert "images/c/0/0/0/0" in messages or lost.parent.name in str(shard)
+    if lost.stem not in str(shard):  # of a partition without predictions no cutout is looked at
+        assert "images/c/0/0/0/0" in messages
 
 
 def test_a_night_without_a_plan_still_has_a_page(tmp_path):
