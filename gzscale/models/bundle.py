@@ -39,7 +39,7 @@ _FOLDER = Path(__file__).parent / "bundles"
 SHIPPED: dict[str, tuple[str, str]] = {
     "morphology": (
         "morphology-gz2.safetensors",
-        "4d22777ea0f3eefd153607efbb70c8b1363cb0bbc41008c6b57201f15ccffbe4",
+        "05914d01eb214b3802773f278bd4f1b644c24141b0a1eb458494dac22ced694e",
     ),
 }
 
