@@ -7,6 +7,7 @@ kill, does only what is not done.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -148,6 +149,7 @@ def nightly(config: str, settings: list[str] | None = None, night: str | None = 
     storage = open_storage(loaded.output)
     ledger = Ledger(storage)
     with hold_lock(storage, name):
+        ledger.clear_unfinished()
         record = NightRecord(name, "running", inputs, fingerprint(inputs), started=_now())
         ledger.write_night(record)
         try:
@@ -155,8 +157,9 @@ def nightly(config: str, settings: list[str] | None = None, night: str | None = 
         except BaseException as error:
             record.state, record.ended = "failed", _now()
             record.failures.append({"partition": "", "rows": 0, "error": f"{type(error).__name__}: {error}"})
-            if not isinstance(error, StorageError):
+            with contextlib.suppress(StorageError):  # The night's own error is the one to tell.
                 ledger.write_night(record)
+                write_report(loaded.output, name)
             raise
         ledger.write_night(record)
         report_stage(loaded, name)

@@ -194,9 +194,10 @@ def doctor() -> None:
 def _account_line(account: dict[str, Any]) -> str:
     reasons = ", ".join(f"{number} {reason}" for reason, number in account["quarantined"].items())
     total = sum(account["quarantined"].values())
+    pending = f" + pending {account['pending']}" if account.get("pending") else ""
     return (
         f"planned {account['planned']} = done {account['done']} + quarantined {total}"
-        f"{f' ({reasons})' if reasons else ''} + failed {account['failed']}"
+        f"{f' ({reasons})' if reasons else ''} + failed {account['failed']}{pending}"
     )
 
 

@@ -165,6 +165,13 @@ class NightConfig(_Section):
 
     @model_validator(mode="after")
     def _references(self) -> NightConfig:
+        # Each has an account of its own, by its name, beside those of the catalog and of all objects.
+        names = [*self.geometries, *self.tasks, "objects", "catalog"]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"geometries and tasks need names of their own, and {twice} occur more than once"
+            )
         for name, task in self.tasks.items():
             if task.geometry not in self.geometries:
                 raise ValueError(

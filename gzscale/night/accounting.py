@@ -7,8 +7,8 @@ from typing import Any
 from gzscale.errors import MissingError
 from gzscale.night.dispatch import Tally
 from gzscale.night.ledger import Count, Ledger, NightRecord
-from gzscale.night.plan import Plan
-from gzscale.storage import open_storage
+from gzscale.night.plan import Plan, read_plan
+from gzscale.storage import Storage, open_storage
 
 __all__ = ["accounting", "close_account", "status"]
 
@@ -65,13 +65,33 @@ def accounting(record: NightRecord) -> dict[str, Any]:
 def status(output: str, night: str | None = None) -> dict[str, Any]:
     """Return the account of the last night of an output, or of a named one.
 
+    A night that has not ended has ``pending`` objects beside the committed ones.
+
     Raises
     ------
     MissingError
         If there was no such night.
     """
-    ledger = Ledger(open_storage(output))
+    storage = open_storage(output)
+    ledger = Ledger(storage)
     record = ledger.last_night() if night is None else ledger.read_night(night)
     if record is None:
         raise MissingError(f"{output}: no night was run on this output")
-    return accounting(record)
+    account = accounting(record)
+    if not record.counts:
+        account |= _so_far(storage, record.night)
+    return account
+
+
+def _so_far(storage: Storage, night: str) -> dict[str, Any]:
+    """Return the account of a night that has not ended: what is committed, and what is still to do."""
+    try:
+        plan = read_plan(storage, night)
+    except MissingError:
+        return {"pending": 0}
+    total = Count(sum(plan.quarantined.values()), quarantined=dict(plan.quarantined))
+    for item in plan.partitions:
+        record = Ledger(storage).read("predict", item.partition)
+        if record is not None:
+            total.add(record.counts["objects"])
+    return {**total.to_dict(), "planned": plan.planned, "pending": plan.planned - total.planned}

@@ -21,6 +21,17 @@ __all__ = ["Count", "Ledger", "NightRecord", "Record", "add_counts"]
 
 #: Version of the records' layout; a reader refuses records that are newer.
 LAYOUT = 1
+#: Where nights write. The lock's folder is not among them: others try for it at any time.
+_WRITTEN = (
+    "cutouts",
+    "predictions",
+    "ledger/rows",
+    "ledger/cut",
+    "ledger/predict",
+    "ledger/nights",
+    "releases",
+    "reports",
+)
 
 
 @dataclass
@@ -194,6 +205,11 @@ class Ledger:
     def revoke(self, stage: str, partition: Partition) -> None:
         """Remove a commit before what it names is written anew."""
         self.storage.delete(self.key(stage, partition))
+
+    def clear_unfinished(self) -> None:
+        """Remove the half-written files that killed writers left; the caller holds the output's lock."""
+        for prefix in _WRITTEN:
+            self.storage.clear_unfinished(prefix)
 
     def write_night(self, night: NightRecord) -> None:
         """Write the record of a run."""

@@ -54,8 +54,6 @@ def hold_lock(storage: Storage, night: str) -> Iterator[None]:
     renewal = threading.Thread(target=_renew, args=(storage, token, stop), name="lock", daemon=True)
     renewal.start()
     try:
-        # What a killed writer left behind is nobody's now.
-        storage.clear_unfinished()
         yield
     finally:
         stop.set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +25,12 @@ from gzscale.night.release import publish
 from gzscale.storage import open_storage
 
 
-@pytest.fixture
-def toy(monkeypatch):
+@pytest.fixture(scope="session", autouse=True)
+def toy():
     """Make the toy survey known to the night."""
-    monkeypatch.setattr(
-        work, "load_survey", lambda kind, root, bands, options: ToySurvey(root, bands, options)
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "load_survey", lambda kind, root, bands, options: ToySurvey(root, bands, options))
+        yield
 
 
 @dataclass
@@ -61,7 +63,17 @@ def run_night(config: NightConfig, name: str = "n1") -> Ran:
     return Ran(config, record, summaries, plan)
 
 
+@pytest.fixture(scope="session")
+def first_night(toy, tmp_path_factory):
+    """A toy night that was run once."""
+    return run_night(toy_config(tmp_path_factory.mktemp("toy")))
+
+
 @pytest.fixture
-def ran(toy, tmp_path):
-    """A toy night that was run."""
-    return run_night(toy_config(tmp_path))
+def ran(first_night, tmp_path):
+    """A copy of that night, to do with as a test likes."""
+    output = tmp_path / "out"
+    shutil.copytree(first_night.config.output, output)
+    return dataclasses.replace(
+        first_night, config=first_night.config.model_copy(update={"output": str(output)})
+    )

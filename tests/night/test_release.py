@@ -40,7 +40,8 @@ def test_older_releases_stay_and_stale_partitions_go(ran, tmp_path):
     table = toy_catalog()
     west = table.filter(pa.array([not 190 < value < 210 for value in table["ra"].to_pylist()]))
     pq.write_table(west, tmp_path / "catalog.parquet")
-    config = ran.config
+    catalog = ran.config.catalog.model_copy(update={"path": str(tmp_path / "catalog.parquet")})
+    config = ran.config.model_copy(update={"catalog": catalog})
     again = run_night(config, "n2")
     assert again.record.release != ran.record.release
     releases = open_storage(config.output)

@@ -63,7 +63,7 @@ def test_a_second_night_does_nothing_and_changes_nothing(ran):
     assert tree_bytes(ran.config.output, "releases") == before
 
 
-def test_equal_nights_give_equal_bytes(ran, toy, tmp_path):
+def test_equal_nights_give_equal_bytes(ran, tmp_path):
     other = run_night(toy_config(tmp_path / "other"))
     assert other.record.release == ran.record.release
     for prefix in (f"releases/{ran.record.release}", "cutouts", "predictions"):
@@ -90,7 +90,7 @@ def test_a_changed_image_makes_its_partitions_again(ran):
     assert all("cut" not in summary.skipped for summary in again.summaries)
 
 
-def test_a_missing_band_is_a_reason_and_the_other_field_is_done(toy, tmp_path):
+def test_a_missing_band_is_a_reason_and_the_other_field_is_done(tmp_path):
     config = toy_config(
         tmp_path, survey={"kind": "toy", "root": "m", "bands": "gri", "options": {"missing": ["a-i"]}}
     )
@@ -100,7 +100,7 @@ def test_a_missing_band_is_a_reason_and_the_other_field_is_done(toy, tmp_path):
     assert counts["galaxy"].done == 40  # they were cut: g and r are there
 
 
-def test_a_partition_whose_every_object_fails_closes(toy, tmp_path):
+def test_a_partition_whose_every_object_fails_closes(tmp_path):
     missing = [f"{field}-{band}" for field in "ab" for band in "gri"]
     config = toy_config(
         tmp_path, survey={"kind": "toy", "root": "m", "bands": "gri", "options": {"missing": missing}}
@@ -111,7 +111,7 @@ def test_a_partition_whose_every_object_fails_closes(toy, tmp_path):
     assert counts["objects"].quarantined["MISSING_IMAGE"] == 40
 
 
-def test_a_bundle_cannot_be_fed_wrongly(toy, tmp_path):
+def test_a_bundle_cannot_be_fed_wrongly(tmp_path):
     config = toy_config(tmp_path, geometries={"galaxy": {"size": 48, "scale": "0.1 * size"}})
     with pytest.raises(BundleError, match="32 pixels"):
         planning.check(config)
@@ -127,7 +127,7 @@ def test_predicting_what_was_not_cut_is_an_error(ran):
         work.predict(ran.config, item.partition, item.digest, ran.summaries[0])
 
 
-def test_a_task_that_no_package_brings_is_an_error(toy, tmp_path):
+def test_a_task_that_no_package_brings_is_an_error(tmp_path):
     config = toy_config(tmp_path)
     bad = config.model_copy(update={"tasks": {"palmistry": config.tasks["morphology"]}})
     with pytest.raises(ConfigError, match="palmistry"):
