@@ -20,27 +20,28 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["NEAREST_WIDTH", "OverlapTable", "make_table", "quantise", "table_of"]
+__all__ = ["PHASES", "Matrix", "OverlapTable", "make_table", "quantise", "table_of"]
 
-#: Bytes of tables that are kept; most have 0.15 MB, those of large galaxies up to a few.
+#: Bytes of tables that are kept; one has 14 kB at a scale of 1.
 CACHE_BYTES = 64_000_000
-#: Up to this width the nearest of `NEAREST_PHASES` is used: an edge moves by 1/128 source pixel at
-#: most, and the error's median is near 0.4 % of the noise. Wider footprints would need tables of
-#: megabytes for each galaxy, and a star on the edge between two pixels would show the rounding
-#: of both; they are blended bilinearly from `BLENDED_PHASES`, exact to 0.1 % of a source pixel.
-NEAREST_WIDTH, NEAREST_PHASES, BLENDED_PHASES = 4, 64, 16
-#: Relative steps to which matrices are rounded so that objects share tables. The footprint's
-#: edge moves by less than the phase rounding does. Where a target pixel holds many source pixels, gaps
-#: between footprints would show in a point source's flux, so the step is finer.
+#: Phases of a table. Weights are piecewise quadratic in the phase; blended bilinearly
+#: between 16 of them they are exact to 0.1 % of a source pixel, and a table stays in the L1 cache.
+PHASES = 16
+#: Relative steps to which matrices are rounded so that stamps share tables: edges move by
+#: 1/400 of a target pixel at most. Where a target pixel holds many source pixels, gaps between
+#: footprints would show in a point source's flux, so the step is finer.
 STEP, FINE_STEP = 0.005, 0.001
 #: Source pixels along a target pixel from which the fine step is used.
 FINE_FROM = 2.0
+
+Matrix = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,9 @@ class OverlapTable:
     Attributes
     ----------
     weights
-        float32, shape (phases + 1, phases + 1, width, width): phase in y and x, of the lower bound
+        float32, shape (phases + 1, phases + 1, width, columns): phase in y and x, of the lower bound
         of the footprint in its first source pixel, from 0 to 1; then source pixel in y and x. For
-        each phase they add up to 1.
+        each phase they add up to 1. There are 4 columns at least, so that a row is a SIMD vector.
     phases
         Steps of phase in a source pixel, a power of two.
     width
@@ -68,46 +69,60 @@ class OverlapTable:
     half_y: float
 
 
-_cache: dict[tuple[float, float, float, float], OverlapTable] = {}
-_lock = threading.Lock()
+class _Cache:
+    """Tables used last, up to a number of bytes; safe to use from several threads."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.held = 0
+        self.tables: OrderedDict[Matrix, OverlapTable] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, matrix: Matrix) -> OverlapTable:
+        with self._lock:
+            found = self.tables.get(matrix)
+            if found is not None:
+                self.tables.move_to_end(matrix)
+                return found
+        table = make_table(matrix, PHASES)
+        with self._lock:
+            if matrix not in self.tables:
+                self.tables[matrix] = table
+                self.held += table.weights.nbytes
+            while self.held > self.capacity and len(self.tables) > 1:
+                self.held -= self.tables.popitem(last=False)[1].weights.nbytes
+        return table
 
 
-def quantise(matrix: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Round a matrix so that nearly equal ones share a table.
+_cache = _Cache(CACHE_BYTES)
+
+
+def quantise(matrices: NDArray[np.float64]) -> list[Matrix]:
+    """Round matrices so that nearly equal ones share a table.
 
     Parameters
     ----------
-    matrix
-        Source pixels per target pixel, d(x, y) / d(column, row), shape (2, 2).
+    matrices
+        Source pixels per target pixel, d(x, y) / d(column, row), shape (n, 2, 2).
 
     Returns
     -------
-    tuple[float, float, float, float]
-        The rounded matrix, row by row.
+    list[tuple[float, float, float, float]]
+        The rounded matrices, row by row.
     """
-    length = math.sqrt(abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]))
-    step = STEP if length < FINE_FROM else FINE_STEP
-    unit = step * math.exp(round(math.log(length) / step) * step)
-    a, b, c, d = (float(round(float(value) / unit) * unit) for value in matrix.ravel())
-    return a, b, c, d
+    flat = matrices.reshape(-1, 4)
+    length = np.sqrt(np.abs(flat[:, 0] * flat[:, 3] - flat[:, 1] * flat[:, 2]))
+    step = np.where(length < FINE_FROM, STEP, FINE_STEP)
+    unit = (step * np.exp(np.round(np.log(length) / step) * step))[:, None]
+    return [(a, b, c, d) for a, b, c, d in (np.round(flat / unit) * unit).tolist()]
 
 
-def table_of(matrix: tuple[float, float, float, float]) -> OverlapTable:
-    """Return the table of a rounded matrix; those used last are kept, up to `CACHE_BYTES`."""
-    with _lock:
-        table = _cache.pop(matrix, None)
-    if table is None:
-        near = width_of(matrix) <= NEAREST_WIDTH
-        table = make_table(matrix, NEAREST_PHASES if near else BLENDED_PHASES)
-    with _lock:
-        _cache[matrix] = table
-        held = sum(kept.weights.nbytes for kept in _cache.values())
-        while held > CACHE_BYTES and len(_cache) > 1:
-            held -= _cache.pop(next(iter(_cache))).weights.nbytes
-    return table
+def table_of(matrix: Matrix) -> OverlapTable:
+    """Return the table of a matrix as `quantise` gives it, from a bounded cache."""
+    return _cache.get(matrix)
 
 
-def make_table(matrix: tuple[float, float, float, float], phases: int) -> OverlapTable:
+def make_table(matrix: Matrix, phases: int) -> OverlapTable:
     """Tabulate the overlap of a parallelogram with unit pixels.
 
     Parameters
@@ -119,37 +134,40 @@ def make_table(matrix: tuple[float, float, float, float], phases: int) -> Overla
     """
     half_x = (abs(matrix[0]) + abs(matrix[1])) / 2
     half_y = (abs(matrix[2]) + abs(matrix[3])) / 2
-    width = max(3, width_of(matrix))
+    width = width_of(matrix)
     cells_x, cells_y = math.ceil(2 * half_x * phases), math.ceil(2 * half_y * phases)
     cumulated = np.zeros((cells_y + 1, cells_x + 1))
     cumulated[1:, 1:] = _cell_areas(np.array(matrix).reshape(2, 2), half_x, half_y, phases, cells_y, cells_x)
     cumulated = cumulated.cumsum(axis=0).cumsum(axis=1)
     cumulated /= cumulated[-1, -1]
-    return OverlapTable(_pixel_weights(cumulated, phases, width), phases, width, half_x, half_y)
+    return OverlapTable(
+        _pixel_weights(cumulated, phases, width, max(4, width)), phases, width, half_x, half_y
+    )
 
 
-def width_of(matrix: tuple[float, float, float, float]) -> int:
-    """Return how many source pixels the footprint can touch in one direction, at any phase."""
+def width_of(matrix: Matrix) -> int:
+    """Return how many source pixels in one direction a table holds: all that can be touched, at least 3."""
     extent = max(abs(matrix[0]) + abs(matrix[1]), abs(matrix[2]) + abs(matrix[3]))
-    return math.ceil(extent) + 1
+    return max(3, math.ceil(extent) + 1)
 
 
 @njit(cache=True, nogil=True)
-def _pixel_weights(cumulated, phases, width):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _pixel_weights(cumulated, phases, width, columns):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Sum the cells of each source pixel for each phase."""
     cells_y, cells_x = cumulated.shape[0] - 1, cumulated.shape[1] - 1
-    weights = np.empty((phases + 1, phases + 1, width, width), dtype=np.float32)
+    weights = np.zeros((phases + 1, phases + 1, width, columns), dtype=np.float32)
     for phase_y in range(phases + 1):
         for phase_x in range(phases + 1):
             for y in range(width):
                 y0 = min(max(y * phases - phase_y, 0), cells_y)
                 y1 = min(max((y + 1) * phases - phase_y, 0), cells_y)
-                for x in range(width):
+                for x in range(columns):
                     x0 = min(max(x * phases - phase_x, 0), cells_x)
                     x1 = min(max((x + 1) * phases - phase_x, 0), cells_x)
-                    weights[phase_y, phase_x, y, x] = (
-                        cumulated[y1, x1] - cumulated[y0, x1] - cumulated[y1, x0] + cumulated[y0, x0]
-                    )
+                    if x1 > x0 and y1 > y0:
+                        weights[phase_y, phase_x, y, x] = (
+                            cumulated[y1, x1] - cumulated[y0, x1] - cumulated[y1, x0] + cumulated[y0, x0]
+                        )
     return weights
 
 

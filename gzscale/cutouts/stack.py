@@ -122,7 +122,8 @@ class Stack:
             inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
         self.reached[rows[inside], band] = True
         before = self._target.tally[rows, COVERED]
-        resample(np.ascontiguousarray(image.pixels), _renumbered(tiles, rows), self._target)
+        pixels = np.ascontiguousarray(image.pixels)
+        resample(pixels, _renumbered(tiles, rows), self._target)
         share = self._target.tally[rows, COVERED] - before
         for row in rows[share > 0].tolist():
             self.used.setdefault((row, band), []).append(number)

@@ -14,7 +14,6 @@ The compiled functions release the GIL and run on one thread: cutting is paralle
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 
 from gzscale.cutouts.affine import Tiles
 from gzscale.cutouts.half import to_half
-from gzscale.cutouts.overlap import quantise, table_of
+from gzscale.cutouts.overlap import PHASES, Matrix, quantise, table_of
+from gzscale.cutouts.simd import blended_sum_3, blended_sum_4
 
 __all__ = ["COVERED", "CLIPPED", "FINITE", "MIN_COVERED", "Target", "finish_stamps", "resample"]
 
@@ -33,6 +33,8 @@ COVERED, FINITE, CLIPPED = 0, 1, 2
 #: Source pixels along the side of a block that is resampled at once: its buffer fits the L1/L2 cache.
 BLOCK = 96
 
+#: log2 of the phases of a table.
+SHIFT = PHASES.bit_length() - 1
 #: Largest finite float16.
 LARGEST_HALF = 65504.0
 
@@ -66,11 +68,7 @@ class Target:
     tally: NDArray[np.float64]
 
 
-def resample(
-    pixels: NDArray[np.float32],
-    tiles: Tiles,
-    target: Target,
-) -> None:
+def resample(pixels: NDArray[np.float32], tiles: Tiles, target: Target) -> None:
     """Resample the tiles of some stamps out of one image.
 
     Parameters
@@ -82,29 +80,30 @@ def resample(
     target
         Where the stamps go.
     """
-    groups: dict[tuple[float, float, float, float], list[int]] = {}
-    for index in range(len(tiles.stamp)):
-        groups.setdefault(quantise(tiles.matrix[index]), []).append(index)
-    for key, members in groups.items():
-        table = table_of(key)
-        chosen = np.array(members, dtype=np.int64)
-        _resample(
-            pixels,
-            tiles.stamp[chosen],
-            tiles.box[chosen],
-            tiles.origin[chosen],
-            tiles.matrix[chosen],
-            table.weights.reshape(-1),
-            tiles.size,
-            table.phases,
-            table.width,
-            np.array([table.half_x, table.half_y]),
-            target.slot,
-            target.sums,
-            target.out,
-            target.start,
-            target.tally,
-        )
+    if not len(tiles.stamp):
+        return
+    keys = quantise(tiles.matrix)
+    tables = {key: table_of(key) for key in keys}
+    rows: dict[Matrix, tuple[float, ...]] = {}
+    start = 0
+    for key, table in tables.items():
+        rows[key] = (start, table.width, table.half_x, table.half_y)
+        start += table.weights.size
+    _resample(
+        pixels,
+        tiles.stamp,
+        tiles.box,
+        tiles.origin,
+        tiles.matrix,
+        np.concatenate([table.weights.reshape(-1) for table in tables.values()]),
+        np.array([rows[key] for key in keys]),
+        tiles.size,
+        target.slot,
+        target.sums,
+        target.out,
+        target.start,
+        target.tally,
+    )
 
 
 def finish_stamps(target: Target, stamps: NDArray[np.int64]) -> None:
@@ -148,72 +147,38 @@ def _load(pixels, x0, y0, width, height, buffer, good):  # type: ignore[no-untyp
     return bad
 
 
-def _nearest_of_width(width: int) -> Any:
-    """Compile the weighted sums with the nearest phase for one width of footprint, loops unrolled."""
-
-    @njit(cache=True, nogil=True, fastmath=_FAST)
-    def nearest(buffer, stride, weights, phases, x, y, m, rows, columns, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        shift = 0
-        while (1 << shift) < phases:
-            shift += 1
-        low = phases - 1
-        dx, dy = m[0, 0] * phases, m[1, 0] * phases
-        for row in range(rows):
-            x_row = (x + m[0, 1] * row) * phases + 0.5
-            y_row = (y + m[1, 1] * row) * phases + 0.5
-            for column in range(columns):
-                qx = np.int32(x_row + dx * column)
-                qy = np.int32(y_row + dy * column)
-                s = (qy >> shift) * stride + (qx >> shift)
-                t = ((qy & low) * (phases + 1) + (qx & low)) * (width * width)
-                total = np.float32(0)
-                for j in range(width):
-                    for i in range(width):
-                        total += buffer[s + j * stride + i] * weights[t + j * width + i]
-                value[row * columns + column] = total
-
-    return nearest
-
-
-_nearest3 = _nearest_of_width(3)
-_nearest4 = _nearest_of_width(4)
-
-
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _blended(buffer, stride, weights, phases, width, x, y, m, rows, columns, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Weighted sums with weights interpolated bilinearly between phases, for any width of footprint."""
-    area = width * width
-    for row in range(rows):
-        for column in range(columns):
-            px = (x + m[0, 0] * column + m[0, 1] * row) * phases
-            py = (y + m[1, 0] * column + m[1, 1] * row) * phases
-            qx, qy = int(px), int(py)
-            fx, fy = np.float32(px - qx), np.float32(py - qy)
-            gx, gy = np.float32(1) - fx, np.float32(1) - fy
-            t = ((qy % phases) * (phases + 1) + qx % phases) * area
-            u = t + (phases + 1) * area
-            s = (qy // phases) * stride + qx // phases
-            total = np.float32(0)
-            for _ in range(width):
-                for i in range(width):
-                    below = gx * weights[t + i] + fx * weights[t + area + i]
-                    above = gx * weights[u + i] + fx * weights[u + area + i]
-                    total += buffer[s + i] * (gy * below + fy * above)
-                s += stride
-                t += width
-                u += width
-            value[row * columns + column] = total
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _sums(buffer, stride, weights, phases, width, x, y, m, rows, columns, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _sums(buffer, stride, weights, start, width, x, y, m, rows, columns, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Sum the source pixels under each target pixel of a block, weighted with their shares of it."""
-    if width == 3:
-        _nearest3(buffer, stride, weights, phases, x, y, m, rows, columns, value)
-    elif width == 4:
-        _nearest4(buffer, stride, weights, phases, x, y, m, rows, columns, value)
-    else:
-        _blended(buffer, stride, weights, phases, width, x, y, m, rows, columns, value)
+    table = width * max(width, 4)
+    one = np.float32(1)
+    dx, dy = m[0, 0] * PHASES, m[1, 0] * PHASES
+    for row in range(rows):
+        x_row = (x + m[0, 1] * row) * PHASES
+        y_row = (y + m[1, 1] * row) * PHASES
+        for column in range(columns):
+            px, py = x_row + dx * column, y_row + dy * column
+            qx, qy = np.int32(px), np.int32(py)
+            fx, fy = np.float32(px - qx), np.float32(py - qy)
+            c0, c1, c2, c3 = (one - fx) * (one - fy), fx * (one - fy), (one - fx) * fy, fx * fy
+            s = (qy >> SHIFT) * stride + (qx >> SHIFT)
+            t = start + ((qy & (PHASES - 1)) * (PHASES + 1) + (qx & (PHASES - 1))) * table
+            u = t + (PHASES + 1) * table
+            if width == 3:
+                total = blended_sum_3(buffer, s, stride, weights, t, u, c0, c1, c2, c3)
+            elif width == 4:
+                total = blended_sum_4(buffer, s, stride, weights, t, u, c0, c1, c2, c3)
+            else:
+                total = np.float32(0)
+                for _ in range(width):
+                    for i in range(width):
+                        weight = c0 * weights[t + i] + c1 * weights[t + table + i]
+                        weight += c2 * weights[u + i] + c3 * weights[u + table + i]
+                        total += buffer[s + i] * weight
+                    s += stride
+                    t += width
+                    u += width
+            value[row * columns + column] = total
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
@@ -250,17 +215,15 @@ def _resample(  # type: ignore[no-untyped-def]  # noqa: ANN202
     origins,  # noqa: ANN001
     matrices,  # noqa: ANN001
     weights,  # noqa: ANN001
+    layout,  # noqa: ANN001
     size,  # noqa: ANN001
-    phases,  # noqa: ANN001
-    width,  # noqa: ANN001
-    half,  # noqa: ANN001
     slot,  # noqa: ANN001
     sums,  # noqa: ANN001
     out,  # noqa: ANN001
     start,  # noqa: ANN001
     tally,  # noqa: ANN001
 ):
-    """Resample tiles that share one table, block by block."""
+    """Resample tiles block by block; a row of ``layout`` is start, width and half extent of a table."""
     buffer = np.empty(0, dtype=np.float32)
     good = np.empty(0, dtype=np.float32)
     flux = np.empty(0, dtype=np.float32)
@@ -268,6 +231,7 @@ def _resample(  # type: ignore[no-untyped-def]  # noqa: ANN202
     ny, nx = pixels.shape
     for n in range(len(stamps)):
         stamp, m = stamps[n], matrices[n]
+        first, width = int(layout[n, 0]), int(layout[n, 1])
         area = np.float32(abs(m[0, 0] * m[1, 1] - m[0, 1] * m[1, 0]))
         reach = max(abs(m[0, 0]) + abs(m[0, 1]), abs(m[1, 0]) + abs(m[1, 1]))
         side = max(1, int(BLOCK / reach))
@@ -280,8 +244,8 @@ def _resample(  # type: ignore[no-untyped-def]  # noqa: ANN202
                 first_column = boxes[n, 3] * part_x // parts_x
                 columns = boxes[n, 3] * (part_x + 1) // parts_x - first_column
                 # Lower left bound of the footprint of the block's first pixel; pixel k spans [k, k + 1).
-                x = origins[n, 0] + m[0, 0] * first_column + m[0, 1] * first_row - half[0] + 0.5
-                y = origins[n, 1] + m[1, 0] * first_column + m[1, 1] * first_row - half[1] + 0.5
+                x = origins[n, 0] + m[0, 0] * first_column + m[0, 1] * first_row - layout[n, 2] + 0.5
+                y = origins[n, 1] + m[1, 0] * first_column + m[1, 1] * first_row - layout[n, 3] + 0.5
                 run_x = (m[0, 0] * (columns - 1), m[0, 1] * (rows - 1))
                 run_y = (m[1, 0] * (columns - 1), m[1, 1] * (rows - 1))
                 x0 = int(np.floor(x + min(run_x[0], 0.0) + min(run_x[1], 0.0) - 0.5))
@@ -294,16 +258,17 @@ def _resample(  # type: ignore[no-untyped-def]  # noqa: ANN202
                 if x1 <= 0 or y1 <= 0 or x0 >= nx or y0 >= ny:
                     continue
                 w, h = x1 - x0, y1 - y0
-                if len(buffer) < w * h:
-                    buffer = np.empty(w * h, dtype=np.float32)
-                    good = np.empty(w * h, dtype=np.float32)
+                if len(buffer) < w * h + 4:
+                    # A vector of four pixels may reach three beyond the last one; those weigh nothing.
+                    buffer = np.zeros(w * h + 4, dtype=np.float32)
+                    good = np.zeros(w * h + 4, dtype=np.float32)
                 if len(flux) < rows * columns:
                     flux = np.empty(rows * columns, dtype=np.float32)
                     share = np.empty(rows * columns, dtype=np.float32)
                 bad = _load(pixels, x0, y0, w, h, buffer, good)
-                _sums(buffer, w, weights, phases, width, x - x0, y - y0, m, rows, columns, flux)
+                _sums(buffer, w, weights, first, width, x - x0, y - y0, m, rows, columns, flux)
                 if bad > 0:
-                    _sums(good, w, weights, phases, width, x - x0, y - y0, m, rows, columns, share)
+                    _sums(good, w, weights, first, width, x - x0, y - y0, m, rows, columns, share)
                 total = 0.0
                 for k in range(rows * columns):
                     flux[k] *= area
