@@ -141,8 +141,6 @@ def predict_folder(
                 writer.write_table(pa.table({key: pa.array(stems, pa.string()), **kept}, schema=schema))
                 result.done += len(stems)
         part.replace(target)
-    except (ConfigError, BundleError):
-        raise
     except OSError as error:
         raise StorageError(f"{target}: cannot be written: {error}") from error
     finally:

@@ -92,6 +92,8 @@ class ResidualNetwork(nn.Module):
         What the input is shifted and divided by.
     dropout
         Share of features dropped in training.
+    stride
+        Step of the first convolution; the side of the image shrinks by it before the stages.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class ResidualNetwork(nn.Module):
         mean: float = 0.1,
         spread: float = 0.15,
         dropout: float = 0.3,
+        stride: int = 2,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks):
@@ -110,7 +113,7 @@ class ResidualNetwork(nn.Module):
         self.mean, self.spread = mean, spread
         stem = widths[0] // 2
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, stem, 5, 2, 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True)
+            nn.Conv2d(channels, stem, 5, stride, 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True)
         )
         stages: list[nn.Module] = []
         previous = stem

@@ -46,17 +46,18 @@ class Settings:
     decay
         Weight decay (decoupled, AdamW).
     sizes
-        Side of the views over the course of the fit: small ones first, since they cost less.
+        Side of the views over the course of the fit. Small ones cost less, but what was learnt of
+        shapes at one size has to be learnt again at the next.
     seed
         Of the draws.
     """
 
     epochs: int = 100
     minutes: float = math.inf
-    batch: int = 32
+    batch: int = 16
     rate: float = 2e-3
     decay: float = 5e-2
-    sizes: tuple[int, ...] = (64, 64, 96)
+    sizes: tuple[int, ...] = (96,)
     seed: int = 20131220
 
 

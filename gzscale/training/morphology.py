@@ -32,6 +32,8 @@ NETWORK: dict[str, object] = {
     "heads": {OUTPUT: "tree"},
     "mean": 0.05,
     "spread": 0.1,
+    "dropout": 0.1,
+    "stride": 3,
 }
 _TERMS = {
     "licence": "BSD-3-Clause (weights); images: SDSS, public; votes: Galaxy Zoo 2",
