@@ -16,7 +16,6 @@ from flows.settings import apply_quiet_defaults
 
 apply_quiet_defaults()
 
-from gzscale.night.report import write_report  # noqa: E402
 from prefect import flow, task  # noqa: E402
 from prefect.artifacts import (  # noqa: E402
     create_link_artifact,
@@ -37,6 +36,7 @@ from gzscale.night.lock import hold_lock  # noqa: E402
 from gzscale.night.plan import check, make_plan, read_plan  # noqa: E402
 from gzscale.night.progress import NightProgress  # noqa: E402
 from gzscale.night.release import prune, publish  # noqa: E402
+from gzscale.night.report import write_report  # noqa: E402
 from gzscale.night.work import Summary  # noqa: E402
 from gzscale.storage import open_storage  # noqa: E402
 

@@ -41,7 +41,7 @@ def forecast(config: NightConfig) -> dict[str, str]:
     check(config)
     with tempfile.TemporaryDirectory(prefix="gzscale-plan-") as folder:
         catalog = partition_catalog(
-            open_catalog(config.catalog, needs_size), Path(folder), config.max_objects
+            open_catalog(config.catalog, needs_size(config)), Path(folder), config.max_objects
         )
         opened, distinct = _exposures(catalog)
         counts = [count for _, count in catalog.partitions]
