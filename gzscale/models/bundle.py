@@ -39,7 +39,7 @@ _FOLDER = Path(__file__).parent / "bundles"
 SHIPPED: dict[str, tuple[str, str]] = {
     "morphology": (
         "morphology-gz2.safetensors",
-        "05914d01eb214b3802773f278bd4f1b644c24141b0a1eb458494dac22ced694e",
+        "f9646a3fde4bf71c377cb3f5cee0370b97265b48cd9d2a810b6a759047764eb7",
     ),
 }
 
