@@ -20,11 +20,14 @@ from numpy.typing import NDArray
 from gzscale.config import GeometryConfig
 from gzscale.errors import Reason
 
-__all__ = ["MAX_WIDTH", "check_sizes", "grid_to_sky", "half_diagonal", "pixel_scales", "wcs_of"]
+__all__ = ["MAX_SCALE", "MAX_WIDTH", "check_sizes", "grid_to_sky", "half_diagonal", "pixel_scales", "wcs_of"]
 
 #: Widest cutout in degrees. A frame of SDSS is 0.23 degrees high; beyond twice that, a
 #: cutout is no picture of one galaxy, and most likely its size is in another unit.
 MAX_WIDTH = 0.5
+#: Coarsest cutout in arcsec a pixel: it bounds the memory of the overlap tables, and a galaxy that
+#: needs coarser pixels is larger than any frame.
+MAX_SCALE = 30.0
 
 _ARCSEC = np.pi / 180 / 3600
 
@@ -47,13 +50,17 @@ def check_sizes(
     -------
     dict[int, tuple[Reason, str]]
         Row -> reason (``MISSING_SIZE`` or ``BAD_SIZE``) and one sentence. A geometry of
-        fixed scale needs no size and refuses nobody.
+        fixed scale needs no size; it refuses everybody if it is too wide or too coarse itself.
     """
+    limit = min(MAX_SCALE, MAX_WIDTH * 3600 / config.size)
     if not config.needs_size:
-        return {}
+        if config.factor <= limit:
+            return {}
+        sentence = f"{config.size} pixels of {config.factor:g} arcsec: at most {limit:g} arcsec can be cut"
+        return dict.fromkeys(range(count), (Reason.BAD_SIZE, sentence))
     if sizes is None:
         return dict.fromkeys(range(count), (Reason.MISSING_SIZE, "the catalog has no size column"))
-    largest = MAX_WIDTH * 3600 / (config.factor * config.size)
+    largest = limit / config.factor
     refused: dict[int, tuple[Reason, str]] = {}
     with np.errstate(invalid="ignore"):
         wrong = np.flatnonzero(~((sizes > 0) & (sizes <= largest)))
@@ -65,7 +72,7 @@ def check_sizes(
             refused[row] = (
                 Reason.BAD_SIZE,
                 f"size {size:g} arcsec is not above 0 and at most {largest:g} arcsec "
-                f"(a cutout of {MAX_WIDTH:g} degrees)",
+                f"({config.size} pixels of {limit:g} arcsec)",
             )
     return refused
 
@@ -89,11 +96,12 @@ def pixel_scales(
     NDArray[np.float64]
         Arcsec a pixel, shape (count,); NaN where `check_sizes` refuses the object.
     """
-    if not config.needs_size:
-        return np.full(count, config.factor)
-    if sizes is None:
+    if sizes is None and config.needs_size:
         return np.full(count, np.nan)
-    scales = config.factor * np.asarray(sizes, dtype=np.float64)
+    if not config.needs_size:
+        scales = np.full(count, config.factor)
+    else:
+        scales = config.factor * np.asarray(sizes, dtype=np.float64)
     scales[list(check_sizes(config, sizes, count))] = np.nan
     return scales
 

@@ -116,13 +116,16 @@ def cut_partition(
     writer = PartitionWriter(destination, prefix)
     lost = {}
     done: dict[str, int] = {}
-    for name, stack in stacks.items():
+    clipped = {name: stack.clipped for name, stack in stacks.items()}
+    for name in list(stacks):
+        stack = stacks.pop(name)
         verdict = judge(stack.reached, stack.coverage, survey.bands, cover, records, refused[name])
         lost[name] = verdict.lost
         done[name] = count - len(verdict.lost)
         with clock.stage("write"):
             content = _content(rows, survey.bands, stack, verdict, records)
             writer.write_group(name, content)
+        del stack, content
     with clock.stage("write"):
         writer.close()
     quarantine = quarantine_table(rows, lost)
@@ -134,7 +137,7 @@ def cut_partition(
         images=tuple(records),
         seconds=clock.seconds,
         bytes_read=sum(record.size for record in records),
-        clipped={name: stack.clipped for name, stack in stacks.items()},
+        clipped=clipped,
     )
 
 

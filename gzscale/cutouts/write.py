@@ -107,7 +107,8 @@ class PartitionWriter:
     def _put(self, name: str, data: Buffer) -> None:
         if name.endswith("zarr.json"):
             self._metadata[name] = data
-        key, content = f"{self._prefix}/{name}", data.to_bytes()
+        # A view: the stamps of a partition need not be held once more.
+        key, content = f"{self._prefix}/{name}", data.as_numpy_array().data
         self._destination.put(key, content)
         self.inventory[key] = (sha256_hex(content), len(content))
 

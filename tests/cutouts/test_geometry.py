@@ -76,3 +76,10 @@ def test_a_fixed_scale_needs_no_size():
 def test_a_catalog_without_sizes_is_refused_as_a_whole():
     refused = check_sizes(GeometryConfig(size=96, scale="0.08 * size"), None, 3)
     assert [reason for reason, _ in refused.values()] == [Reason.MISSING_SIZE] * 3
+
+
+@pytest.mark.parametrize(("size", "scale"), [(1024, 2.0), (8, 31.0)])
+def test_a_fixed_geometry_that_is_too_wide_or_too_coarse_refuses_everybody(size, scale):
+    config = GeometryConfig(size=size, scale=scale)
+    assert [reason for reason, _ in check_sizes(config, None, 2).values()] == [Reason.BAD_SIZE] * 2
+    assert np.isnan(pixel_scales(config, None, 2)).all()
