@@ -20,11 +20,11 @@ from typing import Any, Protocol
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from gzscale.errors import BundleError, StorageError
 from gzscale.models.inputs import Stretch
-from gzscale.models.network import build_network
+from gzscale.models.network import ResidualNetwork, build_network
 from gzscale.storage import open_storage, sha256_hex
 
 __all__ = ["Bundle", "BundleGeometry", "Geometry", "load_bundle", "shipped", "write_bundle"]
@@ -117,7 +117,7 @@ class Bundle:
         """The bands that it needs, in the order in which they are shown as red, green, blue."""
         return self.stretch.bands
 
-    def build(self) -> nn.Module:
+    def build(self) -> ResidualNetwork:
         """Return the network with these weights, in evaluation mode, float32.
 
         Raises

@@ -111,9 +111,11 @@ class Engine:
         order = [bands.index(band) for band in self.bundle.bands]
         stretch = self.bundle.stretch
 
+        seen = self._seen()
+
         def prepared() -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
             for start in range(0, len(images), self.batch):
-                block = np.ascontiguousarray(images[start : start + self.batch, order])
+                block = images[start : start + self.batch, :, seen, seen][:, order]
                 scales = np.asarray(scale[start : start + self.batch], np.float64)
                 yield len(block), (self._host(block), self._host(scales))
 
@@ -157,6 +159,12 @@ class Engine:
         if scale.shape != shape[:1] or not (scale > 0).all() or not np.isfinite(scale).all():
             raise BundleError(f"{shape[0]} images need as many positive scales, found shape {scale.shape}")
 
+    def _seen(self) -> slice:
+        """Rows and columns of a cutout that the network looks at; no others are prepared."""
+        size = self.bundle.geometry.size
+        side = self.network.crop or size
+        return slice((size - side) // 2, (size - side) // 2 + side)
+
     def _host(self, array: NDArray) -> Tensor:
         """Copy an array to host memory of one batch, padded with its last row."""
         missing = self.batch - len(array)
@@ -186,11 +194,11 @@ class Engine:
 
     def _forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Return the outputs, averaged over the views that the bundle asks for."""
-        views = _symmetries(inputs) if self.bundle.symmetries == 8 else iter((inputs,))
         total: dict[str, Tensor] = {}
         with torch.inference_mode(), self._autocast():
-            for view in views:
-                outputs = self.network(view.contiguous(memory_format=torch.channels_last))
+            prepared = self.network.prepare(inputs)
+            for view in _symmetries(prepared) if self.bundle.symmetries == 8 else (prepared,):
+                outputs = self.network.outputs(view.contiguous(memory_format=torch.channels_last))
                 for name, value in outputs.items():
                     total[name] = total[name] + value if name in total else value
         return {name: value.float() / self.bundle.symmetries for name, value in total.items()}

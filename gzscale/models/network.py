@@ -94,6 +94,8 @@ class ResidualNetwork(nn.Module):
         Share of features dropped in training.
     stride
         Step of the first convolution; the side of the image shrinks by it before the stages.
+    crop
+        Side of the central square that is looked at; all of the image if absent.
     """
 
     def __init__(
@@ -106,11 +108,12 @@ class ResidualNetwork(nn.Module):
         spread: float = 0.15,
         dropout: float = 0.3,
         stride: int = 2,
+        crop: int | None = None,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks):
             raise ValueError(f"{len(widths)} widths but {len(blocks)} numbers of blocks")
-        self.mean, self.spread = mean, spread
+        self.mean, self.spread, self.crop = mean, spread, crop
         stem = widths[0] // 2
         self.stem = nn.Sequential(
             nn.Conv2d(channels, stem, 5, stride, 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True)
@@ -129,10 +132,24 @@ class ResidualNetwork(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return the feature vectors, shape (n, widths[-1]), of images of shape (n, channels, y, x)."""
-        hidden = self.stages(self.stem((images - self.mean) / self.spread))
-        return hidden.mean(dim=(2, 3))
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return what `outputs` takes: the central square, shifted and scaled.
+
+        It does the same to every view of an image, so it is done once for all of them.
+        """
+        if self.crop is not None:
+            top, left = (images.shape[2] - self.crop) // 2, (images.shape[3] - self.crop) // 2
+            images = images[:, :, top : top + self.crop, left : left + self.crop]
+        return (images - self.mean) / self.spread
+
+    def features(self, prepared: Tensor) -> Tensor:
+        """Return the feature vectors, shape (n, widths[-1]), of prepared images."""
+        return self.stages(self.stem(prepared)).mean(dim=(2, 3))
+
+    def outputs(self, prepared: Tensor) -> dict[str, Tensor]:
+        """Return each head's output of prepared images. See `forward`."""
+        features = self.dropout(self.features(prepared))
+        return {name: head(features) for name, head in self.heads.items()}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return each head's output.
@@ -147,15 +164,14 @@ class ResidualNetwork(nn.Module):
         dict[str, Tensor]
             Name of the head -> float32 tensor with n rows.
         """
-        features = self.dropout(self.features(images))
-        return {name: head(features) for name, head in self.heads.items()}
+        return self.outputs(self.prepare(images))
 
 
 _HEADS: dict[str, type[nn.Module]] = {"tree": TreeHead}
-_NETWORKS: dict[str, type[nn.Module]] = {"residual": ResidualNetwork}
+_NETWORKS: dict[str, type[ResidualNetwork]] = {"residual": ResidualNetwork}
 
 
-def build_network(name: str, parameters: Mapping[str, Any]) -> nn.Module:
+def build_network(name: str, parameters: Mapping[str, Any]) -> ResidualNetwork:
     """Make a network, its weights at random, from what a bundle says of it.
 
     Parameters
@@ -178,7 +194,7 @@ def build_network(name: str, parameters: Mapping[str, Any]) -> nn.Module:
         raise ValueError(f"network {name!r} does not take {dict(parameters)!r}: {error}") from error
 
 
-def fuse(network: nn.Module) -> nn.Module:
+def fuse(network: ResidualNetwork) -> ResidualNetwork:
     """Fold every batch normalisation into the convolution before it; the network must be in eval mode."""
     for module in network.modules():
         if isinstance(module, _Block):

@@ -21,12 +21,12 @@ from gzscale.models.inputs import from_flux
 
 
 def bare_loop(engine: Engine, tensor: torch.Tensor) -> None:
-    """Run the network over batches of a tensor that lies on the device, in the engine's own precision."""
+    """Run the network over batches of a tensor that lies on the device, prepared, in the same precision."""
     with torch.inference_mode(), engine._autocast():
         for start in range(0, len(tensor), engine.batch):
             batch = tensor[start : start + engine.batch]
             for _ in range(engine.bundle.symmetries):
-                engine.network(batch)
+                engine.network.outputs(batch)
     if engine.device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -53,7 +53,7 @@ def main() -> None:
     flux = rng.gamma(0.5, 0.05, (count, 3, 96, 96)).astype(np.float16)
     scale = rng.uniform(0.2, 1.0, count)
     tensor = from_flux(torch.from_numpy(flux), torch.from_numpy(scale), "gri").to(engine.device)
-    tensor = tensor.contiguous(memory_format=torch.channels_last)
+    tensor = engine.network.prepare(tensor).contiguous(memory_format=torch.channels_last)
     bare_loop(engine, tensor[: engine.batch])
     engine.run(flux[: engine.batch], "gri", scale[: engine.batch])
     loops, runs = [], []

@@ -13,7 +13,7 @@ from gzscale.models.inputs import SDSS_STRETCH, from_flux, from_pictures
 from gzscale.models.network import build_network
 from gzscale.models.votes import ANSWERS, QUESTIONS, asked
 
-PARAMETERS = {"widths": [8, 16], "blocks": [1, 1], "heads": {"vote_fractions": "tree"}}
+PARAMETERS = {"widths": [8, 16], "blocks": [1, 1], "heads": {"vote_fractions": "tree"}, "crop": 28}
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +139,14 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bundle, cutouts, monkeypatch
     images, scale = cutouts
     expected = Engine(bundle, "cpu", batch=16).run(images, "ugriz", scale)["vote_fractions"]
     runner = Engine(bundle, "cpu", batch=16)
-    network = runner.network
+    outputs = runner.network.outputs
 
-    def small(inputs):
-        if len(inputs) > 4:
+    def small(prepared):
+        if len(prepared) > 4:
             raise torch.OutOfMemoryError("no memory for so many")
-        return network(inputs)
+        return outputs(prepared)
 
-    monkeypatch.setattr(runner, "network", small)
+    monkeypatch.setattr(runner.network, "outputs", small)
     found = runner.run(images, "ugriz", scale)["vote_fractions"]
     assert runner.batch == 4
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -155,10 +155,10 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bundle, cutouts, monkeypatch
 def test_out_of_memory_for_one_image_is_raised(bundle, cutouts, monkeypatch):
     runner = Engine(bundle, "cpu", batch=4)
 
-    def never(inputs):
+    def never(prepared):
         raise torch.OutOfMemoryError("none at all")
 
-    monkeypatch.setattr(runner, "network", never)
+    monkeypatch.setattr(runner.network, "outputs", never)
     with pytest.raises(torch.OutOfMemoryError):
         runner.run(cutouts[0], "ugriz", cutouts[1])
 

@@ -44,9 +44,23 @@ def test_folding_the_normalisation_changes_nothing():
     torch.testing.assert_close(found["vote_fractions"], expected["vote_fractions"], atol=1e-6, rtol=1e-4)
 
 
+def test_only_the_central_square_is_looked_at():
+    network = build_network("residual", {"widths": [8], "blocks": [1], "heads": HEADS, "crop": 16}).eval()
+    images = torch.rand(2, 3, 24, 24)
+    changed = images.clone()
+    changed[:, :, :4] = changed[:, :, -4:] = 0
+    changed[:, :, :, :4] = changed[:, :, :, -4:] = 0
+    with torch.inference_mode():
+        first, second = network(images)["vote_fractions"], network(changed)["vote_fractions"]
+        changed[:, :, 4] = 1
+        third = network(changed)["vote_fractions"]
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
 def test_features_have_the_last_width():
     network = build_network("residual", {"widths": [8, 12], "blocks": [1, 1], "heads": HEADS}).eval()
-    assert network.features(torch.rand(2, 3, 40, 40)).shape == (2, 12)
+    assert network.features(network.prepare(torch.rand(2, 3, 40, 40))).shape == (2, 12)
 
 
 @pytest.mark.parametrize(
