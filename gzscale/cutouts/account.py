@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,10 +66,13 @@ class Verdict:
         Index into `STATUS`, uint8, shape (n, bands).
     lost
         Row -> (reason, one sentence) of the objects that are not cut.
+    gaps
+        (Row, band, reason, one sentence) of each band that an object which is cut does not have.
     """
 
     status: NDArray[np.uint8]
     lost: dict[int, tuple[Reason, str]]
+    gaps: list[tuple[int, str, Reason, str]]
 
 
 def judge(
@@ -102,6 +105,7 @@ def judge(
     """
     status = np.zeros(reached.shape, dtype=np.uint8)
     lost: dict[int, tuple[Reason, str]] = dict(refused)
+    gaps: list[tuple[int, str, Reason, str]] = []
     done = reached & (coverage > 0)
     images_of: dict[int, list[int]] = {row: [] for row in np.flatnonzero(~done.all(axis=1)).tolist()}
     for row, image in zip(cover.pair_object.tolist(), cover.pair_image.tolist(), strict=True):
@@ -121,11 +125,15 @@ def judge(
             else:
                 elsewhere = len(mine) < len(images)
                 why = _band_reason(bool(reached[row, index]), mine, elsewhere, cover, records, whole)
+            if why[0] is Reason.OFF_FOOTPRINT and done[row].any():
+                why = (Reason.MISSING_BAND, why[1])
             status[row, index] = STATUS.index(why[0].value)
             reasons.append((why[0], f"{band}: {why[1]}"))
+            if done[row].any():
+                gaps.append((row, band, *why))
         if not done[row].any() and row not in lost:
             lost[row] = cover.lost.get(row) or _summary(reasons)
-    return Verdict(status, lost)
+    return Verdict(status, lost, gaps)
 
 
 def _exposures_with_images(cover: Coverage, records: Sequence[ImageRecord]) -> set[str]:
@@ -167,6 +175,30 @@ def _summary(reasons: list[tuple[Reason, str]]) -> tuple[Reason, str]:
     strength = {reason: -place for place, reason in enumerate(_WEAKEST, start=1)}
     order = sorted(range(len(reasons)), key=lambda i: (-strength.get(reasons[i][0], 0), i))
     return reasons[order[0]][0], "; ".join(reasons[i][1] for i in order)
+
+
+#: Bands that objects which are cut do not have.
+GAPS_SCHEMA = pa.schema(
+    [
+        ("object_id", pa.int64()),
+        ("geometry", pa.string()),
+        ("band", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+
+def gaps_table(rows: pa.Table, verdicts: Mapping[str, Verdict]) -> pa.Table:
+    """Return what bands are missing of the objects that are cut, ordered by geometry, row and band."""
+    ids = rows["object_id"].to_pylist()
+    found = [
+        (ids[row], geometry, band, reason.value, detail)
+        for geometry, verdict in sorted(verdicts.items())
+        for row, band, reason, detail in sorted(verdict.gaps, key=lambda gap: gap[0])
+    ]
+    columns = zip(*found, strict=True) if found else ([] for _ in GAPS_SCHEMA)
+    return pa.table([list(column) for column in columns], schema=GAPS_SCHEMA)
 
 
 def quarantine_table(rows: pa.Table, lost_by_geometry: dict[str, dict[int, tuple[Reason, str]]]) -> pa.Table:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gzscale.config import GeometryConfig
-from gzscale.cutouts.account import ImageRecord, Verdict, judge, quarantine_table
+from gzscale.cutouts.account import ImageRecord, Verdict, gaps_table, judge, quarantine_table
 from gzscale.cutouts.geometry import check_sizes, half_diagonal, pixel_scales
 from gzscale.cutouts.stack import Stack
 from gzscale.cutouts.write import GroupContent, PartitionWriter
@@ -33,6 +33,8 @@ class CutResult:
         Key -> (sha256, size in bytes) of every file that was written.
     quarantine
         Objects that could not be cut, one row an object and geometry (`QUARANTINE_SCHEMA`).
+    gaps
+        Bands that objects which were cut do not have, and why (`GAPS_SCHEMA`).
     done
         Objects that were cut, by geometry.
     images
@@ -47,6 +49,7 @@ class CutResult:
 
     inventory: dict[str, tuple[str, int]]
     quarantine: pa.Table
+    gaps: pa.Table
     done: dict[str, int]
     images: tuple[ImageRecord, ...]
     seconds: dict[str, float]
@@ -114,13 +117,13 @@ def cut_partition(
     records = _cut_images(survey, rows, cover, stacks, clock)
 
     writer = PartitionWriter(destination, prefix)
-    lost = {}
+    verdicts: dict[str, Verdict] = {}
     done: dict[str, int] = {}
     clipped = {name: stack.clipped for name, stack in stacks.items()}
     for name in list(stacks):
         stack = stacks.pop(name)
         verdict = judge(stack.reached, stack.coverage, survey.bands, cover, records, refused[name])
-        lost[name] = verdict.lost
+        verdicts[name] = verdict
         done[name] = count - len(verdict.lost)
         with clock.stage("write"):
             content = _content(rows, survey.bands, stack, verdict, records)
@@ -128,11 +131,12 @@ def cut_partition(
         del stack, content
     with clock.stage("write"):
         writer.close()
-    quarantine = quarantine_table(rows, lost)
+    quarantine = quarantine_table(rows, {name: verdict.lost for name, verdict in verdicts.items()})
     _check_accounting(count, done, quarantine)
     return CutResult(
         inventory=dict(sorted(writer.inventory.items())),
         quarantine=quarantine,
+        gaps=gaps_table(rows, verdicts),
         done=done,
         images=tuple(records),
         seconds=clock.seconds,

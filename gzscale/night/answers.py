@@ -98,7 +98,12 @@ def band_reason(cutouts: Cutouts, row: int, band: str) -> str:
 
 
 def take_answers(
-    task: Task, geometry: str, cutouts: Cutouts, bands: str, outputs: Mapping[str, NDArray]
+    task: Task,
+    geometry: str,
+    cutouts: Cutouts,
+    gaps: pa.Table,
+    bands: str,
+    outputs: Mapping[str, NDArray],
 ) -> Answers:
     """Turn a network's outputs into a task's answers.
 
@@ -110,6 +115,8 @@ def take_answers(
         Name of the geometry that was fed.
     cutouts
         The partition's cutouts; objects without one of ``bands`` have no output.
+    gaps
+        Which bands of which cutouts are missing, and why.
     bands
         Bands that the bundle uses.
     outputs
@@ -117,27 +124,28 @@ def take_answers(
     """
     usable = usable_rows(cutouts, bands)
     lost = {}
-    for row in np.setdiff1d(np.arange(len(cutouts)), usable).tolist():
-        band = next(band for band in bands if band_reason(cutouts, row, band))
-        lost[int(cutouts.object_id[row])] = (
-            Reason(band_reason(cutouts, row, band)),
-            f"band {band}: no usable image covers the object in geometry {geometry}",
-        )
+    kept = set(usable.tolist())
+    why = {(row["object_id"], row["band"]): row for row in gaps.to_pylist() if row["geometry"] == geometry}
+    for row, object_id in enumerate(cutouts.object_id.tolist()):
+        if row not in kept:
+            band = next(band for band in bands if band_reason(cutouts, row, band))
+            gap = why[object_id, band]
+            lost[object_id] = (Reason(gap["reason"]), f"{band}: {gap['detail']}")
     values, finite = task.table(outputs)
     for row in usable[~finite]:
         lost[int(cutouts.object_id[row])] = (
             Reason.NONFINITE_OUTPUT,
             f"task {task.name}: the network's output is not finite",
         )
-    kept = usable[finite]
+    answered = usable[finite]
     positions = [cutouts.bands.index(band) for band in bands]
     return Answers(
         task=task.name,
         geometry=geometry,
         columns=task.columns,
-        object_id=cutouts.object_id[kept],
+        object_id=cutouts.object_id[answered],
         values={name: np.asarray(value)[finite] for name, value in values.items()},
-        coverage=cutouts.coverage[kept][:, positions].min(axis=1, initial=1.0).astype(np.float32),
+        coverage=cutouts.coverage[answered][:, positions].min(axis=1, initial=1.0).astype(np.float32),
         lost=lost,
     )
 

@@ -161,8 +161,8 @@ def prune(config: NightConfig, plan: Plan) -> int:
             continue
         for key in (f"ledger/cut/{path}.json", f"ledger/predict/{path}.json", f"predictions/{path}.parquet"):
             storage.delete(key)
-        for stage in ("cut", "predict"):
-            storage.delete(f"ledger/{stage}/{path}.quarantine.parquet")
+        for table in ("cut/{}.quarantine", "cut/{}.gaps", "predict/{}.quarantine"):
+            storage.delete(f"ledger/{table.format(path)}.parquet")
         storage.delete_tree(f"cutouts/{path}.zarr")
         storage.delete(entry.key)
         gone += 1

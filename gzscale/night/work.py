@@ -167,9 +167,14 @@ def cut(config: NightConfig, partition: Partition, rows_digest: str) -> Summary:
     storage.delete_tree(prefix)
     survey = WatchedSurvey(survey_of(config))
     result = cut_partition(survey, rows, config.geometries, storage, prefix)
-    quarantine_key = f"ledger/cut/{partition.path}.quarantine.parquet"
-    data = parquet_bytes(result.quarantine)
-    storage.put(quarantine_key, data)
+    files = {key: list(value) for key, value in sorted(result.inventory.items())}
+    files |= _put_tables(
+        storage,
+        {
+            f"ledger/cut/{partition.path}.quarantine.parquet": result.quarantine,
+            f"ledger/cut/{partition.path}.gaps.parquet": result.gaps,
+        },
+    )
     counts = {name: Count(rows.num_rows, done) for name, done in result.done.items()}
     for task, reason in zip(
         result.quarantine["task"].to_pylist(), result.quarantine["reason"].to_pylist(), strict=True
@@ -184,10 +189,7 @@ def cut(config: NightConfig, partition: Partition, rows_digest: str) -> Summary:
             partition=partition,
             fingerprint=fingerprint(inputs),
             inputs=inputs,
-            files={
-                **{key: list(value) for key, value in sorted(result.inventory.items())},
-                quarantine_key: [sha256_hex(data), len(data)],
-            },
+            files=files,
             counts=counts,
             images=dict(sorted(survey.states.items())),
             seconds=seconds,
@@ -232,14 +234,13 @@ def predict(config: NightConfig, partition: Partition, rows_digest: str, made: S
     answers = [_answer(config, name, storage, record, seconds) for name in config.tasks]
     lost = read_parquet(storage, f"ledger/cut/{partition.path}.quarantine.parquet")
     merged = merge_answers(rows, answers, lost)
-    files = {}
-    for key, table in (
-        (f"predictions/{partition.path}.parquet", merged.table),
-        (f"ledger/predict/{partition.path}.quarantine.parquet", merged.quarantine),
-    ):
-        data = parquet_bytes(table)
-        storage.put(key, data)
-        files[key] = [sha256_hex(data), len(data)]
+    files = _put_tables(
+        storage,
+        {
+            f"predictions/{partition.path}.parquet": merged.table,
+            f"ledger/predict/{partition.path}.quarantine.parquet": merged.quarantine,
+        },
+    )
     seconds["predict"] = time.perf_counter() - start
     ledger.commit(
         Record(
@@ -254,6 +255,16 @@ def predict(config: NightConfig, partition: Partition, rows_digest: str, made: S
     )
     seconds["work"] = time.perf_counter() - start
     return _joined(made, merged.counts, seconds, None)
+
+
+def _put_tables(storage: Storage, tables: dict[str, pa.Table]) -> dict[str, list[Any]]:
+    """Store tables; return their inventory."""
+    files = {}
+    for key, table in tables.items():
+        data = parquet_bytes(table)
+        storage.put(key, data)
+        files[key] = [sha256_hex(data), len(data)]
+    return files
 
 
 def _joined(
@@ -292,4 +303,5 @@ def _answer(
         cutouts.images[usable], cutouts.bands, cutouts.scale[usable]
     )
     seconds["infer"] = seconds.get("infer", 0.0) + time.perf_counter() - start
-    return take_answers(load_task(name), geometry, cutouts, bundle.bands, outputs)
+    gaps = read_parquet(storage, f"ledger/cut/{record.partition.path}.gaps.parquet")
+    return take_answers(load_task(name), geometry, cutouts, gaps, bundle.bands, outputs)

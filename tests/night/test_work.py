@@ -1,6 +1,7 @@
 """One partition, start to end: accounts close, commits are exact, nothing is done twice."""
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from conftest import run_night
@@ -94,7 +95,13 @@ def test_a_missing_band_is_a_reason_and_the_other_field_is_done(tmp_path):
     config = toy_config(
         tmp_path, survey={"kind": "toy", "root": "m", "bands": "gri", "options": {"missing": ["a-i"]}}
     )
-    counts = run_night(config).record.counts
+    night = run_night(config)
+    counts = night.record.counts
+    details = set()
+    for item in night.plan.partitions:
+        table = pq.read_table(f"{config.output}/ledger/predict/{item.partition.path}.quarantine.parquet")
+        details |= set(table.filter(pc.field("reason") == "MISSING_BAND")["detail"].to_pylist())
+    assert details == {"i: a-i.img: not there"}
     assert counts["objects"].quarantined["MISSING_BAND"] == 21  # 20 in field a, and the one on its edge
     assert counts["objects"].done == 19
     assert counts["galaxy"].done == 40  # they were cut: g and r are there
