@@ -39,7 +39,7 @@ _FOLDER = Path(__file__).parent / "bundles"
 SHIPPED: dict[str, tuple[str, str]] = {
     "morphology": (
         "morphology-gz2.safetensors",
-        "f9646a3fde4bf71c377cb3f5cee0370b97265b48cd9d2a810b6a759047764eb7",
+        "91a63c6f4dc3f6a7b336782d59b9c7e9510ecb0d55bbed8be28c6f32baed0557",
     ),
 }
 

@@ -117,9 +117,9 @@ def augment(pictures: Tensor, size: int, extent: int, generator: torch.Generator
     views = functional.grid_sample(
         pictures, grid.to(device), mode="bilinear", padding_mode="reflection", align_corners=False
     )
-    gain = torch.exp(uniform(-0.35, 0.35, 1, 1, 1) + uniform(-0.07, 0.07, 3, 1, 1)).to(device)
-    sky = uniform(-0.02, 0.02, 3, 1, 1).to(device)
-    noise = torch.randn(views.shape, generator=generator).to(device) * uniform(0, 0.02, 1, 1, 1).to(device)
+    gain = torch.exp(uniform(-0.2, 0.2, 1, 1, 1) + uniform(-0.07, 0.07, 3, 1, 1)).to(device)
+    sky = uniform(-0.01, 0.01, 3, 1, 1).to(device)
+    noise = torch.randn(views.shape, generator=generator).to(device) * uniform(0, 0.01, 1, 1, 1).to(device)
     return (views * gain + sky + noise).clamp_(0, 1)
 
 

@@ -33,7 +33,8 @@ NETWORK: dict[str, object] = {
     "mean": 0.05,
     "spread": 0.1,
     "dropout": 0.1,
-    "stride": 3,
+    "stride": 2,
+    "crop": 64,
 }
 _TERMS = {
     "licence": "BSD-3-Clause (weights); images: SDSS, public; votes: Galaxy Zoo 2",
