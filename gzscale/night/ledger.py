@@ -98,6 +98,10 @@ class Record:
         State of each image when it was read, by path (cut only).
     seconds
         Time spent by step; not part of any hash.
+    worker
+        Host and process that did it.
+    span
+        When it began and ended, seconds since 1970.
     """
 
     stage: str
@@ -108,6 +112,8 @@ class Record:
     counts: dict[str, Count]
     images: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    worker: str = ""
+    span: list[float] = field(default_factory=list)
 
     @property
     def content(self) -> str:

@@ -7,6 +7,8 @@ alone. Whatever is not committed is written anew, wholly.
 from __future__ import annotations
 
 import functools
+import os
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -193,6 +195,8 @@ def cut(config: NightConfig, partition: Partition, rows_digest: str) -> Summary:
             counts=counts,
             images=dict(sorted(survey.states.items())),
             seconds=seconds,
+            worker=_worker(),
+            span=_span(start),
         )
     )
     seconds = {**seconds, "work": time.perf_counter() - start}
@@ -251,10 +255,22 @@ def predict(config: NightConfig, partition: Partition, rows_digest: str, made: S
             files=files,
             counts=merged.counts,
             seconds=seconds,
+            worker=_worker(),
+            span=_span(start),
         )
     )
     seconds["work"] = time.perf_counter() - start
     return _joined(made, merged.counts, seconds, None)
+
+
+def _worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _span(start: float) -> list[float]:
+    """Turn the performance counter of a start into a span of the clock that ends now."""
+    now = time.time()
+    return [now - (time.perf_counter() - start), now]
 
 
 def _put_tables(storage: Storage, tables: dict[str, pa.Table]) -> dict[str, list[Any]]:

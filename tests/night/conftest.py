@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from toy import ToySurvey, toy_config
 
 from gzscale.config import NightConfig
@@ -29,7 +24,12 @@ from gzscale.storage import open_storage
 def toy():
     """Make the toy survey known to the night."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "load_survey", lambda kind, root, bands, options: ToySurvey(root, bands, options))
+        real = work.load_survey
+
+        def load(kind, root, bands, options):
+            return ToySurvey(root, bands, options) if kind == "toy" else real(kind, root, bands, options)
+
+        patch.setattr(work, "load_survey", load)
         yield
 
 
