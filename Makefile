@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 SKY    ?= sky
 OUT    ?= night
 OBJECTS ?= 400
+BUNDLE ?= own.safetensors
 
 .PHONY: env night test bench train lint clean
 
@@ -28,6 +29,10 @@ test: env
 
 bench: env
 	$(BIN)/python tests/benchmarks/run.py
+
+# A bundle from labelled pictures: make train LABELS=votes.csv IMAGES=images BUNDLE=own.safetensors
+train: env
+	$(BIN)/gzscale train morphology --labels $(LABELS) --images $(IMAGES) -o $(BUNDLE)
 
 lint: env
 	$(BIN)/ruff format --check .

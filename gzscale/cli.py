@@ -183,6 +183,32 @@ def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None,
 
 
 @main.command()
+@click.argument("task", type=click.Choice(["morphology"]))
+@click.option("--labels", required=True, metavar="TABLE", help="Vote fractions of Galaxy Zoo 2.")
+@click.option("--images", required=True, metavar="DIR", help="JPEGs named by the labels' identifiers.")
+@click.option("-o", "--output", required=True, metavar="BUNDLE")
+@click.option("--epochs", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--name", default="own", show_default=True, help="Name of the model, with its version.")
+def train(task: str, labels: str, images: str, output: str, epochs: int, name: str) -> None:
+    """Train a bundle on a survey's own votes."""
+    from pathlib import Path
+
+    from gzscale.models.bundle import write_bundle
+    from gzscale.training.fit import Settings
+    from gzscale.training.labels import read_labels
+    from gzscale.training.morphology import train_morphology
+
+    def tell(epoch: int, loss: float) -> None:
+        click.echo(f"epoch {epoch}: loss {loss:.5f}", err=True)
+
+    bundle = train_morphology(read_labels(labels), images, Settings(epochs=epochs), name, tell)
+    Path(output).write_bytes(write_bundle(bundle))
+    for score, value in bundle.scores.items():
+        click.echo(f"{score:<40} {value:.4f}")
+    click.echo(output)
+
+
+@main.command()
 def doctor() -> None:
     """Say what works here: GPU, S3, Prefect, extras."""
     from gzscale.doctor import examine
