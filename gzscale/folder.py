@@ -148,7 +148,12 @@ def predict_folder(
     return result
 
 
-_WRITERS = {".csv": pa.csv.CSVWriter, ".parquet": pa.parquet.ParquetWriter}
+def _csv_writer(path: str, schema: pa.Schema) -> pa.csv.CSVWriter:
+    # The published tables of this layout have no quotes around their columns' names.
+    return pa.csv.CSVWriter(path, schema, write_options=pa.csv.WriteOptions(quoting_header="none"))
+
+
+_WRITERS = {".csv": _csv_writer, ".parquet": pa.parquet.ParquetWriter}
 
 _Table = Callable[[Mapping[str, NDArray]], tuple[dict[str, NDArray], NDArray]]
 
