@@ -34,6 +34,7 @@ import fsspec.asyn
 
 from gzscale._failures import describe, is_missing, passes, remedy, status_of
 from gzscale._local_storage import Entry, LocalStorage, Storage, require_file
+from gzscale._web import request
 from gzscale.errors import MissingError, StorageError
 
 __all__ = [
@@ -361,35 +362,7 @@ class HttpStorage(RemoteStorage):
         return StorageError(f"{self.url(key)}: an HTTP tree is read only; write to a folder or to s3://")
 
     def _request(self, method: str, key: str, span: tuple[int, int] | None = None) -> tuple[Any, bytes]:
-        return fsspec.asyn.sync(self._fs.loop, _http, self._fs, method, self.url(key), span)
-
-
-async def _http(fs: Any, method: str, url: str, span: tuple[int, int] | None) -> tuple[Any, bytes]:
-    """Send one request; of the answer, keep the bytes of ``span`` alone."""
-    # Compressed in transit, neither lengths nor ranges would be those of the file.
-    headers = {"Accept-Encoding": "identity"}
-    if span:
-        headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
-    session = await fs.set_session()
-    async with session.request(method, fs.encode_url(url), headers=headers, allow_redirects=True) as answer:
-        if span and answer.status == 416:
-            return answer.headers, b""
-        answer.raise_for_status()
-        if not span:
-            return answer.headers, await answer.read()
-        start, stop = span
-        if answer.status == 206:
-            told = answer.headers.get("Content-Range", "")
-            if not told.startswith(f"bytes {start}-"):
-                raise StorageError(f"{url}: asked for bytes from {start}, the server sent {told!r}")
-            return answer.headers, (await answer.read())[: stop - start]
-        # The whole file is coming: read on to the end of what was asked for.
-        body = bytearray()
-        async for chunk in answer.content.iter_chunked(1 << 16):
-            body += chunk
-            if len(body) >= stop:
-                break
-        return answer.headers, bytes(body[start:stop])
+        return fsspec.asyn.sync(self._fs.loop, request, self._fs, method, self.url(key), span)
 
 
 _clients_lock = threading.Lock()

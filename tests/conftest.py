@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the real data, an S3 with a fresh bucket, a server that fails on purpose."""
+"""Fixtures of all tests: an S3 with a fresh bucket, a server that fails on purpose."""
 
 from __future__ import annotations
 
@@ -6,22 +6,12 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from faults import Backend, FaultyServer, relay
 
 STAND_IN_KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "testsecret"}
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real survey data; the test is skipped where there is none."""
-    path = Path(os.environ.get("GZSCALE_REAL_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    if not path.is_dir():
-        pytest.skip(f"no real data at {path}: set GZSCALE_REAL_DATA to their folder")
-    return path
 
 
 @dataclass(frozen=True)

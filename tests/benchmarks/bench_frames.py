@@ -1,7 +1,6 @@
 """CPU seconds of cutting, a frame, against bare bz2 of the same files.
 
-Five complete real fields (``GZSCALE_REAL_DATA`` or ``../shared/data``) where they are, else one
-simulated field. Run: ``python tests/benchmarks/bench_frames.py [--json OUT]``.
+Five complete real fields where ``GZSCALE_REAL_DATA`` names them, else one simulated field. Run: ``python tests/benchmarks/bench_frames.py [--json OUT]``.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ COLUMNS = {
 
 def fields(folder: Path) -> tuple[Path, Path]:
     """Return an image tree and a catalog of objects in fields whose five bands are all there."""
-    real = Path(os.environ.get("GZSCALE_REAL_DATA", "../shared/data"), "sdss")
+    real = Path(os.environ.get("GZSCALE_REAL_DATA", "none"), "sdss")
     catalog = folder / "catalog.parquet"
     if not real.is_dir():
         from gzscale.sky.write import write_sky

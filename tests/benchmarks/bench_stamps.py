@@ -35,7 +35,7 @@ FRAME = "sdss/eboss/photoObj/frames/301/3918/3/frame-r-003918-3-0213.fits.bz2"
 
 
 def real_frame():
-    root = Path(os.environ.get("GZSCALE_REAL_DATA", "../shared/data"))
+    root = Path(os.environ.get("GZSCALE_REAL_DATA", "none"))
     if not (root / FRAME).exists():
         return None
     with fits.open(root / FRAME) as hdus:
