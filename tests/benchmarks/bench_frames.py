@@ -1,6 +1,7 @@
 """CPU seconds of cutting, a frame, against bare bz2 of the same files.
 
-Five complete real fields where ``GZSCALE_REAL_DATA`` names them, else one simulated field. Run: ``python tests/benchmarks/bench_frames.py [--json OUT]``.
+Five complete real fields where ``GZSCALE_REAL_DATA`` names them, else one simulated field.
+Run: ``python tests/benchmarks/bench_frames.py [--json OUT]``.
 """
 
 from __future__ import annotations
