@@ -8,7 +8,9 @@ kill, does only what is not done.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,6 +59,15 @@ def _can_pass(task: Any, run: Any, state: Any) -> bool:
     return isinstance(error, StorageError | TimeoutError | ConnectionError)
 
 
+def _tell(make: Callable[..., Any], *values: Any, **options: Any) -> Any:
+    """Leave something with Prefect's server; a night does not end because that one is away."""
+    try:
+        return make(*values, **options)
+    except Exception as error:
+        logging.getLogger(__name__).warning("%s: %s", getattr(make, "__name__", "artifact"), error)
+        return None
+
+
 _STAGE: dict[str, Any] = {
     "retries": 2,
     "retry_delay_seconds": [5, 30],
@@ -78,7 +89,7 @@ def process_stage(config: NightConfig, night: str) -> Tally:
     """Cut and predict every partition on the cluster."""
     plan = read_plan(open_storage(config.output), night)
     total = max(sum(item.rows for item in plan.partitions), 1)
-    artifact = create_progress_artifact(0.0, key="night-progress", description=f"night {plan.night}")
+    artifact = _tell(create_progress_artifact, 0.0, key="night-progress", description=f"night {plan.night}")
     last = time.monotonic()
     done = 0
     with NightProgress() as progress, open_cluster(config.cluster) as client:
@@ -90,10 +101,10 @@ def process_stage(config: NightConfig, night: str) -> Tally:
             done += outcome.rows if isinstance(outcome, Failure) else outcome.counts["objects"].planned
             if time.monotonic() - last > ARTIFACT_EVERY:
                 last = time.monotonic()
-                update_progress_artifact(artifact, 100.0 * done / total)  # type: ignore[arg-type]
+                _tell(update_progress_artifact, artifact, 100.0 * done / total)
 
         tally = process(client, config, plan, note)
-    update_progress_artifact(artifact, 100.0)  # type: ignore[arg-type]
+    _tell(update_progress_artifact, artifact, 100.0)
     return tally
 
 
@@ -112,8 +123,9 @@ def report_stage(config: NightConfig, night: str) -> str:
     url = write_report(config.output, night)
     record = Ledger(open_storage(config.output)).read_night(night)
     rows = [{"stage": name, **count.to_dict()} for name, count in record.counts.items()]
-    create_table_artifact(rows, key="night-accounting", description=f"night {night}: planned = done + ...")
-    create_link_artifact(url, key="night-report", link_text=f"report of night {night}")
+    about = f"night {night}: planned = done + quarantined + failed"
+    _tell(create_table_artifact, rows, key="night-accounting", description=about)
+    _tell(create_link_artifact, url, key="night-report", link_text=f"report of night {night}")
     return url
 
 

@@ -1,8 +1,8 @@
 """The only module that makes a Dask cluster: local, cuda, slurm, kubernetes, or an address.
 
-Every worker offers the resources ``CUT`` and ``PREDICT``, one of each for a task
-that it can run at a time; on a cluster with GPUs, GPU workers offer ``PREDICT``
-alone and the others ``CUT`` alone, so that the GPU predicts one partition while
+Every worker that is made here runs one task at a time and offers both resources,
+``CUT`` and ``PREDICT``. Workers that a site starts itself may offer one of them alone
+(GPUs ``PREDICT``, the others ``CUT``), so that a GPU predicts one partition while
 cores cut the next.
 """
 
@@ -156,7 +156,9 @@ def _slurm(options: dict[str, Any]) -> Any:
         raise ClusterError(f"cluster slurm: {error}; install gzscale[slurm]") from error
     jobs = int(options.pop("jobs", 1))
     extra = [*options.pop("worker_extra_args", []), "--resources", "CUT=1 PREDICT=1"]
-    cluster = SLURMCluster(**{"processes": 1, "cores": 1, "worker_extra_args": extra, **options})
+    # One process a core: a worker cuts one partition at a time.
+    cores = int(options.setdefault("cores", 1))
+    cluster = SLURMCluster(**{"processes": cores, "worker_extra_args": extra, **options})
     cluster.scale(jobs=jobs)
     return cluster
 

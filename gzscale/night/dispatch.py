@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,9 +10,10 @@ from typing import Any
 
 from gzscale.cluster import count_slots
 from gzscale.config import NightConfig
+from gzscale.errors import ClusterError
 from gzscale.night.ledger import Count, add_counts
 from gzscale.night.plan import Plan, PlannedPartition
-from gzscale.night.work import Summary, cut, predict
+from gzscale.night.work import Origins, Summary, cut, origins, predict
 
 __all__ = ["Failure", "Tally", "process"]
 
@@ -81,6 +83,7 @@ def process(
 
     start = time.perf_counter()
     slots = count_slots(client)
+    origin = origins(config)
     tally = Tally()
     names = [*config.geometries, *config.tasks, "objects"]
     todo = iter(plan.partitions)
@@ -90,7 +93,7 @@ def process(
         item = next(todo, None)
         if item is None:
             return []
-        future = _submit(client, config, plan.night, item)
+        future = _submit(client, config, origin, plan.night, item)
         running[future.key] = item
         return [future]
 
@@ -103,7 +106,11 @@ def process(
         # Letting go at once keeps the scheduler's memory independent of the night's length.
         future.release()
         del future
-        finished.update(submit_next())
+        # Workers come and go: batch systems start them one after the other.
+        with contextlib.suppress(ClusterError):
+            slots = max(slots, count_slots(client))
+        while len(running) < IN_FLIGHT * slots and (more := submit_next()):
+            finished.update(more)
         _count(tally, outcome, item, names)
         progress(outcome)
     tally.seconds["wall"] = time.perf_counter() - start
@@ -111,11 +118,12 @@ def process(
     return tally
 
 
-def _submit(client: Any, config: NightConfig, night: str, item: PlannedPartition) -> Any:
+def _submit(client: Any, config: NightConfig, origin: Origins, night: str, item: PlannedPartition) -> Any:
     name = f"{night}-{item.partition.path}"
     made = client.submit(
         cut,
         config,
+        origin,
         item.partition,
         item.digest,
         key=f"cut-{name}",
@@ -127,6 +135,7 @@ def _submit(client: Any, config: NightConfig, night: str, item: PlannedPartition
     return client.submit(
         predict,
         config,
+        origin,
         item.partition,
         item.digest,
         made,
@@ -139,6 +148,8 @@ def _submit(client: Any, config: NightConfig, night: str, item: PlannedPartition
 
 
 def _outcome(future: Any, item: PlannedPartition) -> Summary | Failure:
+    if future.status == "cancelled":
+        return Failure(item.partition.path, item.rows, "cancelled by the scheduler")
     error = future.exception()
     if error is None:
         summary: Summary = future.result()

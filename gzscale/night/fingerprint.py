@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 import gzscale
 
-__all__ = ["canonical_json", "code_digest", "fingerprint", "table_digest"]
+__all__ = ["canonical_json", "code_digest", "fingerprint", "plugin_digest", "table_digest"]
 
 
 def canonical_json(value: Any) -> bytes:
@@ -65,21 +66,31 @@ def table_digest(table: pa.Table) -> str:
 
 
 @functools.cache
-def code_digest(*packages: str) -> str:
-    """Return the SHA-256 of the sources of some of gzscale's packages.
+def code_digest(*places: str) -> str:
+    """Return the SHA-256 of the sources of some of gzscale's packages and modules.
 
-    A partition that was made by other code is made again; so only those packages
+    A partition that was made by other code is made again; so only those places
     are named that shape the bytes in question.
 
     Parameters
     ----------
-    packages
-        Names below `gzscale`, such as ``"surveys"``.
+    places
+        Names below `gzscale`, such as ``"surveys"`` or ``"errors.py"``.
     """
     top = Path(gzscale.__file__).parent
     digest = hashlib.sha256()
-    for package in sorted(packages):
-        for path in sorted((top / package).rglob("*.py")):
+    for place in sorted(places):
+        paths = [top / place] if place.endswith(".py") else sorted((top / place).rglob("*.py"))
+        for path in paths:
             digest.update(path.relative_to(top).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def plugin_digest(instance: object) -> str:
+    """Return the SHA-256 of the module that an object's class is defined in.
+
+    Surveys and tasks can come from other packages, whose code `code_digest` does not see.
+    """
+    source = inspect.getsourcefile(type(instance))
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""

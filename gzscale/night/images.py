@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pyarrow as pa
 from numpy import float64
 from numpy.typing import NDArray
@@ -9,7 +12,7 @@ from numpy.typing import NDArray
 from gzscale.errors import ImageError, Reason
 from gzscale.surveys.base import Coverage, Image, ImageRef, Survey
 
-__all__ = ["WatchedSurvey", "image_state"]
+__all__ = ["WatchedSurvey", "image_state", "is_unchanged"]
 
 _UNREACHABLE = "unreachable"
 
@@ -22,25 +25,51 @@ def image_state(survey: Survey, ref: ImageRef) -> str:
         return _UNREACHABLE
 
 
+def is_unchanged(survey: Survey, images: Mapping[str, str]) -> bool:
+    """Tell whether images are in the states in which a night has read them.
+
+    An image whose server does not answer now, but did then, counts as unchanged: an outage
+    must not undo what is done.
+
+    Parameters
+    ----------
+    survey
+        What knows the states.
+    images
+        As in `WatchedSurvey.states`.
+    """
+    for packed, then in images.items():
+        now = image_state(survey, ImageRef(*packed.split("|")))
+        if now != then and not (now == _UNREACHABLE and then != "absent"):
+            return False
+        if then == now == _UNREACHABLE:
+            return False
+    return True
+
+
 class WatchedSurvey:
-    """A survey that notes the state of each image before it is opened.
+    """A survey that notes the state of each image before it is opened, and of those that are absent.
 
     An image that its server did not deliver is noted as unreachable, whatever its
-    state, so that the next night tries it again.
+    state, so that the next night tries it again. What is said of images names them
+    relative to the survey's root, so that released tables do not depend on where it lies.
 
     Parameters
     ----------
     survey
         What does the work.
+    root
+        The survey's root.
 
     Attributes
     ----------
     states
-        ``name|band|path|exposure`` of each opened image -> its state.
+        ``name|band|path|exposure`` of each image that was looked for -> its state.
     """
 
-    def __init__(self, survey: Survey) -> None:
+    def __init__(self, survey: Survey, root: str) -> None:
         self._survey = survey
+        self._root = root.rstrip("/") + "/"
         self.kind = survey.kind
         self.bands = survey.bands
         self.pixel_scale = survey.pixel_scale
@@ -48,19 +77,29 @@ class WatchedSurvey:
 
     def find(self, rows: pa.Table, radius: NDArray[float64]) -> Coverage:
         """See `Survey.find`."""
-        return self._survey.find(rows, radius)
+        found = self._survey.find(rows, radius)
+        self.states |= {_packed(ref): "absent" for ref in found.absent}
+        lost = {row: (reason, self._relative(detail)) for row, (reason, detail) in found.lost.items()}
+        return replace(found, lost=lost)
 
     def open(self, ref: ImageRef) -> Image:
         """See `Survey.open`."""
-        packed = f"{ref.name}|{ref.band}|{ref.path}|{ref.exposure}"
+        packed = _packed(ref)
         self.states[packed] = image_state(self._survey, ref)
         try:
             return self._survey.open(ref)
         except ImageError as error:
             if error.reason is Reason.UNREACHABLE_IMAGE:
                 self.states[packed] = _UNREACHABLE
-            raise
+            raise ImageError(error.reason, self._relative(str(error))) from error
 
     def state(self, ref: ImageRef) -> str:
         """See `Survey.state`."""
         return self._survey.state(ref)
+
+    def _relative(self, detail: str) -> str:
+        return detail.replace(self._root, "")
+
+
+def _packed(ref: ImageRef) -> str:
+    return f"{ref.name}|{ref.band}|{ref.path}|{ref.exposure}"

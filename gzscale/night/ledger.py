@@ -199,6 +199,14 @@ class Ledger:
         tree["counts"] = {name: Count(**count) for name, count in tree["counts"].items()}
         return Record(**tree)
 
+    def is_stored(self, record: Record) -> bool:
+        """Tell whether every file that a commit names is there, in its length (`verify` hashes them)."""
+        for key, (_, size) in record.files.items():
+            entry = self.storage.stat(key)
+            if entry is None or entry.size != size:
+                return False
+        return True
+
     def commit(self, record: Record) -> None:
         """Write the record that makes a stage done; everything it names is stored already."""
         for name, count in record.counts.items():

@@ -8,6 +8,7 @@ who try.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -58,9 +59,10 @@ def hold_lock(storage: Storage, night: str) -> Iterator[None]:
     finally:
         stop.set()
         renewal.join()
-        held = _read(storage)
-        if held is not None and _same(held, token):
-            storage.delete(KEY)
+        with contextlib.suppress(StorageError):  # The night's own error is the one to tell.
+            held = _read(storage)
+            if held is not None and _same(held, token):
+                storage.delete(KEY)
 
 
 def _token(night: str) -> dict[str, Any]:

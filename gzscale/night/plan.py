@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,12 @@ from gzscale.catalog.partition import Partition, PartitionedCatalog, partition_c
 from gzscale.catalog.read import open_catalog
 from gzscale.catalog.schema import QUARANTINE_SCHEMA
 from gzscale.config import NightConfig
-from gzscale.errors import ConfigError, MissingError
-from gzscale.night.fingerprint import code_digest, fingerprint, table_digest
+from gzscale.errors import ConfigError, DamageError, MissingError
+from gzscale.night.fingerprint import canonical_json, code_digest, fingerprint, table_digest
 from gzscale.night.ledger import Count, Ledger, NightRecord
+from gzscale.night.pointer import holds, read_manifest, read_pointer
 from gzscale.night.tables import parquet_bytes, read_parquet
-from gzscale.night.work import is_current, open_bundle, rows_key, survey_of
+from gzscale.night.work import is_current, open_bundle, origins, rows_key, survey_of
 from gzscale.storage import Storage, open_storage
 
 __all__ = ["Plan", "PlannedPartition", "catalog_quarantine_key", "check", "is_done", "make_plan", "read_plan"]
@@ -115,7 +117,7 @@ def check(config: NightConfig) -> dict[str, Any]:
         "config": settings,
         "catalog": identity,
         "bundles": bundles,
-        "code": code_digest("catalog", "cutouts", "models", "night", "surveys", "tasks"),
+        "code": code_digest("catalog", "cutouts", "models", "night", "surveys", "tasks", "errors.py"),
     }
 
 
@@ -139,10 +141,13 @@ def is_done(config: NightConfig, inputs: dict[str, Any]) -> NightRecord | None:
     last = ledger.last_night()
     if last is None or last.state != "complete" or last.fingerprint != fingerprint(inputs):
         return None
+    if not _is_released(storage, last.release):
+        return None
     plan = read_plan(storage, last.night)
+    origin = origins(config)
 
     def current(item: PlannedPartition) -> bool:
-        return is_current(config, ledger, item.partition, item.digest)
+        return is_current(config, origin, ledger, item.partition, item.digest)
 
     with ThreadPoolExecutor(_UPLOADS) as pool:
         # map() submits all that it is given: a bounded number is looked at together.
@@ -150,6 +155,18 @@ def is_done(config: NightConfig, inputs: dict[str, Any]) -> NightRecord | None:
             if not all(pool.map(current, plan.partitions[start : start + _BLOCK])):
                 return None
     return last
+
+
+def _is_released(storage: Storage, release: str) -> bool:
+    """Tell whether a release is the latest one, and all of it is there in its length."""
+    pointer = read_pointer(storage)
+    if pointer is None or pointer.release != release:
+        return False
+    try:
+        content = read_manifest(storage, release)["content"]
+    except (DamageError, MissingError):
+        return False
+    return holds(storage, release, content)
 
 
 def make_plan(config: NightConfig, night: str) -> Plan:
@@ -175,6 +192,7 @@ def make_plan(config: NightConfig, night: str) -> Plan:
                 writer.write_batch(batch)
         storage.put_file(catalog_quarantine_key(night), path)
         plan = Plan(night, partitions, catalog.planned, dict(catalog.quarantined))
+    about = {"planned": str(plan.planned), "quarantined": canonical_json(plan.quarantined).decode()}
     table = pa.table(
         {
             "order": [item.partition.order for item in partitions],
@@ -182,7 +200,7 @@ def make_plan(config: NightConfig, night: str) -> Plan:
             "rows": [item.rows for item in partitions],
             "digest": [item.digest for item in partitions],
         },
-        schema=_SCHEMA.with_metadata({"planned": str(plan.planned)}),
+        schema=_SCHEMA.with_metadata(about),
     )
     storage.put(plan_key(night), parquet_bytes(table))
     if not plan.catalog_count.closes:
@@ -193,15 +211,12 @@ def make_plan(config: NightConfig, night: str) -> Plan:
 def read_plan(storage: Storage, night: str) -> Plan:
     """Read back the plan of a run."""
     table = read_parquet(storage, plan_key(night))
-    quarantine = read_parquet(storage, catalog_quarantine_key(night), ["reason"])
-    reasons: dict[str, int] = {}
-    for reason in quarantine["reason"].to_pylist():
-        reasons[reason] = reasons.get(reason, 0) + 1
+    about = table.schema.metadata
     partitions = [
         PlannedPartition(Partition(order, pixel), rows, digest)
         for order, pixel, rows, digest in zip(*(column.to_pylist() for column in table.columns), strict=True)
     ]
-    return Plan(night, partitions, int(table.schema.metadata[b"planned"]), dict(sorted(reasons.items())))
+    return Plan(night, partitions, int(about[b"planned"]), json.loads(about[b"quarantined"]))
 
 
 def _last_digests(storage: Storage) -> dict[Partition, str]:

@@ -1,18 +1,17 @@
 """The release: a night's catalogs, written beside the older ones and switched over at once.
 
 A release is a folder ``releases/<release>/`` with one HATS collection a task, the
-quarantine table, and ``manifest.json`` with the hash of every file. Its name ends
-with a hash of what it holds, and its bytes depend on nothing else. The pointer
-``releases/LATEST`` moves last.
+quarantine table, and ``manifest.json`` with the hash of every file. Its name is the
+night's date and a hash of what it holds; its bytes depend on what it holds alone. The
+pointer ``releases/LATEST`` moves last.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,63 +21,17 @@ from gzscale.catalog.hats import write_collection
 from gzscale.catalog.partition import Partition
 from gzscale.catalog.schema import COVERAGE_COLUMN, QUARANTINE_SCHEMA, release_columns
 from gzscale.config import NightConfig
-from gzscale.errors import DamageError, LedgerError, MissingError
+from gzscale.errors import DamageError, LedgerError
 from gzscale.night.answers import coverage_column, done_column
-from gzscale.night.fingerprint import canonical_json, code_digest, fingerprint
-from gzscale.night.ledger import Ledger, Record, seal, unseal
+from gzscale.night.fingerprint import code_digest, fingerprint
+from gzscale.night.ledger import Ledger, Record, seal
 from gzscale.night.plan import Plan, catalog_quarantine_key
+from gzscale.night.pointer import Pointer, holds, manifest_key, move_pointer, read_pointer
+from gzscale.night.work import is_made_from, origins
 from gzscale.storage import Storage, open_storage, sha256_hex
 from gzscale.tasks.base import load_task
 
-__all__ = ["Pointer", "prune", "publish", "read_manifest", "read_pointer"]
-
-POINTER = "releases/LATEST"
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """Which release is the latest.
-
-    Attributes
-    ----------
-    release
-        Its name.
-    night
-        The run that published it.
-    manifest
-        SHA-256 of its manifest.
-    """
-
-    release: str
-    night: str
-    manifest: str
-
-
-def read_pointer(storage: Storage) -> Pointer | None:
-    """Return the latest release of an output, or None where nothing is released.
-
-    Raises
-    ------
-    DamageError
-        If the pointer cannot be read.
-    """
-    try:
-        return Pointer(**json.loads(storage.get(POINTER)))
-    except MissingError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise DamageError(f"{storage.url(POINTER)}: not a release pointer ({error})") from error
-
-
-def manifest_key(release: str) -> str:
-    """Name of a release's manifest."""
-    return f"releases/{release}/manifest.json"
-
-
-def read_manifest(storage: Storage, release: str) -> dict[str, Any]:
-    """Read a release's manifest, checking its seal."""
-    key = manifest_key(release)
-    return unseal(storage.get(key), storage.url(key))
+__all__ = ["prune", "publish"]
 
 
 def publish(config: NightConfig, plan: Plan, started: str) -> str:
@@ -106,22 +59,18 @@ def publish(config: NightConfig, plan: Plan, started: str) -> str:
         If what a partition's commit names is not what is stored.
     """
     storage = open_storage(config.output)
-    # In the order of the sky; a commit's record is a few kilobytes, and only its hash is kept.
-    contents = [_committed(storage, item.partition).content for item in plan.partitions]
+    lost = sha256_hex(storage.get(catalog_quarantine_key(plan.night)))
     content = fingerprint(
         {
-            "partitions": [
-                [item.partition.path, content]
-                for item, content in zip(plan.partitions, contents, strict=True)
-            ],
-            "quarantined": plan.quarantined,
+            "partitions": list(_contents(config, plan, storage)),
+            "quarantine": lost,
             "tasks": sorted(config.tasks),
             "release": config.release.model_dump(),
             "code": code_digest("catalog"),
         }
     )
     pointer = read_pointer(storage)
-    if pointer is not None and read_manifest(storage, pointer.release)["content"] == content:
+    if pointer is not None and holds(storage, pointer.release, content):
         return pointer.release
     _remove_unfinished(storage)
     release = f"{started}-{content[:12]}"
@@ -134,11 +83,13 @@ def publish(config: NightConfig, plan: Plan, started: str) -> str:
         {
             "content": content,
             "rows": rows,
-            "files": {key: list(value) for key, value in sorted(files.items())},
+            "files": {
+                key.removeprefix(f"releases/{release}/"): list(value) for key, value in sorted(files.items())
+            },
         }
     )
     storage.put(manifest_key(release), manifest)
-    storage.put(POINTER, canonical_json(asdict(Pointer(release, plan.night, sha256_hex(manifest)))) + b"\n")
+    move_pointer(storage, Pointer(release, plan.night, sha256_hex(manifest)))
     return release
 
 
@@ -175,6 +126,21 @@ def _remove_unfinished(storage: Storage) -> None:
     for name in names:
         if storage.stat(manifest_key(name)) is None:
             storage.delete_tree(f"releases/{name}")
+
+
+def _contents(config: NightConfig, plan: Plan, storage: Storage) -> Iterator[list[str]]:
+    """Yield path and content of every partition, in the order of the sky, refusing strays.
+
+    A worker that an earlier night has left running may have committed what that one asked for.
+    """
+    ledger, origin = Ledger(storage), origins(config)
+    for item in plan.partitions:
+        if not is_made_from(origin, ledger, item.partition, item.digest):
+            raise LedgerError(
+                f"{item.partition.path}: not committed for what this night was planned with, so that "
+                "nothing is released; run the night again"
+            )
+        yield [item.partition.path, _committed(storage, item.partition).content]
 
 
 def _committed(storage: Storage, partition: Partition) -> Record:
@@ -230,6 +196,7 @@ def _write_quarantine(plan: Plan, storage: Storage, release: str) -> dict[str, t
                 table = _checked(storage, record, own)
                 if table.num_rows:
                     writer.write_table(table.cast(QUARANTINE_SCHEMA))
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         storage.put_file(key, path)
-    return {key: (sha256_hex(data), len(data))}
+        return {key: (digest, path.stat().st_size)}

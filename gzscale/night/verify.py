@@ -13,7 +13,7 @@ from gzscale.errors import DamageError, MissingError
 from gzscale.night.fingerprint import table_digest
 from gzscale.night.ledger import Ledger, Record
 from gzscale.night.plan import Plan, PlannedPartition, read_plan
-from gzscale.night.release import manifest_key, read_manifest, read_pointer
+from gzscale.night.pointer import manifest_key, read_manifest, read_pointer
 from gzscale.night.tables import read_parquet
 from gzscale.night.work import cutouts_prefix, rows_key
 from gzscale.storage import Storage, open_storage, sha256_hex
@@ -159,14 +159,15 @@ def _release(storage: Storage, release: str, progress: Callable[[int], None]) ->
     except DamageError as error:
         yield Finding(storage.url(manifest_key(release)), str(error))
         return
-    for key, (digest, size) in manifest["files"].items():
+    files = {f"releases/{release}/{key}": value for key, value in manifest["files"].items()}
+    for key, (digest, size) in files.items():
         yield from _file(storage, key, digest, size)
         progress(1)
     for entry in storage.list(f"releases/{release}"):
-        if entry.key not in manifest["files"] and entry.key != manifest_key(release):
+        if entry.key not in files and entry.key != manifest_key(release):
             yield Finding(storage.url(entry.key), "the release's manifest does not name this file; delete it")
     for task, rows in manifest["rows"].items():
-        yield from _row_counts(storage, f"releases/{release}/{task}", manifest["files"], rows)
+        yield from _row_counts(storage, f"releases/{release}/{task}", files, rows)
 
 
 def _row_counts(

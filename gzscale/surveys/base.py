@@ -99,12 +99,16 @@ class Coverage:
         sorted by (image, object). A pair says that the stamp may overlap the image.
     lost
         For each object that no image covers, the reason: row -> (reason, one sentence).
+    absent
+        Images that were looked for and do not exist: once they do, the objects may be
+        cut otherwise.
     """
 
     images: tuple[ImageRef, ...]
     pair_object: NDArray[np.int64]
     pair_image: NDArray[np.int64]
     lost: dict[int, tuple[Reason, str]]
+    absent: tuple[ImageRef, ...] = ()
 
 
 @runtime_checkable

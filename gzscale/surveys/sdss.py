@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from astropy.io.fits.verify import VerifyError
 from numpy.typing import NDArray
 
 from gzscale.config import parse_bytes
@@ -110,7 +111,14 @@ class SdssSurvey:
 
         Reads the headers of frames, of a bzip2 file the first block.
         """
-        source = FrameSource(frames=self._frames, index=self._footprints())
+        missing: set[Exposure] = set()
+
+        def frames(exposures: Iterable[Exposure]) -> dict[Exposure, TanFrame | str | None]:
+            found = self._frames(exposures)
+            missing.update(exposure for exposure, frame in found.items() if frame is None)
+            return found
+
+        source = FrameSource(frames=frames, index=self._footprints())
         overlaps = find_exposures(rows, radius, source)
         refs = [(self._ref(exposure, band), exposure) for band in self.bands for exposure in overlaps.rows]
         order = {band: i for i, band in enumerate(self.bands)}
@@ -125,6 +133,11 @@ class SdssSurvey:
             pair_object=np.concatenate([empty, *objects]),
             pair_image=np.repeat(np.arange(len(refs), dtype=np.int64), [len(part) for part in objects]),
             lost=dict(sorted(overlaps.lost.items())),
+            absent=tuple(
+                self._ref(exposure, band)
+                for exposure in sorted(missing - set(overlaps.rows))
+                for band in self.bands
+            ),
         )
 
     def open(self, ref: ImageRef) -> Image:
@@ -174,7 +187,11 @@ class SdssSurvey:
         entry = self._fetcher.stat(_alternatives(ref.path))
         if entry is None:
             return "absent"
-        return entry.tag if entry.key == ref.path else f"{os.path.basename(entry.key)}:{entry.tag}"
+        state = entry.tag if entry.key == ref.path else f"{os.path.basename(entry.key)}:{entry.tag}"
+        if self._masks is None:
+            return state
+        mask = self._fetcher.stat(_alternatives(self._mask_path(_frame_id(ref))))
+        return f"{state}, mask {mask.tag if mask else 'absent'}"
 
     # ---- footprints
 
@@ -263,12 +280,17 @@ class SdssSurvey:
                 trouble = str(error)
                 if error.reason is Reason.UNREACHABLE_IMAGE:
                     break
+            except (ValueError, KeyError, TypeError, IndexError, VerifyError) as error:
+                trouble = f"{self._url(ref.path)}: its header cannot be read ({error})"
         return trouble
 
+    def _mask_path(self, wanted: FrameId) -> str:
+        exposure = (wanted.run, wanted.camcol, wanted.field)
+        return _fill(str(self._masks), self._rerun, exposure, wanted.band)
+
     def _blank(self, pixels: NDArray[np.float32], wanted: FrameId) -> None:
-        path = _fill(str(self._masks), self._rerun, (wanted.run, wanted.camcol, wanted.field), wanted.band)
         try:
-            key, stored = self._fetcher.read(_alternatives(path))
+            key, stored = self._fetcher.read(_alternatives(self._mask_path(wanted)))
         except ImageError as error:
             # "Where the masks are there": a frame without one is used as it is.
             if error.reason is Reason.MISSING_IMAGE:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from astropy.io.fits.verify import VerifyError
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
@@ -78,10 +79,16 @@ def decode_frame(stored: bytes, name: str, wanted: FrameId) -> Frame:
     ImageError
         As `gzscale.surveys.fitsfile.read_fits`, and BAD_IMAGE, BAD_UNIT, BAD_WCS.
     """
-    hdus = read_fits(stored, name, MAX_PIXELS)
-    tan = check_header(hdus[0].header, name, wanted)
-    noise = _noise_model(hdus, name, wanted, tan.shape)
-    return Frame(image_pixels(hdus[0], name), tan, noise)
+    try:
+        hdus = read_fits(stored, name, MAX_PIXELS)
+        tan = check_header(hdus[0].header, name, wanted)
+        noise = _noise_model(hdus, name, wanted, tan.shape)
+        return Frame(image_pixels(hdus[0], name), tan, noise)
+    except (ValueError, KeyError, TypeError, IndexError, VerifyError) as error:
+        # Headers can be wrong in more ways than are named above; one file must not stop the rest.
+        raise ImageError(
+            Reason.BAD_IMAGE, f"{name}: cannot be decoded ({type(error).__name__}: {error}); fetch it again"
+        ) from error
 
 
 def check_header(header: fits.Header, name: str, wanted: FrameId) -> TanFrame:

@@ -50,10 +50,10 @@ def run_night(config: NightConfig, name: str = "n1") -> Ran:
     record = NightRecord(name, "running", inputs, fingerprint(inputs), started=f"2026-01-01T{name}")
     ledger.write_night(record)
     plan = planning.make_plan(config, name)
-    tally, summaries = Tally(), []
+    tally, summaries, origin = Tally(), [], work.origins(config)
     for item in plan.partitions:
-        made = work.cut(config, item.partition, item.digest)
-        summaries.append(work.predict(config, item.partition, item.digest, made))
+        made = work.cut(config, origin, item.partition, item.digest)
+        summaries.append(work.predict(config, origin, item.partition, item.digest, made))
         add_counts(tally.counts, summaries[-1].counts)
     record.counts = close_account(plan, tally)
     record.partitions = len(plan.partitions)

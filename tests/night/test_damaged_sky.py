@@ -190,6 +190,11 @@ def test_mending_an_image_is_enough(damaged, tmp_path):
     after = run_night(config, "n3").record.counts["objects"]
     assert after.done == before.done + 1
     assert "TRUNCATED_IMAGE" not in after.quarantined
+    for band in "gri":
+        write(images, path(90, band), bz2.compress(frame(field=90, band=band)))
+    last = run_night(config, "n4").record.counts["objects"]
+    assert last.done == after.done + 1
+    assert last.quarantined.get("MISSING_IMAGE", 0) == after.quarantined["MISSING_IMAGE"] - 1
 
 
 @pytest.mark.parametrize("ra0", [359.9999, 0.0001])

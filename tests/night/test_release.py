@@ -8,7 +8,7 @@ from conftest import run_night
 from hats.io.validation import is_valid_catalog
 from toy import toy_catalog
 
-from gzscale.night.release import POINTER, read_pointer
+from gzscale.night.pointer import POINTER, read_pointer
 from gzscale.storage import open_storage
 
 

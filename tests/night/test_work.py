@@ -1,16 +1,19 @@
 """One partition, start to end: accounts close, commits are exact, nothing is done twice."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from conftest import run_night
-from toy import toy_config
+from toy import ToySurvey, toy_config
 
-from gzscale.errors import BundleError, ConfigError, LedgerError
+from gzscale.errors import BundleError, ClusterError, ConfigError, ImageError, LedgerError, Reason
 from gzscale.night import plan as planning
 from gzscale.night import work
 from gzscale.night.ledger import Ledger
+from gzscale.night.verify import verify
 from gzscale.storage import open_storage
 
 
@@ -131,7 +134,7 @@ def test_predicting_what_was_not_cut_is_an_error(ran):
     item = ran.plan.partitions[0]
     Ledger(open_storage(ran.config.output)).revoke("cut", item.partition)
     with pytest.raises(LedgerError, match="not committed"):
-        work.predict(ran.config, item.partition, item.digest, ran.summaries[0])
+        work.predict(ran.config, work.origins(ran.config), item.partition, item.digest, ran.summaries[0])
 
 
 def test_a_task_that_no_package_brings_is_an_error(tmp_path):
@@ -139,3 +142,63 @@ def test_a_task_that_no_package_brings_is_an_error(tmp_path):
     bad = config.model_copy(update={"tasks": {"palmistry": config.tasks["morphology"]}})
     with pytest.raises(ConfigError, match="palmistry"):
         planning.check(bad)
+
+
+def test_a_file_that_went_is_made_again(ran):
+    before = tree_bytes(ran.config.output, "")
+    storage = open_storage(ran.config.output)
+    gone = [
+        next(key for key in before if key.startswith("predictions/")),
+        next(key for key in before if "/images/c/" in key),
+        next(key for key in before if key.startswith("releases/") and key.endswith("hats.properties")),
+    ]
+    for number, key in enumerate(gone, start=2):
+        storage.delete(key)
+        assert planning.is_done(ran.config, planning.check(ran.config)) is None
+        run_night(ran.config, f"n{number}")
+        assert tree_bytes(ran.config.output, "")[key] == before[key]
+
+
+def test_an_outage_does_not_undo_what_is_done(ran, monkeypatch):
+    def silent(self, ref):
+        raise ImageError(Reason.UNREACHABLE_IMAGE, "the server does not answer")
+
+    monkeypatch.setattr(ToySurvey, "state", silent)
+    monkeypatch.setattr(ToySurvey, "open", silent)
+    again = run_night(ran.config, "n2")
+    assert again.record.counts["objects"] == ran.record.counts["objects"]
+    assert again.record.release == ran.record.release
+
+
+def test_what_the_server_did_not_deliver_is_tried_again(tmp_path, monkeypatch):
+    config = toy_config(tmp_path)
+    whole = ToySurvey.open
+
+    def broken(self, ref):
+        if ref.name == "a-r":
+            raise ImageError(Reason.UNREACHABLE_IMAGE, "the server does not answer")
+        return whole(self, ref)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ToySurvey, "open", broken)
+        first = run_night(config)
+    assert first.record.counts["objects"].quarantined["UNREACHABLE_IMAGE"] == 21
+    assert run_night(config, "n2").record.counts["objects"].done == 40
+
+
+def test_a_worker_with_another_bundle_is_refused(ran):
+    origin = work.origins(ran.config)
+    other = dataclasses.replace(origin, predict={**origin.predict, "tasks": {}})
+    item = ran.plan.partitions[0]
+    with pytest.raises(ClusterError, match="other code, bundles"):
+        work.cut(ran.config, other, item.partition, item.digest)
+
+
+def test_the_same_release_in_s3_as_in_a_folder(ran, s3, tmp_path):
+    config = toy_config(tmp_path / "again").model_copy(update={"output": f"{s3.url}/night"})
+    remote = run_night(config)
+    assert remote.record.release == ran.record.release
+    for prefix in (f"releases/{ran.record.release}", "cutouts", "predictions"):
+        assert tree_bytes(config.output, prefix) == tree_bytes(ran.config.output, prefix)
+    assert verify(config.output) == []
+    assert planning.is_done(config, planning.check(config)) is not None
