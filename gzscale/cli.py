@@ -129,8 +129,10 @@ def report(output: str, name: str | None) -> None:
 
 @main.command()
 @click.argument("output")
-def verify(output: str) -> None:
+@click.option("--repair", "mend", is_flag=True, help="Remove what is damaged; the next night makes it anew.")
+def verify(output: str, mend: bool) -> None:
     """Re-hash everything that was committed."""
+    from gzscale.night.verify import repair
     from gzscale.night.verify import verify as find_damage
 
     files = 0
@@ -143,6 +145,8 @@ def verify(output: str) -> None:
     for finding in findings:
         click.echo(f"{finding.where}: {finding.what}")
     click.echo(f"{files} files read, {len(findings)} finding(s)")
+    if findings and mend:
+        click.echo(f"{repair(output, findings)} file(s) removed; run the night again")
     if findings:
         sys.exit(1)
 

@@ -31,7 +31,7 @@ def release_section(record: NightRecord, found: Findings) -> Markup:
         return section("Release", tag("p", f"{record.release}: its manifest cannot be read.", "bad"))
     files: dict[str, list[int]] = {}
     for key, (_, size) in found.manifest["files"].items():
-        files.setdefault(key.split("/")[2], []).append(size)
+        files.setdefault(key.split("/")[0], []).append(size)
     rows = [
         (
             f"releases/{record.release}/{name}",

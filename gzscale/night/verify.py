@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from gzscale.night.tables import read_parquet
 from gzscale.night.work import cutouts_prefix, rows_key
 from gzscale.storage import Storage, open_storage, sha256_hex
 
-__all__ = ["Finding", "verify"]
+__all__ = ["Finding", "repair", "verify"]
 
 #: Files that are read at the same time.
 _READERS = 4
@@ -72,6 +72,32 @@ def verify(output: str, progress: Callable[[int], None] = lambda files: None) ->
         findings += _release(storage, release, progress)
     findings += _pointer(storage)
     return findings
+
+
+def repair(output: str, findings: Iterable[Finding]) -> int:
+    """Remove the files that are not as they were committed, so that the next night makes them anew.
+
+    Parameters
+    ----------
+    output
+        The night's output.
+    findings
+        What `verify` found there.
+
+    Returns
+    -------
+    int
+        Number of files that were removed.
+    """
+    storage = open_storage(output)
+    top = storage.url().rstrip("/") + "/"
+    keys = {finding.where.removeprefix(top) for finding in findings if finding.where.startswith(top)}
+    removed = 0
+    for key in sorted(keys):
+        if not key.endswith("/") and storage.stat(key) is not None:
+            storage.delete(key)
+            removed += 1
+    return removed
 
 
 def _last_plan(storage: Storage, findings: list[Finding]) -> Plan | None:

@@ -185,6 +185,8 @@ def is_current(
     made = ledger.read("cut", partition)
     if made is None or not _cut_is_current(config, origin, ledger, made, rows_digest):
         return False
+    if ledger.storage.stat(rows_key(partition)) is None:
+        return False
     predicted = ledger.read("predict", partition)
     return predicted is not None and _predict_is_current(origin, ledger, predicted, made.content)
 

@@ -5,9 +5,10 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import run_night
 
 from gzscale.night.ledger import Ledger
-from gzscale.night.verify import verify
+from gzscale.night.verify import repair, verify
 from gzscale.storage import open_storage
 
 
@@ -129,3 +130,18 @@ def test_a_release_without_manifest_and_a_dangling_pointer(storage, ran):
     findings = verify(storage.root)
     assert {finding.where for finding in findings} == {storage.url(key)}
     assert len(findings) == 2
+
+
+def test_what_is_repaired_is_made_anew(storage, ran):
+    damaged = [shard(storage), *keys(storage, "predictions")[:1], *data_files(storage)[:1]]
+    damaged += [keys(storage, "ledger/rows")[0], keys(storage, "ledger/predict", ".json")[-1]]
+    before = {key: storage.get(key) for key in damaged}
+    for key in damaged:
+        storage.put(key, before[key][:-1] + b"x")
+    findings = verify(storage.root)
+    assert {finding.where for finding in findings} >= {storage.url(key) for key in damaged}
+    assert repair(storage.root, findings) == len(damaged)
+    run_night(ran.config, "n2")
+    assert verify(storage.root) == []
+    for key in damaged[:3]:
+        assert storage.get(key) == before[key]
