@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,31 +38,32 @@ class Entry:
     tag: str
 
 
-class Storage:
+class Storage(ABC):
     """Named byte strings below one root. See `gzscale.storage.open_storage`."""
 
     root: str
 
+    @abstractmethod
     def get(self, key: str) -> bytes:
         """Return the bytes stored under ``key``; MissingError where there are none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def get_range(self, key: str, start: int, stop: int) -> bytes:
         """Return bytes ``start`` (included) to ``stop`` (excluded); fewer where the content ends before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Store ``data`` under ``key``: wholly, or not at all, and durably once this returns."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put_new(self, key: str, data: bytes) -> bool:
         """Store ``data`` only where nothing is stored yet; say whether it was stored.
 
         Of several writers exactly one is told True, also where the answer to its put was
         lost on the way.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def replace(self, key: str, data: bytes, tag: str) -> bool:
         """Store ``data`` only while what is stored still has this tag; say whether it was stored.
 
@@ -77,35 +79,34 @@ class Storage:
         tag
             The `Entry.tag` that `stat` gave.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def put_file(self, key: str, path: Path) -> None:
         """Store a local file's bytes under ``key``: wholly, or not at all."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stat(self, key: str) -> Entry | None:
         """Return what is stored under ``key``, or None."""
-        raise NotImplementedError
 
+    @abstractmethod
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Yield every file below the folder ``prefix``, at any depth, sorted by key."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delete(self, key: str) -> None:
         """Remove one file; it is no error if there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delete_tree(self, prefix: str) -> None:
         """Remove every file below ``prefix``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def clear_unfinished(self, prefix: str = "") -> int:
         """Remove what killed writers left below ``prefix``; say how many.
 
         These are invisible to `list`, but take space. Only for whoever knows that
         nobody else is writing there: a put that is under way would fail.
         """
-        raise NotImplementedError
 
     def url(self, key: str = "") -> str:
         """Return the full name of ``key``, as a person would type it."""

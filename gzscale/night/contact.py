@@ -21,11 +21,11 @@ from gzscale.models.inputs import SDSS_STRETCH, Stretch, from_flux
 from gzscale.night.answers import coverage_column, done_column
 from gzscale.night.choice import Pool, choose, spread
 from gzscale.night.ledger import Ledger
+from gzscale.night.origins import cutouts_prefix
 from gzscale.night.overview import PartitionState, predictions_key
 from gzscale.night.panels import caption
 from gzscale.night.plan import PlannedPartition
 from gzscale.night.tables import read_parquet
-from gzscale.night.work import cutouts_prefix
 from gzscale.storage import Storage
 
 __all__ = ["ContactSheet", "Galaxy", "make_contact_sheet", "picture_of"]

@@ -12,8 +12,9 @@ from gzscale.cluster import count_slots
 from gzscale.config import NightConfig
 from gzscale.errors import ClusterError
 from gzscale.night.ledger import Count, add_counts
+from gzscale.night.origins import Origins, origins
 from gzscale.night.plan import Plan, PlannedPartition
-from gzscale.night.work import Origins, Summary, cut, origins, predict
+from gzscale.night.work import Summary, cut, predict
 
 __all__ = ["Failure", "Tally", "process"]
 

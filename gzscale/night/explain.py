@@ -12,10 +12,10 @@ from gzscale.cutouts.store import read_cutouts
 from gzscale.errors import MissingError
 from gzscale.night.answers import band_reason, coverage_column, done_column
 from gzscale.night.ledger import Ledger, Record
+from gzscale.night.origins import cutouts_prefix, rows_key
 from gzscale.night.plan import catalog_quarantine_key, read_plan
 from gzscale.night.pointer import read_pointer
 from gzscale.night.tables import read_parquet
-from gzscale.night.work import cutouts_prefix, rows_key
 from gzscale.storage import Storage, open_storage
 from gzscale.tasks.base import load_task
 

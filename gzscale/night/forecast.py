@@ -10,8 +10,8 @@ import pyarrow as pa
 from gzscale.catalog.partition import PartitionedCatalog, partition_catalog
 from gzscale.catalog.read import open_catalog
 from gzscale.config import NightConfig
+from gzscale.night.origins import open_bundle
 from gzscale.night.plan import check, needs_size
-from gzscale.night.work import open_bundle
 
 __all__ = ["forecast"]
 

@@ -20,9 +20,9 @@ from gzscale.config import NightConfig
 from gzscale.errors import ConfigError, DamageError, MissingError
 from gzscale.night.fingerprint import canonical_json, code_digest, fingerprint, table_digest
 from gzscale.night.ledger import Count, Ledger, NightRecord
+from gzscale.night.origins import is_current, open_bundle, origins, rows_key, survey_of
 from gzscale.night.pointer import holds, read_manifest, read_pointer
 from gzscale.night.tables import parquet_bytes, read_parquet
-from gzscale.night.work import is_current, open_bundle, origins, rows_key, survey_of
 from gzscale.storage import Storage, open_storage
 
 __all__ = ["Plan", "PlannedPartition", "catalog_quarantine_key", "check", "is_done", "make_plan", "read_plan"]

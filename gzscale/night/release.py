@@ -25,9 +25,9 @@ from gzscale.errors import DamageError, LedgerError
 from gzscale.night.answers import coverage_column, done_column
 from gzscale.night.fingerprint import code_digest, fingerprint
 from gzscale.night.ledger import Ledger, Record, seal
+from gzscale.night.origins import is_made_from, origins
 from gzscale.night.plan import Plan, catalog_quarantine_key
 from gzscale.night.pointer import Pointer, holds, manifest_key, move_pointer, read_pointer
-from gzscale.night.work import is_made_from, origins
 from gzscale.storage import Storage, open_storage, sha256_hex
 from gzscale.tasks.base import load_task
 

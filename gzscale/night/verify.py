@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from gzscale.errors import DamageError, MissingError
 from gzscale.night.fingerprint import table_digest
 from gzscale.night.ledger import Ledger, Record
+from gzscale.night.origins import cutouts_prefix, rows_key
 from gzscale.night.plan import Plan, PlannedPartition, read_plan
 from gzscale.night.pointer import manifest_key, read_manifest, read_pointer
 from gzscale.night.tables import read_parquet
-from gzscale.night.work import cutouts_prefix, rows_key
 from gzscale.storage import Storage, open_storage, sha256_hex
 
 __all__ = ["Finding", "repair", "verify"]

@@ -20,58 +20,30 @@ from gzscale.config import NightConfig
 from gzscale.cutouts.ingest import cut_partition
 from gzscale.cutouts.store import read_cutouts
 from gzscale.errors import ClusterError, LedgerError
-from gzscale.models.bundle import Bundle, load_bundle, shipped
+from gzscale.models.bundle import load_bundle
 from gzscale.models.engine import Engine
 from gzscale.night.answers import Answers, merge_answers, take_answers, usable_rows
-from gzscale.night.fingerprint import code_digest, fingerprint, plugin_digest, table_digest
-from gzscale.night.images import WatchedSurvey, is_unchanged
+from gzscale.night.fingerprint import fingerprint, table_digest
+from gzscale.night.images import WatchedSurvey
 from gzscale.night.ledger import Count, Ledger, Record
+from gzscale.night.origins import (
+    Origins,
+    cut_inputs,
+    cut_is_current,
+    cutouts_prefix,
+    location_of,
+    open_bundle,
+    origins,
+    predict_inputs,
+    predict_is_current,
+    rows_key,
+    survey_of,
+)
 from gzscale.night.tables import parquet_bytes, read_parquet
 from gzscale.storage import Storage, open_storage, sha256_hex
-from gzscale.surveys.base import Survey
-from gzscale.surveys.registry import load_survey
 from gzscale.tasks.base import load_task
 
-__all__ = [
-    "Origins",
-    "Summary",
-    "cut",
-    "cutouts_prefix",
-    "is_current",
-    "is_made_from",
-    "open_bundle",
-    "origins",
-    "predict",
-    "rows_key",
-    "survey_of",
-]
-
-
-#: Sources that shape the bytes of cutouts, and of predictions.
-_CUT_CODE = ("surveys", "cutouts", "errors.py", "night/tables.py", "night/images.py", "night/work.py")
-_PREDICT_CODE = (
-    "models",
-    "tasks",
-    "errors.py",
-    "catalog/schema.py",
-    "night/tables.py",
-    "night/answers.py",
-    "night/work.py",
-)
-
-
-@dataclass(frozen=True)
-class Origins:
-    """What a night's results come from, beside rows and images; workers must agree on it.
-
-    Attributes
-    ----------
-    cut, predict
-        Plain values, to be hashed: settings, hashes of bundles and of code.
-    """
-
-    cut: dict[str, Any]
-    predict: dict[str, Any]
+__all__ = ["Summary", "cut", "predict"]
 
 
 @dataclass
@@ -99,121 +71,10 @@ class Summary:
     skipped: tuple[str, ...] = ()
 
 
-def rows_key(partition: Partition) -> str:
-    """Name of the table of a partition's catalog rows."""
-    return f"ledger/rows/{partition.path}.parquet"
-
-
-def cutouts_prefix(partition: Partition) -> str:
-    """Name of a partition's cutout store."""
-    return f"cutouts/{partition.path}.zarr"
-
-
-def survey_of(config: NightConfig) -> Survey:
-    """Make the night's survey."""
-    return load_survey(config.survey.kind, config.survey.root, config.survey.bands, config.survey.options)
-
-
-def open_bundle(config: NightConfig, task: str) -> Bundle:
-    """Load a task's bundle, once a process."""
-    return load_bundle(_location(config, task))
-
-
-def _location(config: NightConfig, task: str) -> str:
-    return config.tasks[task].bundle or str(shipped(task))
-
-
 @functools.lru_cache(maxsize=16)
 def _engine(location: str, sha256: str) -> Engine:
     # Keyed by content, too: a bundle that was replaced in place is loaded anew.
     return Engine(load_bundle(location, sha256))
-
-
-def origins(config: NightConfig) -> Origins:
-    """Find out what this process would make a night's results from.
-
-    Parameters
-    ----------
-    config
-        The night's configuration.
-
-    Raises
-    ------
-    BundleError
-        If a bundle cannot be loaded.
-    """
-    options = {key: value for key, value in config.survey.options.items() if not key.startswith("cache")}
-    survey = survey_of(config)
-    return Origins(
-        cut={
-            "survey": [config.survey.kind, config.survey.root, config.survey.bands, options],
-            "index": _tag_of(options.get("index")),
-            "geometries": {name: [item.size, item.scale] for name, item in config.geometries.items()},
-            "code": [code_digest(*_CUT_CODE), plugin_digest(survey)],
-        },
-        predict={
-            "tasks": {
-                name: [open_bundle(config, name).sha256, task.geometry] for name, task in config.tasks.items()
-            },
-            "code": [code_digest(*_PREDICT_CODE), *(plugin_digest(load_task(name)) for name in config.tasks)],
-        },
-    )
-
-
-def _tag_of(path: Any) -> str:
-    if not isinstance(path, str):
-        return ""
-    folder, _, name = path.rpartition("/")
-    entry = open_storage(folder).stat(name)
-    return entry.tag if entry else "absent"
-
-
-def cut_inputs(origin: Origins, rows_digest: str) -> dict[str, Any]:
-    """Return what a partition's cutouts come from, but for the images themselves."""
-    return {"rows": rows_digest, **origin.cut}
-
-
-def predict_inputs(origin: Origins, cut_content: str) -> dict[str, Any]:
-    """Return what a partition's predictions come from."""
-    return {"cutouts": cut_content, **origin.predict}
-
-
-def is_current(
-    config: NightConfig, origin: Origins, ledger: Ledger, partition: Partition, rows_digest: str
-) -> bool:
-    """Tell whether both stages are committed for what the night would make them from."""
-    made = ledger.read("cut", partition)
-    if made is None or not _cut_is_current(config, origin, ledger, made, rows_digest):
-        return False
-    if ledger.storage.stat(rows_key(partition)) is None:
-        return False
-    predicted = ledger.read("predict", partition)
-    return predicted is not None and _predict_is_current(origin, ledger, predicted, made.content)
-
-
-def is_made_from(origin: Origins, ledger: Ledger, partition: Partition, rows_digest: str) -> bool:
-    """Tell whether both commits of a partition are of these rows and origins."""
-    made, predicted = ledger.read("cut", partition), ledger.read("predict", partition)
-    return (
-        made is not None
-        and predicted is not None
-        and made.fingerprint == fingerprint(cut_inputs(origin, rows_digest))
-        and predicted.fingerprint == fingerprint(predict_inputs(origin, made.content))
-    )
-
-
-def _cut_is_current(
-    config: NightConfig, origin: Origins, ledger: Ledger, record: Record, rows_digest: str
-) -> bool:
-    return (
-        record.fingerprint == fingerprint(cut_inputs(origin, rows_digest))
-        and ledger.is_stored(record)
-        and is_unchanged(survey_of(config), record.images)
-    )
-
-
-def _predict_is_current(origin: Origins, ledger: Ledger, record: Record, cut_content: str) -> bool:
-    return record.fingerprint == fingerprint(predict_inputs(origin, cut_content)) and ledger.is_stored(record)
 
 
 def _check_worker(config: NightConfig, origin: Origins) -> None:
@@ -259,7 +120,7 @@ def cut(config: NightConfig, origin: Origins, partition: Partition, rows_digest:
     storage = open_storage(config.output)
     ledger = Ledger(storage)
     old = ledger.read("cut", partition)
-    if old is not None and _cut_is_current(config, origin, ledger, old, rows_digest):
+    if old is not None and cut_is_current(config, origin, ledger, old, rows_digest):
         return Summary(partition, old.counts, {"work": time.perf_counter() - start}, skipped=("cut",))
     rows = _read_rows(storage, partition, rows_digest)
     prefix = cutouts_prefix(partition)
@@ -335,7 +196,7 @@ def predict(
         raise LedgerError(f"{partition.path}: its cutouts are not committed; run the night again")
     inputs = predict_inputs(origin, record.content)
     old = ledger.read("predict", partition)
-    if old is not None and _predict_is_current(origin, ledger, old, record.content):
+    if old is not None and predict_is_current(origin, ledger, old, record.content):
         return _joined(made, old.counts, {"work": time.perf_counter() - start}, "predict")
     ledger.revoke("predict", partition)
     rows = _read_rows(storage, partition, rows_digest)
@@ -420,7 +281,7 @@ def _answer(
     seconds["load"] = seconds.get("load", 0.0) + time.perf_counter() - start
     start = time.perf_counter()
     usable = usable_rows(cutouts, bundle.bands)
-    outputs = _engine(_location(config, name), bundle.sha256).run(
+    outputs = _engine(location_of(config, name), bundle.sha256).run(
         cutouts.images[usable], cutouts.bands, cutouts.scale[usable]
     )
     seconds["infer"] = seconds.get("infer", 0.0) + time.perf_counter() - start

@@ -10,6 +10,7 @@ import pytest
 from toy import ToySurvey, toy_config
 
 from gzscale.config import NightConfig
+from gzscale.night import origins as origin_module
 from gzscale.night import plan as planning
 from gzscale.night import work
 from gzscale.night.accounting import close_account
@@ -24,12 +25,12 @@ from gzscale.storage import open_storage
 def toy():
     """Make the toy survey known to the night."""
     with pytest.MonkeyPatch.context() as patch:
-        real = work.load_survey
+        real = origin_module.load_survey
 
         def load(kind, root, bands, options):
             return ToySurvey(root, bands, options) if kind == "toy" else real(kind, root, bands, options)
 
-        patch.setattr(work, "load_survey", load)
+        patch.setattr(origin_module, "load_survey", load)
         yield
 
 
@@ -50,7 +51,7 @@ def run_night(config: NightConfig, name: str = "n1") -> Ran:
     record = NightRecord(name, "running", inputs, fingerprint(inputs), started=f"2026-01-01T{name}")
     ledger.write_night(record)
     plan = planning.make_plan(config, name)
-    tally, summaries, origin = Tally(), [], work.origins(config)
+    tally, summaries, origin = Tally(), [], origin_module.origins(config)
     for item in plan.partitions:
         made = work.cut(config, origin, item.partition, item.digest)
         summaries.append(work.predict(config, origin, item.partition, item.digest, made))

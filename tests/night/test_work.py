@@ -13,6 +13,7 @@ from gzscale.errors import BundleError, ClusterError, ConfigError, ImageError, L
 from gzscale.night import plan as planning
 from gzscale.night import work
 from gzscale.night.ledger import Ledger
+from gzscale.night.origins import origins
 from gzscale.night.verify import verify
 from gzscale.storage import open_storage
 
@@ -134,7 +135,7 @@ def test_predicting_what_was_not_cut_is_an_error(ran):
     item = ran.plan.partitions[0]
     Ledger(open_storage(ran.config.output)).revoke("cut", item.partition)
     with pytest.raises(LedgerError, match="not committed"):
-        work.predict(ran.config, work.origins(ran.config), item.partition, item.digest, ran.summaries[0])
+        work.predict(ran.config, origins(ran.config), item.partition, item.digest, ran.summaries[0])
 
 
 def test_a_task_that_no_package_brings_is_an_error(tmp_path):
@@ -187,7 +188,7 @@ def test_what_the_server_did_not_deliver_is_tried_again(tmp_path, monkeypatch):
 
 
 def test_a_worker_with_another_bundle_is_refused(ran):
-    origin = work.origins(ran.config)
+    origin = origins(ran.config)
     other = dataclasses.replace(origin, predict={**origin.predict, "tasks": {}})
     item = ran.plan.partitions[0]
     with pytest.raises(ClusterError, match="other code, bundles"):

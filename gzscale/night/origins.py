@@ -1,0 +1,173 @@
+"""What a partition's results come from, and whether its commits are of that still."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gzscale.catalog.partition import Partition
+from gzscale.config import NightConfig
+from gzscale.models.bundle import Bundle, load_bundle, shipped
+from gzscale.night.fingerprint import code_digest, fingerprint, plugin_digest
+from gzscale.night.images import is_unchanged
+from gzscale.night.ledger import Ledger, Record
+from gzscale.storage import open_storage
+from gzscale.surveys.base import Survey
+from gzscale.surveys.registry import load_survey
+from gzscale.tasks.base import load_task
+
+__all__ = [
+    "Origins",
+    "cut_inputs",
+    "cut_is_current",
+    "cutouts_prefix",
+    "is_current",
+    "is_made_from",
+    "location_of",
+    "open_bundle",
+    "origins",
+    "predict_inputs",
+    "predict_is_current",
+    "rows_key",
+    "survey_of",
+]
+
+#: Sources that shape the bytes of cutouts, and of predictions.
+_CUT_CODE = ("surveys", "cutouts", "errors.py", "night/tables.py", "night/images.py", "night/work.py")
+_PREDICT_CODE = (
+    "models",
+    "tasks",
+    "errors.py",
+    "catalog/schema.py",
+    "night/tables.py",
+    "night/answers.py",
+    "night/work.py",
+)
+
+
+@dataclass(frozen=True)
+class Origins:
+    """What a night's results come from, beside rows and images; workers must agree on it.
+
+    Attributes
+    ----------
+    cut, predict
+        Plain values, to be hashed: settings, hashes of bundles and of code.
+    """
+
+    cut: dict[str, Any]
+    predict: dict[str, Any]
+
+
+def rows_key(partition: Partition) -> str:
+    """Name of the table of a partition's catalog rows."""
+    return f"ledger/rows/{partition.path}.parquet"
+
+
+def cutouts_prefix(partition: Partition) -> str:
+    """Name of a partition's cutout store."""
+    return f"cutouts/{partition.path}.zarr"
+
+
+def survey_of(config: NightConfig) -> Survey:
+    """Make the night's survey."""
+    return load_survey(config.survey.kind, config.survey.root, config.survey.bands, config.survey.options)
+
+
+def open_bundle(config: NightConfig, task: str) -> Bundle:
+    """Load a task's bundle, once a process."""
+    return load_bundle(location_of(config, task))
+
+
+def location_of(config: NightConfig, task: str) -> str:
+    """Return where a task's bundle lies: the night's own, or the shipped one."""
+    return config.tasks[task].bundle or str(shipped(task))
+
+
+def origins(config: NightConfig) -> Origins:
+    """Find out what this process would make a night's results from.
+
+    Parameters
+    ----------
+    config
+        The night's configuration.
+
+    Raises
+    ------
+    BundleError
+        If a bundle cannot be loaded.
+    """
+    options = {key: value for key, value in config.survey.options.items() if not key.startswith("cache")}
+    survey = survey_of(config)
+    return Origins(
+        cut={
+            "survey": [config.survey.kind, config.survey.root, config.survey.bands, options],
+            "index": _tag_of(options.get("index")),
+            "geometries": {name: [item.size, item.scale] for name, item in config.geometries.items()},
+            "code": [code_digest(*_CUT_CODE), plugin_digest(survey)],
+        },
+        predict={
+            "tasks": {
+                name: [open_bundle(config, name).sha256, task.geometry] for name, task in config.tasks.items()
+            },
+            "code": [code_digest(*_PREDICT_CODE), *(plugin_digest(load_task(name)) for name in config.tasks)],
+        },
+    )
+
+
+def _tag_of(path: Any) -> str:
+    if not isinstance(path, str):
+        return ""
+    folder, _, name = path.rpartition("/")
+    entry = open_storage(folder).stat(name)
+    return entry.tag if entry else "absent"
+
+
+def cut_inputs(origin: Origins, rows_digest: str) -> dict[str, Any]:
+    """Return what a partition's cutouts come from, but for the images themselves."""
+    return {"rows": rows_digest, **origin.cut}
+
+
+def predict_inputs(origin: Origins, cut_content: str) -> dict[str, Any]:
+    """Return what a partition's predictions come from."""
+    return {"cutouts": cut_content, **origin.predict}
+
+
+def is_current(
+    config: NightConfig, origin: Origins, ledger: Ledger, partition: Partition, rows_digest: str
+) -> bool:
+    """Tell whether both stages are committed for what the night would make them from."""
+    made = ledger.read("cut", partition)
+    if made is None or not cut_is_current(config, origin, ledger, made, rows_digest):
+        return False
+    if ledger.storage.stat(rows_key(partition)) is None:
+        return False
+    predicted = ledger.read("predict", partition)
+    return predicted is not None and predict_is_current(origin, ledger, predicted, made.content)
+
+
+def is_made_from(origin: Origins, ledger: Ledger, partition: Partition, rows_digest: str) -> bool:
+    """Tell whether both commits of a partition are of these rows and origins."""
+    made, predicted = ledger.read("cut", partition), ledger.read("predict", partition)
+    return (
+        made is not None
+        and predicted is not None
+        and made.fingerprint == fingerprint(cut_inputs(origin, rows_digest))
+        and predicted.fingerprint == fingerprint(predict_inputs(origin, made.content))
+    )
+
+
+def cut_is_current(
+    config: NightConfig, origin: Origins, ledger: Ledger, record: Record, rows_digest: str
+) -> bool:
+    """Tell whether a commit of cutouts is of these rows and origins, stored, and its images unchanged."""
+    return (
+        record.fingerprint == fingerprint(cut_inputs(origin, rows_digest))
+        and ledger.is_stored(record)
+        and is_unchanged(survey_of(config), record.images)
+    )
+
+
+def predict_is_current(origin: Origins, ledger: Ledger, record: Record, cut_content: str) -> bool:
+    """Tell whether a commit of predictions is of these cutouts and origins, and stored."""
+    return record.fingerprint == fingerprint(predict_inputs(origin, cut_content)) and ledger.is_stored(record)
