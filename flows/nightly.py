@@ -31,7 +31,7 @@ from gzscale.cluster import open_cluster  # noqa: E402
 from gzscale.config import NightConfig, load_config  # noqa: E402
 from gzscale.errors import ConfigError, StorageError  # noqa: E402
 from gzscale.night.accounting import accounting, close_account  # noqa: E402
-from gzscale.night.dispatch import Failure, Tally, process  # noqa: E402
+from gzscale.night.dispatch import process  # noqa: E402
 from gzscale.night.fingerprint import fingerprint  # noqa: E402
 from gzscale.night.ledger import Ledger, NightRecord  # noqa: E402
 from gzscale.night.lock import hold_lock  # noqa: E402
@@ -39,6 +39,7 @@ from gzscale.night.plan import check, make_plan, read_plan  # noqa: E402
 from gzscale.night.progress import NightProgress  # noqa: E402
 from gzscale.night.release import prune, publish  # noqa: E402
 from gzscale.night.report import write_report  # noqa: E402
+from gzscale.night.tally import Failure, Tally  # noqa: E402
 from gzscale.night.work import Summary  # noqa: E402
 from gzscale.storage import open_storage  # noqa: E402
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from hats.pixel_math.spatial_index import compute_spatial_index
 from numpy.typing import NDArray
 
 from gzscale.catalog.read import BATCH_ROWS, CatalogReader
@@ -91,6 +90,9 @@ class SkySort:
 
     def _deal_by_identifier(self, quarantine: Buckets) -> int:
         """Read the catalog; return the number of good rows, duplicates included."""
+        # hats takes two seconds to import, and commands that only read do without.
+        from hats.pixel_math.spatial_index import compute_spatial_index
+
         good_rows = 0
         with Buckets(self._work / _IDENTIFIERS, self._schema) as buckets:
             for chunk in regroup(self._reader.batches(min(BATCH_ROWS, CHUNK_ROWS)), CHUNK_ROWS):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gzscale.errors import MissingError
-from gzscale.night.dispatch import Tally
 from gzscale.night.ledger import Count, Ledger, NightRecord
 from gzscale.night.plan import Plan, read_plan
+from gzscale.night.tally import Tally
 from gzscale.storage import Storage, open_storage
 
 __all__ = ["accounting", "close_account", "status"]

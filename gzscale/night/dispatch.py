@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from gzscale.cluster import count_slots
@@ -14,49 +13,15 @@ from gzscale.errors import ClusterError
 from gzscale.night.ledger import Count, add_counts
 from gzscale.night.origins import Origins, origins
 from gzscale.night.plan import Plan, PlannedPartition
+from gzscale.night.tally import Failure, Tally
 from gzscale.night.work import Summary, cut, predict
 
-__all__ = ["Failure", "Tally", "process"]
+__all__ = ["process"]
 
 #: Partitions in flight for each one that can be cut at a time.
 IN_FLIGHT = 3
 #: How often a partition's work is tried again after an error.
 RETRIES = 1
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A partition that could not be worked on, and why."""
-
-    partition: str
-    rows: int
-    error: str
-
-
-@dataclass
-class Tally:
-    """What the night's partitions came to.
-
-    Attributes
-    ----------
-    counts
-        Accounts: ``objects``, each geometry and each task.
-    seconds
-        Worker time by step; ``wall`` is the main process's, ``slots`` the number of workers.
-    bytes_read
-        Of image files.
-    done, skipped
-        Partitions.
-    failures
-        Those that failed.
-    """
-
-    counts: dict[str, Count] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    bytes_read: int = 0
-    done: int = 0
-    skipped: int = 0
-    failures: list[Failure] = field(default_factory=list)
 
 
 def process(

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 from gzscale.cutouts.store import read_cutouts
 from gzscale.errors import MissingError
 from gzscale.night.answers import band_reason, coverage_column, done_column

@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 from gzscale.errors import DamageError, MissingError
 from gzscale.night.fingerprint import canonical_json
 from gzscale.storage import Storage

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 from gzscale.config import NightConfig
-from gzscale.models.bundle import Bundle, load_bundle, shipped
 from gzscale.night.fingerprint import code_digest, fingerprint, plugin_digest
 from gzscale.night.images import is_unchanged
 from gzscale.night.ledger import Ledger, Record
@@ -15,6 +14,9 @@ from gzscale.storage import open_storage
 from gzscale.surveys.base import Survey
 from gzscale.surveys.registry import load_survey
 from gzscale.tasks.base import load_task
+
+if TYPE_CHECKING:  # torch takes two seconds to import, and commands that only read do without
+    from gzscale.models.bundle import Bundle
 
 __all__ = [
     "Origins",
@@ -75,12 +77,16 @@ def survey_of(config: NightConfig) -> Survey:
 
 
 def open_bundle(config: NightConfig, task: str) -> Bundle:
-    """Load a task's bundle, once a process."""
+    """Load a task's bundle."""
+    from gzscale.models.bundle import load_bundle
+
     return load_bundle(location_of(config, task))
 
 
 def location_of(config: NightConfig, task: str) -> str:
     """Return where a task's bundle lies: the night's own, or the shipped one."""
+    from gzscale.models.bundle import shipped
+
     return config.tasks[task].bundle or str(shipped(task))
 
 

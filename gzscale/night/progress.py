@@ -10,7 +10,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gzscale.night.dispatch import Failure
+from gzscale.night.tally import Failure
 from gzscale.night.work import Summary
 
 __all__ = ["NightProgress"]

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gzscale.catalog.hats import write_collection
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 from gzscale.catalog.schema import COVERAGE_COLUMN, QUARANTINE_SCHEMA, release_columns
 from gzscale.config import NightConfig
 from gzscale.errors import DamageError, LedgerError

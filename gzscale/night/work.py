@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gzscale.catalog.partition import Partition
+from gzscale.catalog.pixels import Partition
 from gzscale.config import NightConfig
 from gzscale.cutouts.ingest import cut_partition
 from gzscale.cutouts.store import read_cutouts

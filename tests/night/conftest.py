@@ -14,10 +14,10 @@ from gzscale.night import origins as origin_module
 from gzscale.night import plan as planning
 from gzscale.night import work
 from gzscale.night.accounting import close_account
-from gzscale.night.dispatch import Tally
 from gzscale.night.fingerprint import fingerprint
 from gzscale.night.ledger import Ledger, NightRecord, add_counts
 from gzscale.night.release import publish
+from gzscale.night.tally import Tally
 from gzscale.storage import open_storage
 
 

@@ -13,12 +13,12 @@ from gzscale.errors import Reason
 from gzscale.models.votes import ANSWERS, QUESTIONS
 from gzscale.night.accounting import close_account
 from gzscale.night.answers import Answers, merge_answers
-from gzscale.night.dispatch import Failure, Tally
 from gzscale.night.ledger import Count, Ledger, NightRecord, Record, add_counts
 from gzscale.night.origins import cutouts_prefix, rows_key
 from gzscale.night.overview import predictions_key, quarantine_key
 from gzscale.night.plan import make_plan
 from gzscale.night.tables import parquet_bytes, read_parquet
+from gzscale.night.tally import Failure, Tally
 from gzscale.storage import open_storage, sha256_hex
 from gzscale.tasks.morphology import MorphologyTask
 
