@@ -56,6 +56,13 @@ def rng():
     return np.random.default_rng(11)
 
 
+@pytest.fixture
+def in_float32(monkeypatch):
+    """As on a device that has no bfloat16, so that rounding is not what a comparison sees."""
+    monkeypatch.setattr(engine_module, "has_native_bfloat16", lambda device: False)
+
+
+@pytest.mark.usefixtures("in_float32")
 def test_equals_a_plain_loop_over_the_views(bundle, cutouts):
     images, scale = cutouts
     found = Engine(bundle, "cpu", batch=8).run(images, "ugriz", scale)["vote_fractions"]
@@ -95,6 +102,16 @@ def test_same_bytes_whatever_the_threads_the_batch_and_the_neighbours(bundle, cu
     assert alone.tobytes() == expected[7:9].tobytes()
 
 
+def test_bfloat16_moves_no_fraction_by_more_than_its_rounding(bundle, cutouts, monkeypatch):
+    images, scale = cutouts
+    found = {}
+    for native in (False, True):
+        monkeypatch.setattr(engine_module, "has_native_bfloat16", lambda device, native=native: native)
+        found[native] = Engine(bundle, "cpu").run(images, "ugriz", scale)["vote_fractions"]
+    assert not np.array_equal(found[True], found[False])
+    np.testing.assert_allclose(found[True], found[False], atol=0.02)
+
+
 def test_bands_in_any_order(bundle, cutouts):
     images, scale = cutouts
     runner = Engine(bundle, "cpu")
@@ -123,6 +140,7 @@ def test_wrong_food_is_refused(bundle, shape, bands, scale):
         Engine(bundle, "cpu").run(np.zeros(shape, np.float16), bands, np.array(scale))
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_pictures_a_block_at_a_time(bundle, rng):
     blocks = [rng.integers(0, 255, (n, 32, 32, 3), dtype=np.uint8) for n in (3, 11, 1)]
     found = list(Engine(bundle, "cpu", batch=4).run_pictures(iter(blocks)))
@@ -163,6 +181,7 @@ def test_out_of_memory_for_one_image_is_raised(bundle, cutouts, monkeypatch):
         runner.run(cutouts[0], "ugriz", cutouts[1])
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_one_view_where_the_bundle_says_so(bundle, cutouts):
     single = dataclasses.replace(bundle, symmetries=1)
     images, scale = cutouts
