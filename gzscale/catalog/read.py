@@ -1,4 +1,4 @@
-"""Opening an input catalog: its format, its columns checked and converted, streamed in batches."""
+"""Opening an input catalog: its columns checked and converted, streamed in batches."""
 
 from __future__ import annotations
 
@@ -22,11 +22,8 @@ from gzscale.catalog.canonical import (
     to_locators,
     to_sizes,
 )
-from gzscale.catalog.formats.fits import FitsSource
-from gzscale.catalog.formats.parquet import ParquetSource
-from gzscale.catalog.formats.text import CsvSource
-from gzscale.catalog.formats.votable import VotableSource
-from gzscale.catalog.source import Source, SourceFile, files_identity, find_files, find_folder
+from gzscale.catalog.locate import locate_table
+from gzscale.catalog.source import files_identity
 from gzscale.config import CatalogConfig
 from gzscale.errors import CatalogError
 
@@ -47,20 +44,6 @@ _TYPES = {
     "camcol": pa.int32(),
     "field": pa.int32(),
 }
-_ENDINGS = {
-    ".parquet": "parquet",
-    ".parq": "parquet",
-    ".pq": "parquet",
-    ".fits": "fits",
-    ".fit": "fits",
-    ".vot": "votable",
-    ".votable": "votable",
-    ".xml": "votable",
-    ".csv": "csv",
-    ".tsv": "csv",
-}
-_HATS_PROPERTIES = ("hats.properties", "properties")
-_COLLECTION = "collection.properties"
 
 
 class CatalogReader:
@@ -94,8 +77,7 @@ class CatalogReader:
         self._mapping = {name: config.columns[name] for name in _TYPES if name in config.columns}
         self.columns = tuple(self._mapping)
         self.schema = pa.schema([("row", pa.int64()), *((name, _TYPES[name]) for name in self._mapping)])
-        self.format, files, declared = _locate(config, scratch)
-        self._source = _source(self.format, files, declared)
+        self.format, files, self._source = locate_table(config.path, config.format, scratch)
         self.row_count = self._source.row_count
         self.identity = hashlib.sha256(
             f"{files_identity(files)}\t{self.format}\t{sorted(self._mapping.items())}".encode()
@@ -229,85 +211,6 @@ def open_catalog(config: CatalogConfig, needs_size: bool) -> CatalogReader:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return reader
-
-
-def _locate(config: CatalogConfig, scratch: Path) -> tuple[str, list[SourceFile], int | None]:
-    """Return the format, the data files, and the number of rows that a HATS catalog declares."""
-    files = find_files(config.path, scratch)
-    if files is not None:
-        if config.format == "hats":
-            raise CatalogError(f"{config.path}: a file; a HATS catalog is a folder")
-        return _format_of_file(config, files[0]), files, None
-    files = find_folder(config.path, scratch)
-    if config.format not in ("auto", "hats", "parquet"):
-        raise CatalogError(f"{config.path}: a folder; {config.format} catalogs are single files")
-    by_key = {file.entry.key: file for file in files}
-    prefix = ""
-    if _COLLECTION in by_key:
-        prefix = _properties(by_key[_COLLECTION]).get("hats_primary_table_url", "").strip("/") + "/"
-    described = next((by_key[prefix + key] for key in _HATS_PROPERTIES if prefix + key in by_key), None)
-    if described is None and (config.format == "hats" or prefix):
-        raise CatalogError(f"{config.path}: no {prefix}hats.properties in it; it is not a whole HATS catalog")
-    if described is None or config.format == "parquet":
-        return "parquet", _data_files(files, "", config.path), None
-    declared = _properties(described).get("hats_nrows", "")
-    return (
-        "hats",
-        _data_files(files, f"{prefix}dataset/", config.path),
-        int(declared) if declared.isdigit() else None,
-    )
-
-
-def _data_files(files: Sequence[SourceFile], prefix: str, path: str) -> list[SourceFile]:
-    found = [
-        file
-        for file in files
-        if file.entry.key.startswith(prefix)
-        and file.name.lower().endswith((".parquet", ".parq", ".pq"))
-        and not any(part.startswith(("_", ".")) for part in file.entry.key.split("/"))
-    ]
-    if not found:
-        raise CatalogError(f"{path}: no Parquet files in it; name a file, or a folder that holds some")
-    return found
-
-
-def _properties(file: SourceFile) -> dict[str, str]:
-    text = file.head(1 << 20).decode("utf-8", "replace")
-    pairs = (line.partition("=") for line in text.splitlines() if not line.lstrip().startswith(("#", "!")))
-    return {key.strip(): value.strip() for key, separator, value in pairs if separator}
-
-
-def _format_of_file(config: CatalogConfig, file: SourceFile) -> str:
-    head = file.head(512)
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise CatalogError(
-            f"{config.path}: an HTML page, not a table; check the URL (a login or error page?)"
-        )
-    if config.format != "auto":
-        return config.format
-    ending = Path(file.name.lower().removesuffix(".gz")).suffix
-    if ending in _ENDINGS:
-        return _ENDINGS[ending]
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    if head.startswith(b"SIMPLE  ="):
-        return "fits"
-    if b"<VOTABLE" in head:
-        return "votable"
-    raise CatalogError(
-        f"{config.path}: cannot tell its format from the ending {ending!r}; "
-        "set catalog.format to parquet, hats, fits, votable or csv"
-    )
-
-
-def _source(kind: str, files: list[SourceFile], declared: int | None) -> Source:
-    if kind in ("parquet", "hats"):
-        return ParquetSource(files, declared)
-    if kind == "fits":
-        return FitsSource(files[0])
-    if kind == "votable":
-        return VotableSource(files[0])
-    return CsvSource(files[0])
 
 
 def _hint(column: str, names: Sequence[str]) -> str:
