@@ -199,7 +199,7 @@ def train(task: str, labels: str, images: str, output: str, epochs: int, name: s
 
     from gzscale.models.bundle import write_bundle
     from gzscale.training.fit import Settings
-    from gzscale.training.labels import read_labels
+    from gzscale.training.label_tables import read_labels
     from gzscale.training.morphology import train_morphology
 
     def tell(epoch: int, loss: float) -> None:

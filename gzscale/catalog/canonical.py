@@ -17,6 +17,7 @@ __all__ = [
     "from_numpy",
     "is_text",
     "to_angles",
+    "to_floats",
     "to_identifiers",
     "to_locators",
     "to_sizes",
@@ -132,7 +133,7 @@ def to_identifiers(values: pa.Array, column: str) -> pa.Array:
 
 def to_angles(values: pa.Array, column: str, factor: float) -> pa.Array:
     """Convert a column to float64, times ``factor``; text that is no number becomes null."""
-    numbers = _to_floats(values, column)
+    numbers = to_floats(values, column)
     return numbers if factor == 1.0 else pc.multiply(numbers, factor)
 
 
@@ -144,7 +145,7 @@ def to_sizes(values: pa.Array, column: str, factor: float) -> pa.Array:
 
 def to_locators(values: pa.Array, column: str) -> pa.Array:
     """Convert a column (run, camcol, field) to int32; what is no such number becomes null."""
-    numbers = _to_floats(values, column)
+    numbers = to_floats(values, column)
     whole = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less_equal(pc.abs(numbers), 2.0**31 - 1))
     return pc.if_else(pc.fill_null(whole, False), numbers, None).cast(pa.int32())
 
@@ -160,7 +161,14 @@ def _plain(values: pa.Array) -> pa.Array:
     return values
 
 
-def _to_floats(values: pa.Array, column: str) -> pa.Array:
+def to_floats(values: pa.Array, column: str) -> pa.Array:
+    """Return float64; text that is no number becomes null.
+
+    Raises
+    ------
+    CatalogError
+        If the column holds neither numbers nor text.
+    """
     values = _plain(values)
     kind = values.type
     if is_text(kind):

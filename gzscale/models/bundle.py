@@ -23,8 +23,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gzscale.errors import BundleError, StorageError
+from gzscale.models.backbone import Network
 from gzscale.models.inputs import Stretch
-from gzscale.models.network import ResidualNetwork, build_network
+from gzscale.models.network import build_network
 from gzscale.storage import open_storage, sha256_hex
 
 __all__ = ["Bundle", "BundleGeometry", "Geometry", "load_bundle", "shipped", "write_bundle"]
@@ -117,7 +118,7 @@ class Bundle:
         """The bands that it needs, in the order in which they are shown as red, green, blue."""
         return self.stretch.bands
 
-    def build(self) -> ResidualNetwork:
+    def build(self) -> Network:
         """Return the network with these weights, in evaluation mode, float32.
 
         Raises

@@ -112,12 +112,14 @@ class Engine:
         stretch = self.bundle.stretch
 
         seen = self._seen()
+        # The batch may be halved while the next ones are prepared: all parts of one have the same rows.
+        rows = self.batch
 
         def prepared() -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-            for start in range(0, len(images), self.batch):
-                block = images[start : start + self.batch, :, seen, seen][:, order]
-                scales = np.asarray(scale[start : start + self.batch], np.float64)
-                yield len(block), (self._host(block), self._host(scales))
+            for start in range(0, len(images), rows):
+                block = images[start : start + rows, :, seen, seen][:, order]
+                scales = np.asarray(scale[start : start + rows], np.float64)
+                yield len(block), (self._host(block, rows), self._host(scales, rows))
 
         def to_inputs(flux: Tensor, scales: Tensor) -> Tensor:
             return from_flux(flux, scales, stretch.bands, stretch)
@@ -145,8 +147,11 @@ class Engine:
             return from_pictures(block, size)
 
         for block in _ahead(iter(pictures)):
-            parts = [block[start : start + self.batch] for start in range(0, len(block), self.batch)]
-            yield self._gather([self._predict(len(part), (self._host(part),), to_inputs) for part in parts])
+            rows = self.batch
+            parts = [block[start : start + rows] for start in range(0, len(block), rows)]
+            yield self._gather(
+                [self._predict(len(part), (self._host(part, rows),), to_inputs) for part in parts]
+            )
 
     def _check(self, shape: tuple[int, ...], bands: str, scale: NDArray[np.float64]) -> None:
         missing = [band for band in self.bundle.bands if band not in bands]
@@ -165,9 +170,9 @@ class Engine:
         side = self.network.crop or size
         return slice((size - side) // 2, (size - side) // 2 + side)
 
-    def _host(self, array: NDArray) -> Tensor:
+    def _host(self, array: NDArray, rows: int) -> Tensor:
         """Copy an array to host memory of one batch, padded with its last row."""
-        missing = self.batch - len(array)
+        missing = rows - len(array)
         if missing > 0:
             array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
         tensor = torch.from_numpy(np.ascontiguousarray(array))

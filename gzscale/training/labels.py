@@ -1,33 +1,52 @@
-"""Labels of Galaxy Zoo 2 from tables, and which galaxies are held back.
+"""The votes on labelled galaxies, and on which side of a split each stands.
 
-Two tables are read: the 37 columns of the Kaggle scheme (``Class1.1`` ... ``Class11.6``),
-and the released votes (``t01_smooth_or_features_a01_smooth_weighted_fraction`` ...), whose
-conditional fractions are multiplied down the tree.
+See `gzscale.training.label_tables` for the tables that they are read from.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from gzscale.errors import CatalogError
-from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, QUESTIONS, to_joint
+from gzscale.models.votes import asked
 
-__all__ = ["Labels", "held_out", "read_labels"]
+__all__ = ["HELD_OUT_SHARE", "LEAST_LABELS", "Labels", "Refusal", "folds", "held_out", "require_enough"]
 
-#: Columns that may name the image of a galaxy, in the order in which they are looked for.
-ID_COLUMNS = ("asset_id", "GalaxyID", "object_id", "dr7objid")
 #: Share of galaxies that training never sees.
 HELD_OUT_SHARE = 0.15
+#: With fewer galaxies nothing is trained or scored.
+LEAST_LABELS = 50
+#: Volunteers of a galaxy whose table does not say: Galaxy Zoo 2's median (Willett et al. 2013, Section 2.3).
+USUAL_VOTES = 44.0
 
 
-@dataclass(frozen=True, slots=True)
+class Refusal(StrEnum):
+    """Why a row of a label table, or an image, is not used."""
+
+    MISSING_ID = "MISSING_ID"
+    """The row has no identifier."""
+    DUPLICATE_ID = "DUPLICATE_ID"
+    """An earlier row has the same identifier."""
+    MISSING_FRACTION = "MISSING_FRACTION"
+    """A vote fraction is NaN or no number."""
+    BAD_FRACTION = "BAD_FRACTION"
+    """A vote fraction is not within 0 and 1."""
+    BAD_SUM = "BAD_SUM"
+    """The fractions of a question do not sum to the share that was asked it."""
+    NO_IMAGE = "NO_IMAGE"
+    """There is no image of the galaxy."""
+    NO_LABEL = "NO_LABEL"
+    """There is no label for the image."""
+
+
+@dataclass(frozen=True)
 class Labels:
     """The votes on some galaxies.
 
@@ -37,92 +56,75 @@ class Labels:
         Identifier of each galaxy, which is the stem of its image's file name.
     joint
         Joint fractions in the Kaggle scheme, float32, shape (n, 37).
+    volunteers
+        How many looked at each galaxy, float32, shape (n,); NaN where the table does not say.
+    ra, dec
+        Degrees, shape (n,); NaN where the table does not say.
+    redshift
+        Shape (n,); NaN where the table does not say.
+    refused
+        Rows of the table that are not here, by reason (`Refusal`).
     """
 
     names: tuple[str, ...]
     joint: NDArray[np.float32]
+    volunteers: NDArray[np.float32]
+    ra: NDArray[np.float64]
+    dec: NDArray[np.float64]
+    redshift: NDArray[np.float32]
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, index: NDArray[np.integer]) -> Labels:
+        """Return the galaxies at some positions, in that order."""
+        return Labels(
+            tuple(self.names[i] for i in index),
+            self.joint[index],
+            self.volunteers[index],
+            self.ra[index],
+            self.dec[index],
+            self.redshift[index],
+            Counter(self.refused),
+        )
+
+    def votes(self) -> NDArray[np.float32]:
+        """Return how many were asked each question, shape (n, 11); `USUAL_VOTES` galaxies' where unknown."""
+        volunteers = np.where(np.isfinite(self.volunteers), self.volunteers, USUAL_VOTES)
+        return (volunteers[:, None] * asked(self.joint)).astype(np.float32)
 
 
-def read_labels(path: str | Path, kind: str = "weighted_fraction") -> Labels:
-    """Read the labels of a CSV table.
-
-    Parameters
-    ----------
-    path
-        The table.
-    kind
-        Suffix of the vote columns that are used where the table has released votes:
-        ``weighted_fraction``, ``fraction`` or ``debiased``.
-
-    Returns
-    -------
-    Labels
-        In the table's order. A question that nobody was asked is 0 in all its answers.
+def require_enough(labels: Labels, what: str) -> None:
+    """Refuse to train on, or to score with, too few galaxies.
 
     Raises
     ------
     CatalogError
-        If the table has no identifier or neither set of columns, an identifier twice, or a
-        fraction that is missing or not in [0, 1].
+        If there are fewer than `LEAST_LABELS`, with what was refused.
     """
-    table = pd.read_csv(path, dtype=dict.fromkeys(ID_COLUMNS, str))
-    name = next((column for column in ID_COLUMNS if column in table.columns), None)
-    if name is None:
-        raise CatalogError(f"{path}: none of the identifiers {', '.join(ID_COLUMNS)}")
-    names = tuple(table[name])
-    if len(set(names)) != len(names):
-        raise CatalogError(f"{path}: {len(names) - len(set(names))} rows repeat an earlier {name}")
-    if set(KAGGLE_NAMES) <= set(table.columns):
-        joint = table[list(KAGGLE_NAMES)].to_numpy(np.float64)
-    else:
-        columns = [f"{answer}_{kind}" for answer in ANSWERS]
-        missing = [column for column in columns if column not in table.columns]
-        if missing:
-            raise CatalogError(
-                f"{path}: neither {KAGGLE_NAMES[0]} ... {KAGGLE_NAMES[-1]} nor the released votes: "
-                f"{len(missing)} columns are missing, the first is {missing[0]!r}"
-            )
-        joint = to_joint(_normalised(table[columns].to_numpy(np.float64)))
-    bad = ~((joint >= 0) & (joint <= 1 + 1e-6)).all(axis=1)
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
+    if len(labels) < LEAST_LABELS:
+        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(labels.refused.items()))
         raise CatalogError(
-            f"{path}: {int(bad.sum())} rows have a fraction that is missing or not in [0, 1]; "
-            f"the first is row {first} ({name} {names[first]})"
+            f"{what}: {len(labels)} labelled galaxies with an image, at least {LEAST_LABELS} are needed"
+            f"{f'; not used: {refused}' if refused else ''}"
         )
-    return Labels(names, joint.astype(np.float32))
 
 
-def _normalised(conditional: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Make the answers of each question sum to 1; all are 0 where no answer was counted.
+def positions(names: Sequence[str]) -> NDArray[np.float64]:
+    """Return a number in [0, 1) for each name, from the first 64 bits of its SHA-256, shape (n,).
 
-    The table has such questions even where the answer that leads there has votes: the
-    weights of those few who were asked came to nothing. It also rounds to 0.001.
+    It depends on the name alone: a galaxy stays on its side of a split however many others there are.
     """
-    result = conditional.copy()
-    for question in QUESTIONS:
-        total = conditional[:, question.answers].sum(axis=1, keepdims=True)
-        result[:, question.answers] /= np.where(total > 0, total, 1)
-    return result
+    hashes = (int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in names)
+    return np.array([value / 2.0**64 for value in hashes], np.float64)
 
 
 def held_out(names: Sequence[str], share: float = HELD_OUT_SHARE) -> NDArray[np.bool_]:
-    """Say which galaxies are held back from training.
+    """Tell which galaxies are held back from training, shape (n,): their position is below ``share``."""
+    return positions(names) < share
 
-    It depends on the name alone, so that a galaxy stays on its side however many others
-    there are.
 
-    Parameters
-    ----------
-    names
-        Identifiers.
-    share
-        Share that is held back.
-
-    Returns
-    -------
-    NDArray[np.bool_]
-        True for those held back, shape (n,).
-    """
-    hashes = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in names]
-    return np.array([value < share * 2.0**64 for value in hashes], dtype=bool)
+def folds(names: Sequence[str], count: int = 5) -> NDArray[np.int64]:
+    """Return the fold of each galaxy, 0 to ``count`` - 1, shape (n,): its position times ``count``."""
+    return np.minimum((positions(names) * count).astype(np.int64), count - 1)

@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 
-from gzscale.models.network import LOGIT_BOUND, TreeHead, build_network, fuse
+from gzscale.models.heads import LOGIT_BOUND, TreeHead
+from gzscale.models.network import build_network, fuse
 from gzscale.models.votes import to_conditional, to_joint
 
 HEADS = {"vote_fractions": "tree"}
@@ -30,9 +31,10 @@ def test_however_sure_the_head_is_every_question_has_an_answer():
     assert abs(to_conditional(joint).sum() - 11) < 1e-4
 
 
-def test_folding_the_normalisation_changes_nothing():
+@pytest.mark.parametrize("kind", ["residual", "equivariant"])
+def test_folding_the_normalisation_changes_nothing(kind):
     torch.manual_seed(1)
-    network = build_network("residual", {"widths": [8, 12], "blocks": [1, 2], "heads": HEADS})
+    network = build_network(kind, {"widths": [8, 12], "blocks": [1, 2], "heads": HEADS})
     images = torch.rand(6, 3, 32, 32)
     for _ in range(3):  # statistics other than those at birth
         network(images)
@@ -63,10 +65,72 @@ def test_features_have_the_last_width():
     assert network.features(network.prepare(torch.rand(2, 3, 40, 40))).shape == (2, 12)
 
 
+def trained(kind, parameters):
+    """A network with statistics and weights as after some training."""
+    torch.manual_seed(2)
+    network = build_network(kind, parameters)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.normal_(module.weight, 1, 0.3)
+            torch.nn.init.normal_(module.bias, 0, 0.3)
+        if isinstance(module, TreeHead):
+            torch.nn.init.normal_(module.logits.weight)
+    return network.eval()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_equivariant_network_says_the_same_of_all_8_views(fused):
+    network = trained(
+        "equivariant", {"widths": [3, 5], "blocks": [1, 2], "heads": HEADS, "crop": 28, "size": 40}
+    )
+    if fused:
+        fuse(network)
+    images = torch.rand(3, 3, 32, 32)
+    views = [torch.rot90(image, turn, (2, 3)) for image in (images, images.flip(-1)) for turn in range(4)]
+    with torch.inference_mode():
+        first, *others = (network(view)["vote_fractions"] for view in views)
+        different = network(images.roll(1, 0))["vote_fractions"]
+    for other in others:
+        torch.testing.assert_close(other, first, atol=2e-6, rtol=0)
+    assert (different - first).abs().max() > 1e-3
+
+
+def test_turning_the_image_turns_and_permutes_the_layers():
+    # The definition of equivariance (Cohen & Welling 2016, equation 10), for a quarter turn.
+    network = trained("equivariant", {"widths": [3, 5], "blocks": [1, 1]})
+    image = torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        straight = network.stages(torch.relu(network.stem(image)))[0].reshape(5, 8, 4, 4)
+        turned = network.stages(torch.relu(network.stem(torch.rot90(image, 1, (2, 3)))))[0].reshape(
+            5, 8, 4, 4
+        )
+    back = torch.rot90(turned, -1, (2, 3))
+    order = [
+        next(h for h in range(8) if torch.allclose(back[:, g], straight[:, h], atol=1e-5)) for g in range(8)
+    ]
+    assert sorted(order) == list(range(8))
+    assert order != list(range(8))
+
+
+def test_a_committee_says_the_mean():
+    parameters = {"widths": [4], "blocks": [1], "heads": HEADS}
+    committee = build_network(
+        "committee", {"kind": "equivariant", "members": 3, "parameters": parameters}
+    ).eval()
+    images = torch.rand(2, 3, 24, 24)
+    with torch.inference_mode():
+        said = torch.stack([member(images)["vote_fractions"] for member in committee.members])
+        torch.testing.assert_close(committee(images)["vote_fractions"], said.mean(dim=0))
+    assert committee.features(committee.prepare(images)).shape == (2, 12)
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
         ("oracle", {}),
+        ("committee", {"kind": "oracle", "members": 1, "parameters": {}}),
         ("residual", {"heads": {"a": "oracle"}}),
         ("residual", {"widths": [8], "blocks": [1, 1]}),
     ],

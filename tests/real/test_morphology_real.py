@@ -14,7 +14,8 @@ from PIL import Image
 from gzscale.folder import predict_folder
 from gzscale.models.bundle import load_bundle, shipped
 from gzscale.models.inputs import from_flux
-from gzscale.training.labels import held_out, read_labels
+from gzscale.training.label_tables import read_labels
+from gzscale.training.labels import held_out
 from gzscale.training.morphology import evaluate_morphology
 
 pytestmark = pytest.mark.real

@@ -1,0 +1,57 @@
+"""Heads: from a feature vector to the numbers of a task.
+
+What is averaged over views of a galaxy and over the members of a committee are the outputs of
+heads, so they must be linear in probability: for morphology the joint fractions of the tree, from
+which conditional fractions follow by division and stay consistent (see `gzscale.models.votes`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gzscale.models.votes import ANSWERS, QUESTIONS
+
+__all__ = ["HEADS", "LOGIT_BOUND", "TreeHead"]
+
+#: Logits stay within +-this. A joint fraction is then at least exp(-20)^4 / 10, about 1e-36, so
+#: that no question ever counts as asked of exactly nobody in float32.
+LOGIT_BOUND = 10.0
+
+
+class TreeHead(nn.Module):
+    """Features -> the 37 joint vote fractions in the Kaggle scheme.
+
+    One softmax a question, multiplied down the tree: every output is consistent by construction.
+
+    Parameters
+    ----------
+    features
+        Length of the feature vector.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(features, len(ANSWERS))
+        # All answers alike at first, whatever the galaxy.
+        nn.init.normal_(self.logits.weight, 0, 0.01)
+        nn.init.zeros_(self.logits.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return joint fractions, float32, shape (n, 37), of features of shape (n, features)."""
+        # Not a matrix product: its order of summation, and so the last bit, depends on the number
+        # of threads; this sum's does not.
+        products = features.float()[:, None] * self.logits.weight.float()
+        logits = products.sum(dim=2) + self.logits.bias.float()
+        logits = LOGIT_BOUND * torch.tanh(logits / LOGIT_BOUND)
+        joint: list[Tensor] = []
+        for question in QUESTIONS:
+            fractions = torch.softmax(logits[:, question.answers], dim=1)
+            if question.parent is not None:
+                fractions = fractions * torch.cat(joint, dim=1)[:, question.parent, None]
+            joint.append(fractions)
+        return torch.cat(joint, dim=1)
+
+
+#: Kind of a head, as bundles name it.
+HEADS: dict[str, type[nn.Module]] = {"tree": TreeHead}

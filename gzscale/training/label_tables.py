@@ -1,0 +1,279 @@
+"""Reads tables of votes: Galaxy Zoo 2's data releases, Kaggle's, and those in the same columns.
+
+What is read, from CSV (also gzipped), FITS, VOTable or Parquet, a batch at a time:
+
+- the 37 columns of the Kaggle challenge, ``Class1.1`` to ``Class11.6``, keyed by ``GalaxyID``;
+- Galaxy Zoo 2's own (Willett et al. 2013; Hart et al. 2016): for each answer
+  ``<answer>_weighted_fraction``, ``_fraction`` or ``_debiased``, keyed by ``dr7objid`` or ``objid``, or
+  by ``asset_id``; conditional fractions, which are multiplied down the tree;
+- ``gz2_filename_mapping.csv`` of the public image archive: ``objid``, ``sample``, ``asset_id``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from gzscale.catalog.canonical import to_floats
+from gzscale.catalog.locate import locate_table
+from gzscale.catalog.source import Source
+from gzscale.errors import CatalogError
+from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, QUESTIONS, asked, to_joint
+from gzscale.training.labels import Labels, Refusal
+
+__all__ = ["KINDS", "read_labels", "read_mapping"]
+
+#: Kinds of fractions of Galaxy Zoo 2's tables; they are the endings of the columns.
+KINDS = ("weighted_fraction", "fraction", "debiased")
+#: Columns that may name a galaxy, in the order in which they are looked for.
+ID_COLUMNS = ("asset_id", "GalaxyID", "object_id", "dr7objid", "objid")
+#: Columns that a mapping to images may be joined by.
+_OBJECT_COLUMNS = ("dr7objid", "objid")
+#: Our names of what else a table may have -> its columns.
+_OTHERS = {
+    "volunteers": ("total_classifications",),
+    "ra": ("ra", "RA"),
+    "dec": ("dec", "DEC"),
+    "redshift": ("redshift", "REDSHIFT", "z"),
+}
+_SAMPLE = "sample"
+#: Rows of a batch.
+_ROWS = 8192
+#: How far the fractions of a question may be off their sum: the tables are rounded to 0.001.
+TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which columns of a table are what."""
+
+    name: str
+    fractions: tuple[str, ...]
+    kind: str
+    others: dict[str, str]
+    joined_by: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.name, *self.joined_by, *self.fractions, *self.others.values())))
+
+
+def read_labels(
+    path: str | Path, kind: str = "weighted_fraction", mapping: str | Path | None = None
+) -> Labels:
+    """Read a table of votes, in a memory of some 100 bytes a galaxy and 37 fractions.
+
+    Parameters
+    ----------
+    path
+        File or URL of the table.
+    kind
+        Which of the fractions of Galaxy Zoo 2's tables are used: one of `KINDS`.
+    mapping
+        Table ``objid``, ``sample``, ``asset_id`` that names the image of each galaxy; where both
+        tables have ``sample``, it must agree too.
+
+    Returns
+    -------
+    Labels
+        In the table's order. A question that nobody was asked is 0 in all its answers.
+
+    Raises
+    ------
+    CatalogError
+        If the table cannot be read, or has no identifier or neither set of columns.
+    """
+    if kind not in KINDS:
+        raise CatalogError(f"kind of fractions {kind!r}: one of {', '.join(KINDS)}")
+    parts: list[tuple[NDArray, ...]] = []
+    names: list[str | None] = []
+    assets = None if mapping is None else read_mapping(mapping)
+    with tempfile.TemporaryDirectory(prefix="gzscale-labels-") as scratch:
+        source = locate_table(str(path), "auto", Path(scratch))[2]
+        layout = _layout(str(path), source.names, kind, assets is not None)
+        for batch in _batches(source, layout.columns):
+            parts.append(_convert(batch, layout))
+            names += _names(batch, layout, assets)
+    if not parts:
+        raise CatalogError(f"{path}: the table has 0 rows")
+    joint, faults, volunteers, ra, dec, redshift = (np.concatenate(part) for part in zip(*parts, strict=True))
+    reasons = _refusals(names, faults)
+    good = np.flatnonzero(reasons == "")
+    kept = tuple(name for name in (names[i] for i in good) if name is not None)
+    refused = Counter(reasons[reasons != ""].tolist())
+    return Labels(kept, joint[good], volunteers[good], ra[good], dec[good], redshift[good], refused)
+
+
+def read_mapping(path: str | Path) -> dict[str, str]:
+    """Read the names of images from a table ``objid``, ``sample``, ``asset_id``.
+
+    Returns
+    -------
+    dict[str, str]
+        ``<objid>/<sample>`` and, for the first sample of each, ``<objid>`` -> ``asset_id``.
+
+    Raises
+    ------
+    CatalogError
+        If a column is missing.
+    """
+    found: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="gzscale-labels-") as scratch:
+        source = locate_table(str(path), "auto", Path(scratch))[2]
+        needed = ("objid", "asset_id")
+        missing = [name for name in needed if name not in source.names]
+        if missing:
+            raise CatalogError(
+                f"{path}: no column {', '.join(missing)}; a mapping has objid, sample, asset_id"
+            )
+        columns = (*needed, *((_SAMPLE,) if _SAMPLE in source.names else ()))
+        for batch in _batches(source, columns):
+            texts = [_texts(batch.column(name)) for name in columns]
+            for objid, asset, *sample in zip(*texts, strict=True):
+                if objid is None or asset is None:
+                    continue
+                found.setdefault(objid, asset)
+                if sample:
+                    found[f"{objid}/{sample[0]}"] = asset
+    return found
+
+
+def _layout(path: str, columns: Sequence[str], kind: str, mapped: bool) -> _Layout:
+    present = set(columns)
+    candidates = _OBJECT_COLUMNS if mapped else ID_COLUMNS
+    name = next((column for column in candidates if column in present), None)
+    if name is None:
+        raise CatalogError(f"{path}: none of the identifiers {', '.join(candidates)} among its columns")
+    others = {
+        ours: next((column for column in theirs if column in present), "") for ours, theirs in _OTHERS.items()
+    }
+    others = {ours: column for ours, column in others.items() if column}
+    joined_by = (_SAMPLE,) if mapped and _SAMPLE in present else ()
+    released = tuple(f"{answer}_{kind}" for answer in ANSWERS)
+    for fractions, found in ((KAGGLE_NAMES, "joint"), (released, kind)):
+        if set(fractions) <= present:
+            return _Layout(name, fractions, found, others, joined_by)
+    nearest = min((KAGGLE_NAMES, released), key=lambda wanted: len(set(wanted) - present))
+    missing = [column for column in nearest if column not in present]
+    raise CatalogError(
+        f"{path}: neither {KAGGLE_NAMES[0]} to {KAGGLE_NAMES[-1]} nor Galaxy Zoo 2's columns ending in "
+        f"_{kind}: of the nearer set {len(missing)} are missing, the first is {missing[0]!r}"
+    )
+
+
+def _batches(source: Source, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    return (batch for batch in source.batches(columns, _ROWS) if batch.num_rows)
+
+
+def _texts(values: pa.Array) -> list[str | None]:
+    """Return identifiers as text, None where there is none."""
+    if pa.types.is_floating(values.type):
+        whole = [None if value is None or value != value else value for value in values.to_pylist()]
+        return [None if value is None else f"{value:.0f}" for value in whole]
+    texts = pc.utf8_trim_whitespace(values.cast(pa.string())).to_pylist()
+    return [text or None for text in texts]
+
+
+def _names(batch: pa.RecordBatch, layout: _Layout, assets: dict[str, str] | None) -> list[str | None]:
+    names = _texts(batch.column(layout.name))
+    if assets is None:
+        return names
+    if not layout.joined_by:
+        return [name and assets.get(name, "") for name in names]
+    samples = _texts(batch.column(_SAMPLE))
+    return [name and assets.get(f"{name}/{sample}", "") for name, sample in zip(names, samples, strict=True)]
+
+
+def _convert(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray, ...]:
+    """Return joint fractions, the fault of each row, and the other columns."""
+    given = np.stack([_numbers(batch, column) for column in layout.fractions], axis=1)
+    faults = np.full(len(given), "", dtype="U16")
+    if layout.kind == "debiased":
+        given = _completed(given)
+    faults[np.isnan(given).any(axis=1)] = Refusal.MISSING_FRACTION
+    usable = np.nan_to_num(given)
+    if layout.kind == "joint":
+        faults[(faults == "") & _off(usable, asked(usable))] = Refusal.BAD_SUM
+        joint: NDArray[np.floating] = usable
+    else:
+        if layout.kind != "debiased":  # each debiased fraction was found by itself
+            faults[(faults == "") & _off(usable, np.ones((len(usable), len(QUESTIONS))))] = Refusal.BAD_SUM
+        joint = to_joint(_normalised(usable))
+    outside = ((usable < 0) | (usable > 1 + 1e-6)).any(axis=1)
+    faults[outside & (faults != Refusal.MISSING_FRACTION)] = Refusal.BAD_FRACTION
+    others = [
+        _numbers(batch, layout.others[name]) if name in layout.others else np.full(len(given), np.nan)
+        for name in _OTHERS
+    ]
+    volunteers, ra, dec, redshift = others
+    return (
+        joint.astype(np.float32),
+        faults,
+        volunteers.astype(np.float32),
+        ra,
+        dec,
+        redshift.astype(np.float32),
+    )
+
+
+def _numbers(batch: pa.RecordBatch, column: str) -> NDArray[np.float64]:
+    return to_floats(batch.column(column), column).to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def _off(values: NDArray[np.floating], shares: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Tell where a question's answers sum to neither the share that was asked it nor 0."""
+    off = np.zeros(len(values), bool)
+    for index, question in enumerate(QUESTIONS):
+        total = values[:, question.answers].sum(axis=1)
+        off |= (np.abs(total - shares[:, index]) > TOLERANCE) & (total > TOLERANCE)
+    return off
+
+
+def _completed(given: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give an answer that alone has no number what the others of its question leave.
+
+    Debiased fractions have such holes where the correction of one answer came to nothing.
+    """
+    completed = given.copy()
+    for question in QUESTIONS:
+        values = completed[:, question.answers]
+        hole = np.isnan(values)
+        alone = hole & (hole.sum(axis=1, keepdims=True) == 1)
+        rest = np.clip(1 - np.nansum(values, axis=1, keepdims=True), 0, 1)
+        completed[:, question.answers] = np.where(alone, rest, values)
+    return completed
+
+
+def _normalised(conditional: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Make the answers of each question sum to 1; all are 0 where no answer was counted.
+
+    The table has such questions even where the answer that leads there has votes: the
+    weights of those few who were asked came to nothing. It also rounds to 0.001.
+    """
+    result = conditional.copy()
+    for question in QUESTIONS:
+        total = conditional[:, question.answers].sum(axis=1, keepdims=True)
+        result[:, question.answers] /= np.where(total > 0, total, 1)
+    return result
+
+
+def _refusals(names: list[str | None], faults: NDArray[np.str_]) -> NDArray[np.str_]:
+    """Return the reason for which each row is refused, empty for a good one."""
+    reasons = faults.copy()
+    reasons[[name is None for name in names]] = Refusal.MISSING_ID
+    reasons[[name == "" for name in names]] = Refusal.NO_IMAGE
+    seen: set[str] = set()
+    for row, name in enumerate(names):
+        if name and name in seen:
+            reasons[row] = Refusal.DUPLICATE_ID
+        elif name and reasons[row] == "":
+            seen.add(name)
+    return reasons
