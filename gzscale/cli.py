@@ -173,7 +173,9 @@ def explain(output: str, object_id: int, as_json: bool) -> None:
 @click.argument("images", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, metavar="TABLE", help=".csv or .parquet")
 @click.option("--bundle", metavar="PATH", help="Another bundle than the shipped one.")
-@click.option("--scheme", type=click.Choice(["tree", "kaggle"]), default="tree", show_default=True)
+@click.option(
+    "--scheme", type=click.Choice(["tree", "kaggle", "kaggle-tree"]), default="tree", show_default=True
+)
 def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None, scheme: str) -> None:
     """Predict a folder of JPEG, PNG or FITS cutouts, no survey needed."""
     from gzscale.folder import predict_folder
@@ -186,30 +188,67 @@ def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None,
     click.echo(output)
 
 
+_LABELS = click.option(
+    "--labels", required=True, metavar="TABLE", help="Votes: Galaxy Zoo 2's or Kaggle's columns."
+)
+_IMAGES = click.option(
+    "--images", required=True, metavar="DIR|STORE", help="Pictures named by identifier, or a night's output."
+)
+_KIND = click.option(
+    "--kind",
+    type=click.Choice(["weighted_fraction", "fraction", "debiased"]),
+    default="weighted_fraction",
+    show_default=True,
+    help="Which of Galaxy Zoo 2's fractions.",
+)
+_MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset_id: names of the images.")
+
+
 @main.command()
 @click.argument("task", type=click.Choice(["morphology"]))
-@click.option("--labels", required=True, metavar="TABLE", help="Vote fractions of Galaxy Zoo 2.")
-@click.option("--images", required=True, metavar="DIR", help="JPEGs named by the labels' identifiers.")
+@_LABELS
+@_IMAGES
+@_KIND
+@_MAPPING
 @click.option("-o", "--output", required=True, metavar="BUNDLE")
-@click.option("--epochs", type=click.IntRange(min=1), default=100, show_default=True)
-@click.option("--name", default="own", show_default=True, help="Name of the model, with its version.")
-def train(task: str, labels: str, images: str, output: str, epochs: int, name: str) -> None:
-    """Train a bundle on a survey's own votes."""
-    from pathlib import Path
+@click.option("--name", default="own-1", show_default=True, help="Name of the model, with its version.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any key of the recipe: fit.epochs=40."
+)
+@click.option(
+    "--search", type=click.IntRange(min=0), default=0, help="Trials of a search for better settings first."
+)
+def train(
+    task: str,
+    labels: str,
+    images: str,
+    kind: str,
+    mapping: str | None,
+    output: str,
+    name: str,
+    settings: tuple[str, ...],
+    search: int,
+) -> None:
+    """Train a bundle on a survey's own votes; killed and started again, it goes on."""
+    from gzscale.training.command import train_bundle
 
-    from gzscale.models.bundle import write_bundle
-    from gzscale.training.fit import Settings
-    from gzscale.training.label_tables import read_labels
-    from gzscale.training.morphology import train_morphology
+    for line in train_bundle(labels, images, kind, mapping, output, name, settings, search):
+        click.echo(line)
 
-    def tell(epoch: int, loss: float) -> None:
-        click.echo(f"epoch {epoch}: loss {loss:.5f}", err=True)
 
-    bundle = train_morphology(read_labels(labels), images, Settings(epochs=epochs), name, tell)
-    Path(output).write_bytes(write_bundle(bundle))
-    for score, value in bundle.scores.items():
-        click.echo(f"{score:<40} {value:.4f}")
-    click.echo(output)
+@main.command()
+@click.argument("bundle")
+@_LABELS
+@_IMAGES
+@_KIND
+@_MAPPING
+@_JSON
+def evaluate(bundle: str, labels: str, images: str, kind: str, mapping: str | None, as_json: bool) -> None:
+    """Score a bundle beside the mean of all votes and a random forest."""
+    from gzscale.training.command import evaluate_bundle
+
+    story, lines = evaluate_bundle(bundle, labels, images, kind, mapping)
+    click.echo(json.dumps(story) if as_json else "\n".join(lines))
 
 
 @main.command()

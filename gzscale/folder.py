@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +15,12 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from gzscale.catalog.schema import arrow_schema
 from gzscale.cutouts.pictures import FITS_SUFFIXES, PICTURE_SUFFIXES, FluxCutout, read_flux, read_picture
 from gzscale.errors import BundleError, ConfigError, ImageError, Reason, StorageError
 from gzscale.models.bundle import load_bundle, shipped
 from gzscale.models.engine import Engine
-from gzscale.models.votes import KAGGLE_NAMES
+from gzscale.models.votes import KAGGLE_NAMES, Scheme
 from gzscale.tasks.base import Task, load_task
 from gzscale.tasks.morphology import MorphologyTask
 
@@ -99,7 +100,8 @@ def predict_folder(
         Table to write: ``.csv`` or ``.parquet``. Written whole, or not at all.
     scheme
         ``tree``: the task's own columns, keyed by ``name``, the stem of the file. ``kaggle``
-        (morphology): ``Class1.1`` ... ``Class11.6``, multiplied down the tree, keyed by ``GalaxyID``.
+        (morphology): ``Class1.1`` ... ``Class11.6``, multiplied down the tree, keyed by ``GalaxyID``;
+        ``kaggle-tree``: the same, but question 6 asked only of those who saw a galaxy.
     bundle
         Path or URL of a bundle; the shipped one if absent.
 
@@ -120,7 +122,8 @@ def predict_folder(
     target = Path(output)
     if target.suffix.lower() not in _WRITERS:
         raise ConfigError(f"{output}: the table's name must end in one of {sorted(_WRITERS)}")
-    columns, to_table = _columns(load_task(task), scheme)
+    made = load_task(task)
+    fields, to_table = _columns(made, scheme)
     images = list(find_images(paths))
     loaded = load_bundle(shipped(task) if bundle is None else bundle)
     if loaded.task != task:
@@ -128,12 +131,12 @@ def predict_folder(
     engine = Engine(loaded)
     result = FolderResult(found=len(images))
     key = NAME_COLUMN if scheme == "tree" else "GalaxyID"
-    schema = pa.schema([(key, pa.string()), *((name, pa.float32()) for name in columns)])
+    schema = pa.schema([pa.field(key, pa.string()), *fields])
     part = target.with_name(f".{target.name}.part")
     try:
         with _WRITERS[target.suffix.lower()](str(part), schema) as writer:
             for names, outputs in _predictions(engine, images, result):
-                values, finite = to_table(outputs)
+                values, finite = to_table(outputs, loaded.calibration)
                 for row in np.flatnonzero(~finite):
                     result.refuse(Reason.NONFINITE_OUTPUT, f"{names[row]}: the output is not finite")
                 kept = {name: value[finite] for name, value in values.items()}
@@ -155,16 +158,23 @@ def _csv_writer(path: str, schema: pa.Schema) -> pa.csv.CSVWriter:
 
 _WRITERS = {".csv": _csv_writer, ".parquet": pa.parquet.ParquetWriter}
 
-_Table = Callable[[Mapping[str, NDArray]], tuple[dict[str, NDArray], NDArray]]
+_Table = Callable[[Mapping[str, NDArray], Mapping[str, Any]], tuple[dict[str, NDArray], NDArray]]
+
+#: Names of the schemes of Kaggle's columns.
+_KAGGLE = {"kaggle": Scheme.KAGGLE, "kaggle-tree": Scheme.TREE}
 
 
-def _columns(task: Task, scheme: str) -> tuple[list[str], _Table]:
-    """Return the names of the table's columns and what makes them of a network's outputs."""
+def _columns(task: Task, scheme: str) -> tuple[list[pa.Field], _Table]:
+    """Return the table's columns and what makes them of a network's outputs."""
     if scheme == "tree":
-        return [column.name for column in task.columns], task.table
-    if scheme == "kaggle" and isinstance(task, MorphologyTask):
-        return list(KAGGLE_NAMES), task.kaggle_table
-    raise ConfigError(f"task {task.name!r} has no scheme {scheme!r}: tree, or kaggle for morphology")
+        return list(arrow_schema(task.columns)), task.table
+    if scheme in _KAGGLE and isinstance(task, MorphologyTask):
+        morphology, chosen = task, _KAGGLE[scheme]
+        fields = [pa.field(name, pa.float32()) for name in KAGGLE_NAMES]
+        return fields, lambda outputs, _: morphology.kaggle_table(outputs, chosen)
+    raise ConfigError(
+        f"task {task.name!r} has no scheme {scheme!r}: tree, or kaggle or kaggle-tree for morphology"
+    )
 
 
 def _predictions(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from gzscale.models.votes import ANSWERS, QUESTIONS, Question
+from gzscale.models.votes import ANSWERS, QUESTIONS
 
 __all__ = [
     "BASE_COLUMNS",
@@ -26,6 +26,7 @@ __all__ = [
     "ID_COLUMN",
     "INDEX_COLUMNS",
     "MORPHOLOGY_COLUMNS",
+    "MORPHOLOGY_SUMMARY",
     "QUARANTINE_COLUMNS",
     "QUARANTINE_SCHEMA",
     "Column",
@@ -90,23 +91,86 @@ COVERAGE_COLUMN = Column(
 _WORDING = {"cant tell": "can't tell", "cigar shaped": "cigar-shaped"}
 
 
-def _answer_column(question: Question, answer: str) -> Column:
-    """Describe the vote fraction of one answer (Willett et al. 2013, MNRAS 435, 2835, Table 2)."""
-    words = re.sub(r"^t\d\d_.*_a\d\d_", "", answer).replace("_", " ")
-    ucd = "src.class.starGalaxy" if words == "star or artifact" else "src.morph.type"
-    return Column(
-        f"{answer}_fraction",
+#: What is said of each answer: ending of the column's name -> dtype, first word of the UCD, description.
+_OF_EACH_ANSWER = {
+    "fraction": (
         "float32",
-        "",
-        f"stat.probability;{ucd}",
-        f"Predicted fraction of the volunteers asked '{question.text}' who would answer "
-        f"'{_WORDING.get(words, words)}'",
+        "stat.probability",
+        "Predicted fraction of the volunteers asked {question} who would answer {answer}",
+    ),
+    "std": (
+        "float32",
+        "stat.stdev",
+        "Standard deviation of that fraction: {answer} to {question}, by very many volunteers",
+    ),
+    "joint": (
+        "float32",
+        "stat.probability",
+        "Predicted fraction of all volunteers who would be asked {question} and answer {answer}",
+    ),
+    "clean": (
+        "bool",
+        "meta.code.qual",
+        "Whether {answer} to {question} is certain enough for a clean sample",
+    ),
+}
+
+
+def _answer_column(
+    ending: str, name: str, question: str, answer: str, kind: str = "src.morph.type"
+) -> Column:
+    """Describe what is said of one answer (Willett et al. 2013, MNRAS 435, 2835, Table 2)."""
+    dtype, word, text = _OF_EACH_ANSWER[ending]
+    return Column(
+        f"{name}_{ending}", dtype, "", f"{word};{kind}", text.format(question=question, answer=answer)
     )
 
 
-#: The vote fractions of Galaxy Zoo 2, in the order and with the names of its tree.
-MORPHOLOGY_COLUMNS = tuple(
-    _answer_column(question, answer) for question in QUESTIONS for answer in ANSWERS[question.answers]
+def _columns_of(ending: str) -> tuple[Column, ...]:
+    columns = []
+    for question in QUESTIONS:
+        for name in ANSWERS[question.answers]:
+            words = re.sub(r"^t\d\d_.*_a\d\d_", "", name).replace("_", " ")
+            kind = "src.class.starGalaxy" if words == "star or artifact" else "src.morph.type"
+            answer = f"'{_WORDING.get(words, words)}'"
+            columns.append(_answer_column(ending, name, f"'{question.text}'", answer, kind))
+    return tuple(columns)
+
+
+_OF_THE_GALAXY = (
+    Column(
+        "gz2_class",
+        "str",
+        "",
+        "src.morph.type",
+        "Galaxy Zoo 2's class string, from the most voted answers down the tree",
+    ),
+    Column(
+        "unlikeness",
+        "float32",
+        "",
+        "stat.value",
+        "Distance of the image from those the network learnt; 1 at the limit of what is usual",
+    ),
+    Column(
+        "unlike_training",
+        "bool",
+        "",
+        "meta.code.qual",
+        "Whether the image is unlike those the network learnt",
+    ),
+)
+
+#: Morphology: of the galaxy, then of each answer in the order and with the names of Galaxy Zoo 2's tree.
+MORPHOLOGY_COLUMNS = (
+    *_OF_THE_GALAXY,
+    *(column for ending in _OF_EACH_ANSWER for column in _columns_of(ending)),
+)
+
+#: The same in short, with ``<answer>`` for the 37 names.
+MORPHOLOGY_SUMMARY = (
+    *_OF_THE_GALAXY,
+    *(_answer_column(ending, "<answer>", "the question", "the answer") for ending in _OF_EACH_ANSWER),
 )
 
 #: The id index of a release: where in the catalog an object is, sorted by identifier.

@@ -13,7 +13,7 @@ import math
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,12 +30,14 @@ from gzscale.storage import open_storage, sha256_hex
 
 __all__ = ["Bundle", "BundleGeometry", "Geometry", "load_bundle", "shipped", "write_bundle"]
 
-FORMAT = 1
+FORMAT = 2
 #: A bundle is at most this long; a longer file is refused unread.
 MAX_BYTES = 1 << 30
 MAX_HEADER_BYTES = 4 << 20
 
 _FOLDER = Path(__file__).parent / "bundles"
+#: Name of the tensor of hashes of what was learnt.
+_SEEN = "seen"
 #: The bundles in the package: task -> file name and SHA-256.
 SHIPPED: dict[str, tuple[str, str]] = {
     "morphology": (
@@ -95,6 +97,10 @@ class Bundle:
         Licence and citations.
     tensors
         The weights by name.
+    calibration
+        Numbers that the task turns the outputs into columns with.
+    seen
+        First 64 bits of the SHA-256 of the name of each galaxy that was learnt, int64, sorted.
     sha256
         Of the file; empty for one that was not read from a file.
     """
@@ -111,6 +117,8 @@ class Bundle:
     scores: Mapping[str, float]
     terms: Mapping[str, Any]
     tensors: Mapping[str, Tensor] = field(repr=False, compare=False)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    seen: Tensor | None = field(default=None, repr=False, compare=False)
     sha256: str = ""
 
     @property
@@ -132,6 +140,25 @@ class Bundle:
         except (ValueError, RuntimeError) as error:
             raise BundleError(f"bundle {self.name!r}: its weights do not fit its network: {error}") from error
         return network.eval()
+
+    def member(self, number: int) -> Bundle:
+        """Return one member of a committee as a bundle of its own.
+
+        Raises
+        ------
+        BundleError
+            If this is no committee, or has no such member.
+        """
+        prefix = f"members.{number}."
+        tensors = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(prefix)
+        }
+        if self.network != "committee" or not tensors:
+            raise BundleError(f"bundle {self.name!r}: no member {number} in a network {self.network!r}")
+        kind, parameters = self.parameters["kind"], self.parameters["parameters"]
+        return replace(self, network=kind, parameters=parameters, tensors=tensors, seen=None)
 
     def require(self, bands: str, geometry: Geometry) -> None:
         """Refuse to be fed with other cutouts than it was trained for.
@@ -167,10 +194,12 @@ class Bundle:
 def write_bundle(bundle: Bundle) -> bytes:
     """Return a bundle as the bytes of a safetensors file: same bundle, same bytes."""
     about = asdict(_without_tensors(bundle))
-    for key in ("tensors", "sha256"):
+    for key in ("tensors", "sha256", "seen"):
         del about[key]
     text = json.dumps({"format": FORMAT, **about}, sort_keys=True, allow_nan=False)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(bundle.tensors.items())}
+    if bundle.seen is not None:
+        tensors[_SEEN] = bundle.seen.contiguous().cpu()
     return safetensors.torch.save(tensors, metadata={"gzscale": text})
 
 
@@ -268,9 +297,12 @@ def _parse(about: dict[str, Any], tensors: dict[str, Tensor], digest: str) -> Bu
         float(values["nonlinearity"]),
         float(values["pixel_scale"]),
     )
-    plain = ("task", "name", "network", "parameters", "symmetries", "outputs", "training", "scores", "terms")
+    plain = ("task", "name", "network", "parameters", "symmetries", "outputs")
+    told = ("training", "scores", "terms", "calibration")
+    seen = tensors.pop(_SEEN, None)
     return Bundle(
-        **{key: about[key] for key in plain},
+        **{key: about[key] for key in (*plain, *told)},
+        seen=seen,
         geometry=geometry,
         stretch=stretch,
         tensors=tensors,
@@ -280,9 +312,7 @@ def _parse(about: dict[str, Any], tensors: dict[str, Tensor], digest: str) -> Bu
 
 def _without_tensors(bundle: Bundle) -> Bundle:
     """Copy a bundle without its weights, which `asdict` would copy in full."""
-    import dataclasses
-
-    return dataclasses.replace(bundle, tensors=dict[str, torch.Tensor]())
+    return replace(bundle, tensors=dict[str, torch.Tensor](), seen=None)
 
 
 def _scale_rule(scale: float | str) -> tuple[bool, float]:

@@ -13,7 +13,7 @@ once, and the network is one of ordinary convolutions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,11 @@ from gzscale.models.backbone import Network
 
 __all__ = ["EquivariantNetwork"]
 
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+}
 #: Order of the group: 4 turns, each with and without a mirror image before.
 ORDER = 8
 
@@ -52,23 +57,23 @@ def _transform(filters: Tensor, element: int) -> Tensor:
 
 
 class _GroupConvolution(nn.Module):
-    """A convolution of ``inputs`` x 8 channels to ``outputs`` x 8; of an image where ``lifts`` is set."""
+    """A convolution of ``inputs`` x 8 channels to ``outputs`` x 8; of an image where ``lifts`` is set.
+
+    The learnt filters are the rows of a matrix, which is what `torch.optim.Muon` works on.
+    """
 
     def __init__(self, inputs: int, outputs: int, side: int, step: int = 1, lifts: bool = False) -> None:
         super().__init__()
         self.step, self.border, self.lifts = step, (side - step) // 2, lifts
-        shape = (outputs, inputs, side, side) if lifts else (outputs, inputs, ORDER, side, side)
-        fan_in = torch.Size(shape[1:]).numel()
-        self.weight = nn.Parameter(torch.randn(shape) * (2 / fan_in) ** 0.5)
+        self.shape = (inputs, 1 if lifts else ORDER, side, side)
+        fan_in = torch.Size(self.shape).numel()
+        self.weight = nn.Parameter(torch.randn(outputs, fan_in) * (2 / fan_in) ** 0.5)
 
     def expanded(self) -> Tensor:
         """Return the filters in all orientations, as an ordinary convolution takes them."""
-        if self.lifts:
-            turned = [_transform(self.weight, g) for g in range(ORDER)]
-        else:
-            turned = [_transform(self.weight[:, :, _PERMUTED[g]], g) for g in range(ORDER)]
-        filters = torch.stack(turned, dim=1).flatten(0, 1)
-        return filters if self.lifts else filters.flatten(1, 2)
+        filters = self.weight.view(-1, *self.shape)
+        turned = [_transform(filters if self.lifts else filters[:, :, _PERMUTED[g]], g) for g in range(ORDER)]
+        return torch.stack(turned, dim=1).flatten(0, 1).flatten(1, 2)
 
     def forward(self, images: Tensor) -> Tensor:
         return functional.conv2d(images, self.expanded(), None, self.step, self.border)
@@ -121,10 +126,11 @@ class _Unit(nn.Module):
 class _Block(nn.Module):
     """Two group convolutions and a shortcut; the first halves the image where ``halves`` is set."""
 
-    def __init__(self, inputs: int, outputs: int, halves: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, halves: bool, kernel: int, activation: str) -> None:
         super().__init__()
-        self.first = _Unit(inputs, outputs, 4, 2) if halves else _Unit(inputs, outputs, 3)
-        self.second = _Unit(outputs, outputs, 3)
+        self.first = _Unit(inputs, outputs, kernel + 1, 2) if halves else _Unit(inputs, outputs, kernel)
+        self.second = _Unit(outputs, outputs, kernel)
+        self.activate = _ACTIVATIONS[activation]
         self.halves = halves
         same = inputs == outputs and not halves
         self.shortcut: nn.Module = nn.Identity() if same else _Unit(inputs, outputs, 1)
@@ -133,10 +139,10 @@ class _Block(nn.Module):
             nn.init.zeros_(norm.norm.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        inner = self.second(functional.relu(self.first(images)))
+        inner = self.second(self.activate(self.first(images)))
         if self.halves:
             images = functional.avg_pool2d(images, 2)
-        return functional.relu(inner + self.shortcut(images))
+        return self.activate(inner + self.shortcut(images))
 
 
 class EquivariantNetwork(Network):
@@ -152,6 +158,12 @@ class EquivariantNetwork(Network):
         Residual blocks of each stage.
     heads
         Name of an output -> kind of head.
+    kernel
+        Side of the filters, odd.
+    activation
+        ``relu``, ``gelu`` or ``silu``.
+    pooling
+        ``mean`` over orientations and pixels; or ``mean-max``: beside it, the largest over orientations.
     mean, spread, dropout, crop, size
         See `gzscale.models.backbone.Network`. The side that is looked at must be a multiple of
         2 ** (stages + 1), or the network only nearly keeps the symmetry.
@@ -163,6 +175,9 @@ class EquivariantNetwork(Network):
         widths: Sequence[int] = (4, 8, 16, 32),
         blocks: Sequence[int] = (1, 1, 1, 1),
         heads: Mapping[str, str] | None = None,
+        kernel: int = 3,
+        activation: str = "relu",
+        pooling: str = "mean",
         mean: float = 0.05,
         spread: float = 0.1,
         dropout: float = 0.2,
@@ -172,20 +187,27 @@ class EquivariantNetwork(Network):
         super().__init__(mean, spread, dropout, crop, size)
         if len(widths) != len(blocks):
             raise ValueError(f"{len(widths)} widths but {len(blocks)} numbers of blocks")
+        if kernel % 2 == 0 or activation not in _ACTIVATIONS or pooling not in ("mean", "mean-max"):
+            raise ValueError(
+                f"kernel {kernel}, activation {activation!r} or pooling {pooling!r} is not known"
+            )
+        self.activate, self.pooling = _ACTIVATIONS[activation], pooling
         self.stem = _Unit(channels, widths[0], 6, 2, lifts=True)
         stages: list[nn.Module] = []
         previous = widths[0]
         for width, count in zip(widths, blocks, strict=True):
-            stages += [_Block(previous if i == 0 else width, width, halves=i == 0) for i in range(count)]
-            previous = width
+            for i in range(count):
+                stages.append(_Block(previous, width, i == 0, kernel, activation))
+                previous = width
         self.stages = nn.Sequential(*stages)
-        self.add_heads(previous, heads)
+        self.add_heads(previous * (2 if pooling == "mean-max" else 1), heads)
 
     def features(self, prepared: Tensor) -> Tensor:
-        """Return the feature vectors, shape (n, widths[-1]), of prepared images: the same for all 8 views."""
-        maps = self.stages(functional.relu(self.stem(prepared)))
-        pooled = maps.float().mean(dim=(2, 3))
-        return pooled.reshape(len(pooled), -1, ORDER).mean(dim=2)
+        """Return the feature vectors of prepared images, one a row: the same for all 8 views."""
+        maps = self.stages(self.activate(self.stem(prepared)))
+        oriented = maps.float().mean(dim=(2, 3)).reshape(len(maps), -1, ORDER)
+        pooled = oriented.mean(dim=2)
+        return pooled if self.pooling == "mean" else torch.cat([pooled, oriented.amax(dim=2)], dim=1)
 
     def fuse(self) -> None:
         """Expand the filters and fold the normalisations into them."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gzscale.models.votes import ANSWERS, QUESTIONS
 
-__all__ = ["HEADS", "LOGIT_BOUND", "TreeHead"]
+__all__ = ["HEADS", "LOGIT_BOUND", "DistanceHead", "TreeHead"]
 
 #: Logits stay within +-this. A joint fraction is then at least exp(-20)^4 / 10, about 1e-36, so
 #: that no question ever counts as asked of exactly nobody in float32.
@@ -53,5 +53,40 @@ class TreeHead(nn.Module):
         return torch.cat(joint, dim=1)
 
 
+class DistanceHead(nn.Module):
+    """Features -> how far they are from those of the training set.
+
+    The Mahalanobis distance over the square root of the number of features: some 1 for a galaxy such as
+    those learnt, more for an image such as none of them (Lee et al. 2018, arXiv:1807.03888).
+
+    Parameters
+    ----------
+    features
+        Length of the feature vector.
+    """
+
+    centre: Tensor
+    axes: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(features))
+        self.register_buffer("axes", torch.zeros(features, features))
+
+    def learn(self, features: Tensor) -> None:
+        """Take the distribution of the training set's features, shape (n, features)."""
+        self.centre.copy_(features.mean(dim=0))
+        covariance = torch.cov(features.double().T)
+        # A little of the mean variance in every direction: few galaxies do not span all of them.
+        floor = 0.01 * covariance.diagonal().mean()
+        values, vectors = torch.linalg.eigh(covariance + floor * torch.eye(len(covariance)))
+        self.axes.copy_((vectors / values.sqrt()).float())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the distance, float32, shape (n, 1), of features of shape (n, features)."""
+        apart = (features.float() - self.centre.float())[:, :, None] * self.axes.float()
+        return apart.sum(dim=1).square().mean(dim=1, keepdim=True).sqrt()
+
+
 #: Kind of a head, as bundles name it.
-HEADS: dict[str, type[nn.Module]] = {"tree": TreeHead}
+HEADS: dict[str, type[nn.Module]] = {"tree": TreeHead, "distance": DistanceHead}

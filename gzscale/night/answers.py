@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,9 @@ from gzscale.cutouts.store import Cutouts
 from gzscale.errors import Reason
 from gzscale.night.ledger import Count
 from gzscale.tasks.base import Task
+
+if TYPE_CHECKING:
+    from gzscale.models.bundle import Bundle
 
 __all__ = [
     "Answers",
@@ -102,7 +106,7 @@ def take_answers(
     geometry: str,
     cutouts: Cutouts,
     gaps: pa.Table,
-    bands: str,
+    bundle: Bundle,
     outputs: Mapping[str, NDArray],
 ) -> Answers:
     """Turn a network's outputs into a task's answers.
@@ -114,14 +118,15 @@ def take_answers(
     geometry
         Name of the geometry that was fed.
     cutouts
-        The partition's cutouts; objects without one of ``bands`` have no output.
+        The partition's cutouts; objects without one of the bundle's bands have no output.
     gaps
         Which bands of which cutouts are missing, and why.
-    bands
-        Bands that the bundle uses.
+    bundle
+        What was run.
     outputs
         The engine's outputs for the usable cutouts, in their order.
     """
+    bands = bundle.bands
     usable = usable_rows(cutouts, bands)
     lost = {}
     kept = set(usable.tolist())
@@ -131,7 +136,7 @@ def take_answers(
             band = next(band for band in bands if band_reason(cutouts, row, band))
             gap = why[object_id, band]
             lost[object_id] = (Reason(gap["reason"]), f"{band}: {gap['detail']}")
-    values, finite = task.table(outputs)
+    values, finite = task.table(outputs, bundle.calibration)
     for row in usable[~finite]:
         lost[int(cutouts.object_id[row])] = (
             Reason.NONFINITE_OUTPUT,

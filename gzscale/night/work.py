@@ -286,4 +286,4 @@ def _answer(
     )
     seconds["infer"] = seconds.get("infer", 0.0) + time.perf_counter() - start
     gaps = read_parquet(storage, f"ledger/cut/{record.partition.path}.gaps.parquet")
-    return take_answers(load_task(name), geometry, cutouts, gaps, bundle.bands, outputs)
+    return take_answers(load_task(name), geometry, cutouts, gaps, bundle, outputs)

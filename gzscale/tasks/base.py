@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import entry_points
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -24,13 +24,17 @@ class Task(Protocol):
     name: str
     columns: tuple[Column, ...]
 
-    def table(self, outputs: Mapping[str, NDArray]) -> tuple[dict[str, NDArray], NDArray]:
+    def table(
+        self, outputs: Mapping[str, NDArray], calibration: Mapping[str, Any]
+    ) -> tuple[dict[str, NDArray], NDArray]:
         """Turn outputs into columns.
 
         Parameters
         ----------
         outputs
             Name of each head of the network -> its output, n rows.
+        calibration
+            Numbers of the bundle that the task needs for it.
 
         Returns
         -------

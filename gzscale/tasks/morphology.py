@@ -3,54 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gzscale.catalog.schema import MORPHOLOGY_COLUMNS, Column
-from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, to_conditional
+from gzscale.errors import BundleError
+from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, Scheme, asked, to_conditional, to_joint
+from gzscale.tasks.gz2_class import clean_flags, gz2_class
+from gzscale.tasks.vote_spread import standard_deviations
 
-__all__ = ["OUTPUT", "MorphologyTask"]
+__all__ = ["DISTANCE", "OUTPUT", "MorphologyTask"]
 
-#: The head that this task reads: joint fractions in the Kaggle scheme.
+#: The head that has joint fractions in the Kaggle scheme.
 OUTPUT = "vote_fractions"
+#: The head that has the distance from the training set.
+DISTANCE = "distance"
+#: Volunteers that clean samples are chosen with, as if so many had looked: Galaxy Zoo 2's median.
+VOLUNTEERS = 44.0
 
 
 class MorphologyTask:
-    """The 37 vote fractions of Galaxy Zoo 2, each of those who were asked the question.
+    """The 37 vote fractions of Galaxy Zoo 2, and what follows from them.
 
     They are fractions as volunteers would have voted on the image, weighted for the
-    volunteers' consistency; they are not corrected for what redshift hides (not "debiased").
+    volunteers' consistency; they are not corrected for what redshift hides (not "debiased"): see
+    `gzscale.tasks.debias`. So the class string and the clean flags are those of the fractions as seen.
     """
 
     name = "morphology"
     columns: tuple[Column, ...] = MORPHOLOGY_COLUMNS
 
-    def table(self, outputs: Mapping[str, NDArray]) -> tuple[dict[str, NDArray], NDArray]:
-        """Turn joint fractions into conditional ones.
+    def table(
+        self, outputs: Mapping[str, NDArray], calibration: Mapping[str, Any]
+    ) -> tuple[dict[str, NDArray], NDArray]:
+        """Turn joint fractions into columns.
 
         Parameters
         ----------
         outputs
-            ``vote_fractions``: joint fractions in the Kaggle scheme, shape (n, 37).
+            ``vote_fractions``: joint fractions in the Kaggle scheme, shape (n, 37); ``distance``: shape
+            (n, 1).
+        calibration
+            ``spread``: two numbers a question, see `gzscale.tasks.vote_spread`; ``usual_distance``.
 
         Returns
         -------
-        values : dict[str, NDArray[np.float32]]
-            ``t01_smooth_or_features_a01_smooth_fraction`` ..., shape (n,); the answers of a
-            question sum to 1.
+        values : dict[str, NDArray]
+            Name of each of ``columns`` -> shape (n,). The answers' ``_fraction`` sum to 1 in a question;
+            their ``_joint`` to the share that is asked it (Kaggle's scheme: question 6 of everybody).
         finite : NDArray[np.bool_]
-            False where any of the 37 is not finite, shape (n,).
-        """
-        joint = np.asarray(outputs[OUTPUT], np.float64)
-        with np.errstate(invalid="ignore"):
-            conditional = to_conditional(joint).astype(np.float32)
-        names = [f"{answer}_fraction" for answer in ANSWERS]
-        finite = np.logical_and.reduce(np.isfinite(conditional), axis=1)
-        return dict(zip(names, np.ascontiguousarray(conditional.T), strict=True)), finite
+            False where an output is not finite, shape (n,).
 
-    def kaggle_table(self, outputs: Mapping[str, NDArray]) -> tuple[dict[str, NDArray], NDArray]:
-        """Return the joint fractions as Kaggle's ``Class1.1`` ... ``Class11.6``. See `table`."""
+        Raises
+        ------
+        BundleError
+            If an output or a number of the calibration is missing.
+        """
+        try:
+            joint, distance = np.asarray(outputs[OUTPUT], np.float64), np.asarray(outputs[DISTANCE])[:, 0]
+            spread, usual = calibration["spread"], float(calibration["usual_distance"])
+        except KeyError as error:
+            raise BundleError(f"the bundle has no {error}, which morphology needs; train it again") from error
+        finite = np.isfinite(joint).all(axis=1) & np.isfinite(distance)
+        joint = np.where(finite[:, None], joint, 1.0)
+        conditional = to_conditional(joint)
+        of_answers = {
+            "fraction": conditional.astype(np.float32),
+            "std": standard_deviations(conditional, spread).astype(np.float32),
+            "joint": joint.astype(np.float32),
+            "clean": clean_flags(conditional, conditional, VOLUNTEERS * asked(joint)),
+        }
+        unlikeness = np.where(finite, distance / usual, np.nan).astype(np.float32)
+        values: dict[str, NDArray] = {
+            "gz2_class": gz2_class(conditional),
+            "unlikeness": unlikeness,
+            "unlike_training": unlikeness > 1,
+        }
+        for ending, numbers in of_answers.items():
+            names = [f"{answer}_{ending}" for answer in ANSWERS]
+            values |= dict(zip(names, np.ascontiguousarray(numbers.T), strict=True))
+        return values, finite
+
+    def kaggle_table(
+        self, outputs: Mapping[str, NDArray], scheme: Scheme = Scheme.KAGGLE
+    ) -> tuple[dict[str, NDArray], NDArray]:
+        """Return the joint fractions as Kaggle's ``Class1.1`` ... ``Class11.6``.
+
+        Parameters
+        ----------
+        outputs
+            See `table`.
+        scheme
+            Whether question 6 is asked of everybody, as Kaggle has it, or as the tree is printed.
+        """
         joint = np.asarray(outputs[OUTPUT], np.float32)
         finite = np.logical_and.reduce(np.isfinite(joint), axis=1)
+        if scheme == Scheme.TREE:
+            with np.errstate(invalid="ignore"):
+                joint = to_joint(to_conditional(joint), scheme)
         return dict(zip(KAGGLE_NAMES, np.ascontiguousarray(joint.T), strict=True)), finite

@@ -1,31 +1,43 @@
-"""Fit the morphology network to labelled pictures, the same weights for the same seed.
+"""Fits a network to pictures and votes: the same weights for the same seed, wherever it was interrupted.
 
-Pictures are averaged over 4 x 4 pixels once; every step then draws a view of each: turned,
-mirrored, shifted and zoomed, brighter or fainter, redder or bluer, with more or less sky. The
-last three stand for the difference between the JPEGs that volunteers saw and flux rendered
-here, so that one network serves both doors (see `gzscale.models.inputs`).
+Filters are moved by Muon (Jordan et al. 2024: steps of equal size in all directions of a layer), which
+needs a third of the epochs that AdamW needs here; norms, biases and heads by AdamW. The learning rate
+rises for the first twentieth and falls as a cosine; the weights that are kept are an exponential moving
+average over the last steps. Started by ``torchrun``, every process takes its share of each batch.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
-from gzscale.models.inputs import PICTURE_FACTOR, PICTURE_SIZE
+from gzscale.errors import ConfigError
+from gzscale.models.backbone import Network
+from gzscale.training.augment import Augmentation, change_light, turn
+from gzscale.training.checkpoint import load_checkpoint, save_checkpoint
+from gzscale.training.losses import LOSSES
 
-__all__ = ["OUTPUT", "Settings", "augment", "fit", "reduce_pictures", "rmse"]
+__all__ = ["OUTPUT", "Epoch", "Examples", "Settings", "fit", "predict", "rmse"]
 
 #: Name of the head that is fitted.
 OUTPUT = "vote_fractions"
+#: Seconds between two checkpoints.
+CHECKPOINT_EVERY = 20.0
+#: Share of the schedule in which the learning rate rises.
+_WARM_UP = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,164 +47,153 @@ class Settings:
     Attributes
     ----------
     epochs
-        Times that each picture is drawn at most.
-    minutes
-        Time after which no further epoch is begun; the schedule follows whichever of the two
-        limits is nearer. Weights depend on the machine's speed where this is what ends the fit.
+        Times that each picture is drawn.
     batch
         Pictures of a step.
-    rate
-        Largest learning rate.
+    rate, head_rate
+        Largest learning rate of the filters (Muon) and of all else (AdamW).
     decay
-        Weight decay (decoupled, AdamW).
-    sizes
-        Side of the views over the course of the fit. Small ones cost less, but what was learnt of
-        shapes at one size has to be learnt again at the next.
+        Weight decay of the filters (decoupled).
+    loss
+        ``multinomial``, ``dirichlet`` or ``squared``.
+    memory
+        Share of the averaged weights that a step keeps.
+    patience
+        Epochs without a better score on the galaxies held back after which the fit ends; 0: never.
+    extent
+        Side in pixels of the part of a picture that a view without zoom shows.
+    size
+        Side of the views.
+    augmentation
+        How far views differ.
     seed
         Of the draws.
     """
 
-    epochs: int = 100
-    minutes: float = math.inf
+    epochs: int = 150
     batch: int = 16
-    rate: float = 2e-3
-    decay: float = 5e-2
-    sizes: tuple[int, ...] = (96,)
+    rate: float = 0.03
+    head_rate: float = 3e-3
+    decay: float = 0.05
+    loss: str = "multinomial"
+    memory: float = 0.99
+    patience: int = 0
+    extent: int = 64
+    size: int = 96
+    augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 20131220
 
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ConfigError(f"loss {self.loss!r}: one of {', '.join(sorted(LOSSES))}")
 
-def reduce_pictures(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Average pictures over blocks of 4 x 4 pixels, rounded.
 
-    Parameters
+@dataclass(frozen=True)
+class Examples:
+    """Pictures and votes.
+
+    Attributes
     ----------
     pictures
-        Shape (n, 424, 424, 3).
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        Shape (n, 3, 106, 106): wider than a cutout of 96, so that views can be turned and shifted.
+        uint8, shape (n, 3, side, side).
+    joint
+        Joint fractions in the Kaggle scheme, float32, shape (n, 37).
+    votes
+        How many were asked each question, float32, shape (n, 11).
+    whole
+        The pictures are views already: they are not turned.
     """
-    side = PICTURE_SIZE // PICTURE_FACTOR
-    blocks = pictures.reshape(len(pictures), side, PICTURE_FACTOR, side, PICTURE_FACTOR, 3)
-    means = blocks.mean(axis=(2, 4), dtype=np.float32)
-    return np.ascontiguousarray(np.rint(means).astype(np.uint8).transpose(0, 3, 1, 2))
+
+    pictures: NDArray[np.uint8]
+    joint: NDArray[np.float32]
+    votes: NDArray[np.float32]
+    whole: bool = False
+
+    def __len__(self) -> int:
+        return len(self.joint)
 
 
-def augment(pictures: Tensor, size: int, extent: int, generator: torch.Generator) -> Tensor:
-    """Draw one view of each picture.
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One line of the learning curve; ``score`` is the RMSE on galaxies held back, NaN without any."""
 
-    Parameters
-    ----------
-    pictures
-        float32 in [0, 1], shape (n, 3, side, side).
-    size
-        Side of the views.
-    extent
-        Side of the part of ``pictures`` that a view without zoom shows.
-    generator
-        Where the draws come from; on the CPU, whatever the device.
-
-    Returns
-    -------
-    Tensor
-        float32 in [0, 1], shape (n, 3, size, size), on the device of ``pictures``.
-    """
-    n, side, device = len(pictures), pictures.shape[-1], pictures.device
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand((n, *shape), generator=generator) * (high - low) + low
-
-    angle = uniform(0, 2 * math.pi)
-    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
-    zoom = torch.exp(uniform(math.log(0.87), math.log(1.15))) * extent / side
-    stretch = torch.exp(uniform(math.log(0.95), math.log(1.05)))
-    shift = uniform(-3, 3, 2) * 2 / side
-    rows = (
-        torch.stack([angle.cos() * zoom * mirror * stretch, -angle.sin() * zoom, shift[:, 0]], dim=1),
-        torch.stack([angle.sin() * zoom * mirror * stretch, angle.cos() * zoom, shift[:, 1]], dim=1),
-    )
-    grid = functional.affine_grid(torch.stack(rows, dim=1), [n, 3, size, size], align_corners=False)
-    views = functional.grid_sample(
-        pictures, grid.to(device), mode="bilinear", padding_mode="reflection", align_corners=False
-    )
-    gain = torch.exp(uniform(-0.2, 0.2, 1, 1, 1) + uniform(-0.07, 0.07, 3, 1, 1)).to(device)
-    sky = uniform(-0.01, 0.01, 3, 1, 1).to(device)
-    noise = torch.randn(views.shape, generator=generator).to(device) * uniform(0, 0.01, 1, 1, 1).to(device)
-    return (views * gain + sky + noise).clamp_(0, 1)
+    epoch: int
+    rate: float
+    loss: float
+    score: float
+    seconds: float
 
 
 def fit(
-    network: nn.Module,
-    pictures: NDArray[np.uint8],
-    joint: NDArray[np.float32],
+    network: Network,
+    examples: Examples,
     settings: Settings,
-    device: torch.device | str = "cpu",
-    progress: Callable[[int, float], None] | None = None,
-) -> nn.Module:
-    """Fit a network to pictures and their vote fractions.
-
-    The loss is the squared error of the 37 joint fractions; the weights returned are an
-    exponential moving average over the last steps.
+    *,
+    held_back: Examples | None = None,
+    checkpoint: Path | None = None,
+    progress: Callable[[Epoch], None] | None = None,
+) -> Network:
+    """Fit a network.
 
     Parameters
     ----------
     network
         With a head named `OUTPUT`; changed in place.
-    pictures
-        Shape (n, 3, 106, 106), see `reduce_pictures`.
-    joint
-        Joint fractions in the Kaggle scheme, shape (n, 37).
+    examples
+        What it learns.
     settings
-        How to fit.
-    device
-        Where to fit.
+        How.
+    held_back
+        Galaxies that it does not learn, scored after each epoch.
+    checkpoint
+        File that the state is kept in; if it is there and of this fit, the fit goes on from it.
     progress
-        Called after each epoch with its number and the mean loss.
+        Called after each epoch.
 
     Returns
     -------
-    nn.Module
+    Network
         The averaged network, in evaluation mode, on the CPU.
     """
-    generator = torch.Generator().manual_seed(settings.seed)
-    # Not channels_last on a CPU: no faster there, and oneDNN's backward pass of narrow
-    # convolutions in that layout crashes (seen with torch 2.13, one thread, 4 channels).
-    on_gpu = torch.device(device).type == "cuda"
-    layout = torch.channels_last if on_gpu else torch.contiguous_format
-    network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    average = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.decay)
-    images = torch.from_numpy(pictures)
-    targets = torch.from_numpy(joint)
-    start = time.monotonic()
-    steps = max(1, len(images) // settings.batch)
-    for epoch in range(settings.epochs):
-        spent = max(epoch / settings.epochs, (time.monotonic() - start) / 60 / settings.minutes)
-        if spent >= 1:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    run = _Run(network.to(device), settings, device)
+    mark = _fingerprint(network, examples, settings)
+    about = (
+        load_checkpoint(checkpoint, run.modules, run.optimizers, run.generator, mark) if checkpoint else None
+    )
+    first, best = (int(about["epoch"]) + 1, [*about["best"]]) if about else (0, [math.inf, 0])
+    saved = start = time.monotonic()
+    for epoch in range(first, settings.epochs):
+        if settings.patience and epoch - best[1] > settings.patience:
             break
-        size = settings.sizes[min(int(spent * len(settings.sizes)), len(settings.sizes) - 1)]
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate * _schedule(spent)
-        network.train()
-        order = torch.randperm(len(images), generator=generator)
-        total = 0.0
-        for step in range(steps):
-            chosen = order[step * settings.batch : (step + 1) * settings.batch]
-            batch = images[chosen].to(device).float().div_(255)
-            views = augment(batch, size, 96, generator).contiguous(memory_format=layout)
-            error = network(views)[OUTPUT] - targets[chosen].to(device)
-            loss = error.square().sum(dim=1).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            _follow(average, network, _keep(epoch * steps + step))
-            total += loss.item()
+        loss, rate = run.epoch(examples, epoch)
+        score = math.nan
+        if held_back is not None and (settings.patience or epoch % 5 == 4 or epoch == settings.epochs - 1):
+            score = rmse(predict(run.average, held_back.pictures, settings, device), held_back.joint)
+            best = [score, epoch] if score < best[0] else best
         if progress is not None:
-            progress(epoch, total / steps)
-    return average.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            progress(Epoch(epoch, rate, loss, score, time.monotonic() - start))
+        due = time.monotonic() - saved > CHECKPOINT_EVERY or epoch == settings.epochs - 1
+        if checkpoint is not None and due and run.rank == 0:
+            run.save(checkpoint, {"fingerprint": mark, "epoch": epoch, "best": best})
+            saved = time.monotonic()
+    return run.average.to("cpu").eval()
+
+
+def predict(
+    network: Network, pictures: NDArray[np.uint8], settings: Settings, device: torch.device | str = "cpu"
+) -> NDArray[np.float32]:
+    """Return the joint fractions that a network gives to pictures as they are, shape (n, 37)."""
+    parts = [np.empty((0, 37), np.float32)]
+    training = network.training
+    network.eval()
+    with torch.inference_mode(), _autocast(torch.device(device)):
+        for start in range(0, len(pictures), 64):
+            block = torch.from_numpy(np.ascontiguousarray(pictures[start : start + 64])).to(device)
+            prepared = network.prepare(block.float().div_(255))
+            parts.append(network.outputs(prepared)[OUTPUT].float().cpu().numpy())
+    network.train(training)
+    return np.concatenate(parts)
 
 
 def rmse(predicted: NDArray[np.floating], joint: NDArray[np.floating]) -> float:
@@ -200,23 +201,136 @@ def rmse(predicted: NDArray[np.floating], joint: NDArray[np.floating]) -> float:
     return float(np.sqrt(np.mean(np.square(predicted.astype(np.float64) - joint))))
 
 
+class _Run:
+    """A fit under way: the network, its average, its optimisers and the draws."""
+
+    def __init__(self, network: Network, settings: Settings, device: torch.device) -> None:
+        spread = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self.rank, self.processes = (
+            (torch.distributed.get_rank(), torch.distributed.get_world_size()) if spread else (0, 1)
+        )
+        self.settings, self.device = settings, device
+        # How sure of itself the likelihood may be, by question; only the Dirichlet loss uses it.
+        self.concentration = nn.ParameterDict(
+            {"logarithm": nn.Parameter(torch.full((11,), 2.0, device=device))}
+        )
+        self.network = network.train()
+        learner = _Learner(network)
+        self.learner: nn.Module = DistributedDataParallel(learner) if spread else learner
+        self.average = copy.deepcopy(network).eval()
+        self.modules: dict[str, nn.Module] = {
+            "network": network,
+            "average": self.average,
+            "concentration": self.concentration,
+        }
+        filters = [p for name, p in network.named_parameters() if p.dim() == 2 and "heads" not in name]
+        known = {id(parameter) for parameter in filters}
+        others = [p for p in network.parameters() if id(p) not in known] + list(
+            self.concentration.parameters()
+        )
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=settings.head_rate, weight_decay=0.0)
+        ]
+        if filters:
+            self.optimizers.append(
+                torch.optim.Muon(filters, lr=settings.rate, weight_decay=settings.decay, nesterov=True)
+            )
+        self.rates = [settings.head_rate, settings.rate]
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.steps = 0
+
+    def restore(self, path: Path, fingerprint: str) -> dict[str, Any] | None:
+        """Go on from a checkpoint of this fit, if there is one."""
+        return load_checkpoint(path, self.modules, self.optimizers, self.generator, fingerprint)
+
+    def save(self, path: Path, about: dict[str, Any]) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(path, self.modules, self.optimizers, self.generator, about)
+
+    def epoch(self, examples: Examples, epoch: int) -> tuple[float, float]:
+        """Draw every picture once; return the mean loss and the learning rate of the filters."""
+        per_epoch = max(1, len(examples) // self.settings.batch)
+        self.steps = epoch * per_epoch
+        total, factor = 0.0, 0.0
+        self.network.train()
+        for views, joint, votes in self._batches(examples, per_epoch):
+            factor = _schedule(self.steps / (self.settings.epochs * per_epoch))
+            for optimizer, rate in zip(self.optimizers, self.rates, strict=False):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * factor
+            total += self._step(views, joint, votes)
+            self.steps += 1
+        return total / per_epoch, self.settings.rate * factor
+
+    def _batches(self, examples: Examples, count: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        settings = self.settings
+        order = torch.randperm(len(examples), generator=self.generator).numpy()
+        for step in range(count):
+            chosen = order[step * settings.batch : (step + 1) * settings.batch]
+            pictures = torch.from_numpy(examples.pictures[chosen]).to(self.device).float().div_(255)
+            if not examples.whole:
+                pictures = turn(
+                    pictures, settings.extent, settings.size, settings.augmentation, self.generator
+                )
+            views = change_light(pictures, settings.augmentation, self.generator)
+            mine = slice(self.rank, None, self.processes)
+            joint, votes = torch.from_numpy(examples.joint[chosen]), torch.from_numpy(examples.votes[chosen])
+            yield views[mine], joint[mine].to(self.device), votes[mine].to(self.device)
+
+    def _step(self, views: Tensor, joint: Tensor, votes: Tensor) -> float:
+        with _autocast(self.device):
+            predicted = self.learner(views)
+        loss = LOSSES[self.settings.loss](predicted.float(), joint, votes, self.concentration["logarithm"])
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        _follow(self.average, self.network, min(self.settings.memory, (1 + self.steps) / (10 + self.steps)))
+        return float(loss.item())
+
+
+class _Learner(nn.Module):
+    """The network as it is trained: views in, the fitted head's output out."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, views: Tensor) -> Tensor:
+        network = self.network
+        return network.outputs((views - network.mean) / network.spread)[OUTPUT]
+
+
 def _schedule(spent: float) -> float:
-    """Learning rate at a part of the time, relative to the largest: linear up, then a half cosine down."""
-    return (
-        spent / 0.05 + 0.02 if spent < 0.05 else 0.5 * (1 + math.cos(math.pi * (spent - 0.05) / 0.95)) + 0.002
-    )
-
-
-def _keep(step: int) -> float:
-    """Share of the averaged weights that a step keeps: a short memory at first, then 65 steps."""
-    return min(0.985, (1 + step) / (10 + step))
+    """Learning rate at a part of the steps, relative to the largest: linear up, then a half cosine down."""
+    if spent < _WARM_UP:
+        return spent / _WARM_UP + 0.02
+    return 0.5 * (1 + math.cos(math.pi * (spent - _WARM_UP) / (1 - _WARM_UP))) + 0.001
 
 
 @torch.no_grad()
 def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
-    """Move the averaged weights towards the network's; the counts of batch normalisation are copied."""
+    """Move the averaged weights towards the network's; counts are copied."""
     for old, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
         if old.is_floating_point():
             old.lerp_(new, 1 - keep)
         else:
             old.copy_(new)
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    from gzscale.models.engine import has_native_bfloat16
+
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_native_bfloat16(device))
+
+
+def _fingerprint(network: nn.Module, examples: Examples, settings: Settings) -> str:
+    """Return a hash of what a fit starts from: the first weights, the galaxies, the settings."""
+    digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
+    for tensor in network.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(np.ascontiguousarray(examples.joint).tobytes())
+    digest.update(np.ascontiguousarray(examples.pictures[:: max(1, len(examples) // 64)]).tobytes())
+    return digest.hexdigest()

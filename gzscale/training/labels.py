@@ -17,10 +17,15 @@ from numpy.typing import NDArray
 from gzscale.errors import CatalogError
 from gzscale.models.votes import asked
 
-__all__ = ["HELD_OUT_SHARE", "LEAST_LABELS", "Labels", "Refusal", "folds", "held_out", "require_enough"]
+__all__ = [
+    "LEAST_LABELS",
+    "Labels",
+    "Refusal",
+    "folds",
+    "name_hashes",
+    "require_enough",
+]
 
-#: Share of galaxies that training never sees.
-HELD_OUT_SHARE = 0.15
 #: With fewer galaxies nothing is trained or scored.
 LEAST_LABELS = 50
 #: Volunteers of a galaxy whose table does not say: Galaxy Zoo 2's median (Willett et al. 2013, Section 2.3).
@@ -111,18 +116,18 @@ def require_enough(labels: Labels, what: str) -> None:
         )
 
 
+def name_hashes(names: Sequence[str]) -> NDArray[np.uint64]:
+    """Return the first 64 bits of the SHA-256 of each name, shape (n,)."""
+    digests = b"".join(hashlib.sha256(name.encode()).digest()[:8] for name in names)
+    return np.frombuffer(digests, ">u8").astype(np.uint64)
+
+
 def positions(names: Sequence[str]) -> NDArray[np.float64]:
-    """Return a number in [0, 1) for each name, from the first 64 bits of its SHA-256, shape (n,).
+    """Return a number in [0, 1) for each name, its hash over 2**64, shape (n,).
 
     It depends on the name alone: a galaxy stays on its side of a split however many others there are.
     """
-    hashes = (int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in names)
-    return np.array([value / 2.0**64 for value in hashes], np.float64)
-
-
-def held_out(names: Sequence[str], share: float = HELD_OUT_SHARE) -> NDArray[np.bool_]:
-    """Tell which galaxies are held back from training, shape (n,): their position is below ``share``."""
-    return positions(names) < share
+    return name_hashes(names).astype(np.float64) / 2.0**64
 
 
 def folds(names: Sequence[str], count: int = 5) -> NDArray[np.int64]:

@@ -1,41 +1,59 @@
-"""Trains and scores morphology bundles on labelled pictures of Galaxy Zoo 2."""
+"""The recipe of a morphology bundle, from labels to a committee that knows how sure it is.
+
+1. A network learns sketched galaxies, whose votes are given by rule (`gzscale.training.sketch`).
+2. The labelled galaxies are parted into folds by a hash of their names, so that a galaxy never changes
+   sides. For each fold one member of the committee starts from step 1 and learns all other folds.
+3. Every galaxy is predicted by the one member that has not seen it: from these predictions come the
+   scores, the spread of the votes (`gzscale.training.spread`), and what counts as unlike the
+   training set.
+4. The members together are the bundle; on galaxies that none has seen the committee is better than
+   the scores say.
+
+Killed and started again with the same working folder, it goes on where it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gzscale.cutouts.pictures import read_picture
-from gzscale.errors import MissingError
+from gzscale.models.backbone import Network
 from gzscale.models.bundle import Bundle, BundleGeometry
-from gzscale.models.engine import Engine
+from gzscale.models.heads import DistanceHead
 from gzscale.models.inputs import SDSS_STRETCH
-from gzscale.models.network import build_network
-from gzscale.models.votes import ANSWERS, to_conditional
-from gzscale.training.fit import OUTPUT, Settings, fit, reduce_pictures, rmse
-from gzscale.training.labels import HELD_OUT_SHARE, Labels, held_out
+from gzscale.models.network import Committee, build_network
+from gzscale.models.votes import ANSWERS
+from gzscale.tasks.morphology import DISTANCE, OUTPUT
+from gzscale.training.fit import Epoch, Examples, Settings, fit, predict
+from gzscale.training.labelled import LabelledSet
+from gzscale.training.labels import folds, name_hashes, require_enough
+from gzscale.training.scores import compare
+from gzscale.training.sketch import draw_sketches
+from gzscale.training.spread import coverage, fit_spread
 
-__all__ = ["GEOMETRY", "NETWORK", "evaluate_morphology", "train_morphology"]
+__all__ = ["GEOMETRY", "Recipe", "examples_of", "sketches", "take_examples", "train_morphology"]
 
 #: What Galaxy Zoo 2 showed, averaged over 4 x 4 pixels and cut to the centre.
 GEOMETRY = BundleGeometry(96, "0.08 * size")
-#: The network that is trained.
-NETWORK: dict[str, object] = {
-    "channels": 3,
-    "widths": [32, 64, 128, 256],
+#: Each member: 64 x 64 pixels, 2.6 R90 to each side, resampled to 96 x 96.
+NETWORK: Mapping[str, Any] = {
+    "widths": [6, 12, 24, 48],
     "blocks": [1, 1, 1, 1],
-    "heads": {OUTPUT: "tree"},
+    "heads": {OUTPUT: "tree", DISTANCE: "distance"},
     "mean": 0.05,
     "spread": 0.1,
-    "dropout": 0.1,
-    "stride": 2,
+    "dropout": 0.2,
     "crop": 64,
+    "size": 96,
 }
+#: Share of galaxies not learnt whose distance from the training set counts as usual.
+USUAL_SHARE = 0.995
 _TERMS = {
     "licence": "BSD-3-Clause (weights); images: SDSS, public; votes: Galaxy Zoo 2",
     "cite": [
@@ -43,120 +61,235 @@ _TERMS = {
         "Hart et al. 2016, MNRAS 461, 3663 (Galaxy Zoo 2, debiasing)",
     ],
 }
-_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a bundle is trained.
+
+    Attributes
+    ----------
+    members
+        Folds, and members of the committee.
+    sketches
+        Sketched galaxies that are learnt first; 0 for none.
+    sketch_fit
+        How they are learnt.
+    fit
+        How labelled galaxies are learnt.
+    network
+        Keyword arguments of each member, see `gzscale.models.equivariant.EquivariantNetwork`.
+    """
+
+    members: int = 5
+    sketches: int = 10240
+    sketch_fit: Settings = field(default_factory=lambda: Settings(epochs=3, batch=32))
+    fit: Settings = field(default_factory=lambda: Settings(epochs=80, batch=32))
+    network: Mapping[str, Any] = field(default_factory=lambda: dict(NETWORK))
+
+
+#: Told the name of the stage (``sketches``, ``member 1 of 5``) and the line of its learning curve.
+Progress = Callable[[str, Epoch], None]
 
 
 def train_morphology(
-    labels: Labels,
-    images: str | Path,
-    settings: Settings,
-    name: str,
-    progress: Callable[[int, float], None] | None = None,
+    labelled: LabelledSet, recipe: Recipe, name: str, work: Path, progress: Progress | None = None
 ) -> Bundle:
-    """Train a morphology bundle; the galaxies of `held_out` are never seen and give the scores.
+    """Train a morphology bundle.
 
     Parameters
     ----------
-    labels
-        Votes.
-    images
-        Folder with ``<name>.jpg`` for each label.
-    settings
-        How to fit.
+    labelled
+        Pictures and votes.
+    recipe
+        How.
     name
         Name of the model.
+    work
+        Folder for checkpoints.
     progress
-        Called after each epoch with its number and the mean loss.
+        Called after each epoch.
 
     Returns
     -------
     Bundle
-        float16 weights. Same inputs, same machine and thread count: same bytes.
+        A committee with float16 weights, its calibration, and its scores out of fold.
 
     Raises
     ------
-    MissingError, ImageError
-        If a picture is missing or unreadable.
+    CatalogError
+        If there are fewer than 50 labelled galaxies.
     """
-    hidden = held_out(labels.names)
-    seen = [galaxy for galaxy, hide in zip(labels.names, hidden, strict=True) if not hide]
-    pictures = np.concatenate([reduce_pictures(block) for block in _pictures(seen, images)])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    require_enough(labelled.labels, name)
+    work.mkdir(parents=True, exist_ok=True)
+    examples = examples_of(labelled)
+    fold = folds(labelled.labels.names, recipe.members)
+    start = _learn_sketches(recipe, work, progress)
+    members = [
+        _learn_fold(start, examples, fold, number, recipe, work, progress) for number in range(recipe.members)
+    ]
+    unseen, distance = _out_of_fold(members, examples, fold, recipe.fit)
+    limit = float(np.quantile(distance, USUAL_SHARE))
+    spread = fit_spread(unseen, examples.joint, examples.votes)
+    scores = compare(labelled.pictures, examples.joint, fold, {"network": unseen})
+    scores |= _interval_scores(unseen, examples, fold)
+    return _bundle(members, labelled, recipe, name, {"spread": spread, "usual_distance": limit}, scores)
+
+
+def examples_of(labelled: LabelledSet) -> Examples:
+    """Return labelled galaxies as `fit` takes them."""
+    return Examples(labelled.pictures, labelled.labels.joint, labelled.labels.votes())
+
+
+def _learn_sketches(recipe: Recipe, work: Path, progress: Progress | None) -> dict[str, torch.Tensor]:
+    """Return the weights that every member starts from."""
+    settings = recipe.sketch_fit
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        network = fit(
-            build_network("residual", NETWORK), pictures, labels.joint[~hidden], settings, device, progress
+        network = build_network("equivariant", recipe.network)
+        if recipe.sketches:
+            examples = sketches(recipe.sketches, settings)
+            checkpoint = work / "sketches.safetensors"
+            network = fit(
+                network, examples, settings, checkpoint=checkpoint, progress=_named("sketches", progress)
+            )
+    return network.state_dict()
+
+
+def sketches(count: int, settings: Settings) -> Examples:
+    """Draw sketched galaxies, the same for the same seed."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    pictures = np.empty((count, 3, settings.size, settings.size), np.uint8)
+    joint = np.empty((count, len(ANSWERS)), np.float32)
+    for first in range(0, count, 64):
+        block = slice(first, min(first + 64, count))
+        drawn, votes = draw_sketches(block.stop - block.start, generator, settings.size, settings.extent)
+        pictures[block] = (drawn * 255).round_().to(torch.uint8).numpy()
+        joint[block] = votes.numpy()
+    return Examples(pictures, joint, np.ones((count, 11), np.float32), whole=True)
+
+
+def _learn_fold(
+    start: dict[str, torch.Tensor],
+    examples: Examples,
+    fold: NDArray[np.int64],
+    number: int,
+    recipe: Recipe,
+    work: Path,
+    progress: Progress | None,
+) -> Network:
+    """Return the member that has learnt all folds but one, and knows what usual galaxies look like."""
+    settings = replace(recipe.fit, seed=recipe.fit.seed + number)
+    known, unseen = (take_examples(examples, chosen) for chosen in (fold != number, fold == number))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = build_network("equivariant", recipe.network)
+        network.load_state_dict(start)
+        member = fit(
+            network,
+            known,
+            settings,
+            held_back=unseen,
+            checkpoint=work / f"member-{number + 1}.safetensors",
+            progress=_named(f"member {number + 1} of {recipe.members}", progress),
         )
-    bundle = Bundle(
+    for head in (head for head in member.heads.values() if isinstance(head, DistanceHead)):
+        head.learn(_features(member, known.pictures))
+    return member
+
+
+def take_examples(examples: Examples, chosen: NDArray[np.bool_]) -> Examples:
+    """Return some of the galaxies."""
+    return Examples(examples.pictures[chosen], examples.joint[chosen], examples.votes[chosen])
+
+
+def _named(stage: str, progress: Progress | None) -> Callable[[Epoch], None] | None:
+    if progress is None:
+        return None
+    told = progress
+    return lambda epoch: told(stage, epoch)
+
+
+def _features(network: Network, pictures: NDArray[np.uint8]) -> torch.Tensor:
+    parts = []
+    with torch.inference_mode():
+        for first in range(0, len(pictures), 64):
+            block = torch.from_numpy(pictures[first : first + 64]).float().div_(255)
+            parts.append(network.features(network.prepare(block)))
+    return torch.cat(parts)
+
+
+def _out_of_fold(
+    members: list[Network], examples: Examples, fold: NDArray[np.int64], settings: Settings
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return each galaxy's joint fractions and distance, by the member that has not seen it."""
+    unseen = np.empty((len(examples), len(ANSWERS)), np.float32)
+    distance = np.zeros(len(examples), np.float32)
+    for number, member in enumerate(members):
+        chosen = fold == number
+        unseen[chosen] = predict(member, examples.pictures[chosen], settings)
+        if DISTANCE in member.heads:
+            with torch.inference_mode():
+                features = _features(member, examples.pictures[chosen])
+                distance[chosen] = member.heads[DISTANCE](features).numpy()[:, 0]
+    return unseen, distance
+
+
+def _interval_scores(
+    unseen: NDArray[np.float32], examples: Examples, fold: NDArray[np.int64]
+) -> dict[str, float]:
+    """Return how many votes lie in the 68 and 95 % intervals, whose width each fold takes from the others."""
+    shares = {0.68: 0.0, 0.95: 0.0}
+    for number in np.unique(fold):
+        known, asked = fold != number, fold == number
+        spread = fit_spread(unseen[known], examples.joint[known], examples.votes[known])
+        for level in shares:
+            found = coverage(unseen[asked], examples.joint[asked], examples.votes[asked], spread, level)
+            shares[level] += found * float(asked.mean())
+    return {f"inside_{round(100 * level)}": round(share, 4) for level, share in shares.items()}
+
+
+def _bundle(
+    members: list[Network],
+    labelled: LabelledSet,
+    recipe: Recipe,
+    name: str,
+    calibration: dict[str, Any],
+    scores: dict[str, float],
+) -> Bundle:
+    parameters = {"kind": "equivariant", "members": recipe.members, "parameters": dict(recipe.network)}
+    committee = Committee("equivariant", recipe.members, recipe.network)
+    for place, member in zip(committee.members, members, strict=True):
+        place.load_state_dict(member.state_dict())
+    names = labelled.labels.names
+    return Bundle(
         task="morphology",
         name=name,
-        network="residual",
-        parameters=NETWORK,
+        network="committee",
+        parameters=parameters,
         geometry=GEOMETRY,
         stretch=SDSS_STRETCH,
-        symmetries=8,
-        outputs={OUTPUT: list(ANSWERS)},
+        symmetries=1,
+        outputs={OUTPUT: list(ANSWERS), DISTANCE: ["distance"]},
         training={
-            "data": "Galaxy Zoo 2 subject JPEGs, 424 pixels, weighted vote fractions",
-            "galaxies": len(seen),
-            "held_out": int(hidden.sum()),
-            "split": f"held out where the first 64 bits of SHA-256 of the name are below {HELD_OUT_SHARE}",
-            "settings": {key: value for key, value in asdict(settings).items() if value != float("inf")},
+            "data": "pictures as Galaxy Zoo 2 showed them and its volunteers' vote fractions",
+            "galaxies": len(labelled),
+            "refused": dict(labelled.labels.refused),
+            "split": f"{recipe.members} folds: the first 64 bits of SHA-256 of the name, in equal parts",
+            "recipe": {
+                "sketches": recipe.sketches,
+                "sketch_fit": asdict(recipe.sketch_fit),
+                "fit": asdict(recipe.fit),
+            },
         },
-        scores={},
+        scores=scores,
         terms=_TERMS,
-        tensors={key: _half(value) for key, value in network.state_dict().items()},
+        tensors={key: _half(value) for key, value in committee.state_dict().items()},
+        calibration=calibration,
+        seen=torch.from_numpy(np.sort(name_hashes(names).view(np.int64))),
     )
-    return replace(bundle, scores=evaluate_morphology(bundle, labels, images, hidden))
-
-
-def evaluate_morphology(
-    bundle: Bundle, labels: Labels, images: str | Path, chosen: NDArray[np.bool_]
-) -> dict[str, float]:
-    """Score a bundle on labelled pictures.
-
-    Parameters
-    ----------
-    bundle
-        The bundle.
-    labels
-        Votes.
-    images
-        Folder with ``<name>.jpg`` for each label.
-    chosen
-        Which labels are used, shape (n,).
-
-    Returns
-    -------
-    dict[str, float]
-        ``galaxies``; ``rmse`` over the 37 joint fractions; ``rmse_of_mean``, that of predicting
-        the other labels' mean (the same labels' where all are chosen); ``smooth_agreement``, the
-        share whose most voted answer to question 1 is predicted.
-    """
-    names = [name for name, use in zip(labels.names, chosen, strict=True) if use]
-    blocks = Engine(bundle).run_pictures(_pictures(names, images))
-    predicted = np.concatenate([outputs[OUTPUT] for outputs in blocks])
-    truth = labels.joint[chosen]
-    others = labels.joint[~chosen] if not chosen.all() else truth
-    first = to_conditional(predicted)[:, :3].argmax(axis=1) == truth[:, :3].argmax(axis=1)
-    return {
-        "galaxies": float(len(names)),
-        "rmse": round(rmse(predicted, truth), 5),
-        "rmse_of_mean": round(rmse(np.broadcast_to(others.mean(axis=0), truth.shape), truth), 5),
-        "smooth_agreement": round(float(first.mean()), 4),
-    }
-
-
-def _pictures(names: Sequence[str], images: str | Path) -> Iterator[NDArray[np.uint8]]:
-    """Yield blocks of pictures, shape (n, 424, 424, 3)."""
-    for start in range(0, len(names), _BLOCK):
-        paths = [Path(images) / f"{name}.jpg" for name in names[start : start + _BLOCK]]
-        for path in paths:
-            if not path.exists():
-                raise MissingError(f"{path}: no picture for a galaxy of the labels")
-        yield np.stack([read_picture(path) for path in paths])
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:
-    """Round weights to float16; the statistics of batch normalisation, few, stay float32."""
+    """Round weights to float16; the statistics of normalisation, few, stay float32."""
     return tensor.half() if tensor.is_floating_point() and tensor.dim() > 1 else tensor

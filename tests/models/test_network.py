@@ -81,7 +81,8 @@ def trained(kind, parameters):
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_an_equivariant_network_says_the_same_of_all_8_views(fused):
+@pytest.mark.parametrize("others", [{}, {"kernel": 5, "activation": "silu", "pooling": "mean-max"}])
+def test_an_equivariant_network_says_the_same_of_all_8_views(fused, others):
     network = trained(
         "equivariant", {"widths": [3, 5], "blocks": [1, 2], "heads": HEADS, "crop": 28, "size": 40}
     )
@@ -130,6 +131,8 @@ def test_a_committee_says_the_mean():
     ("name", "parameters"),
     [
         ("oracle", {}),
+        ("equivariant", {"pooling": "oracle"}),
+        ("equivariant", {"widths": [8], "blocks": [1, 1]}),
         ("committee", {"kind": "oracle", "members": 1, "parameters": {}}),
         ("residual", {"heads": {"a": "oracle"}}),
         ("residual", {"widths": [8], "blocks": [1, 1]}),
