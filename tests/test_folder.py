@@ -15,7 +15,11 @@ from gzscale.models.inputs import SDSS_STRETCH
 from gzscale.models.network import build_network
 from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, QUESTIONS
 
-PARAMETERS = {"widths": [8, 16], "blocks": [1, 1], "heads": {"vote_fractions": "tree"}}
+PARAMETERS = {
+    "widths": [8, 16],
+    "blocks": [1, 1],
+    "heads": {"vote_fractions": "tree", "distance": "distance"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +33,12 @@ def bundle(tmp_path_factory):
         geometry=BundleGeometry(96, "0.08 * size"),
         stretch=SDSS_STRETCH,
         symmetries=1,
-        outputs={"vote_fractions": list(ANSWERS)},
+        outputs={"vote_fractions": list(ANSWERS), "distance": ["distance"]},
         training={},
         scores={},
         terms={},
         tensors=build_network("residual", PARAMETERS).state_dict(),
+        calibration={"spread": [[2.0, 0.0]] * 11, "usual_distance": 1.0},
     )
     path = tmp_path_factory.mktemp("bundle") / "small.safetensors"
     path.write_bytes(write_bundle(made))
@@ -80,6 +85,15 @@ def test_kaggle_scheme_in_parquet(images, bundle, tmp_path):
     first = table[["Class1.1", "Class1.2", "Class1.3"]].sum(axis=1)
     np.testing.assert_allclose(first, 1, atol=1e-5)
     np.testing.assert_allclose(table["Class7.1"] + table["Class7.2"] + table["Class7.3"], table["Class1.1"])
+
+
+def test_question_6_as_the_tree_is_printed(images, bundle, tmp_path):
+    for scheme in ("kaggle", "kaggle-tree"):
+        predict_folder("morphology", [images], tmp_path / f"{scheme}.parquet", scheme, bundle)
+    everybody, printed = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("kaggle", "kaggle-tree"))
+    np.testing.assert_allclose(everybody["Class6.1"] + everybody["Class6.2"], 1, rtol=1e-5)
+    np.testing.assert_allclose(printed["Class6.1"] + printed["Class6.2"], 1 - printed["Class1.3"], rtol=1e-5)
+    pd.testing.assert_series_equal(everybody["Class7.1"], printed["Class7.1"], rtol=1e-5)
 
 
 def test_small_blocks_give_the_same_table(images, bundle, tmp_path, monkeypatch):

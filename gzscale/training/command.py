@@ -72,8 +72,8 @@ def train_bundle(
         yield from lines
     work = Path(f"{output}.work")
     work.mkdir(parents=True, exist_ok=True)
-    with _Curve(Path(f"{output}.curve.csv")) as curve:
-        bundle = train_morphology(labelled, recipe, name, work, curve.add)
+    curve = _Curve(Path(f"{output}.curve.csv"))
+    bundle = train_morphology(labelled, recipe, name, work, curve.add)
     part = Path(f"{output}.part")
     part.write_bytes(write_bundle(bundle))
     part.replace(output)
@@ -157,28 +157,20 @@ def _table(scores: dict[str, float] | Any) -> list[str]:
     return [*lines, "votes: " + ", ".join(inside)] if inside else lines
 
 
+@dataclasses.dataclass(frozen=True)
 class _Curve:
     """The learning curve: a file of all epochs, and a line on the terminal now and then."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> _Curve:
-        new = not self._path.exists()
-        self._file = self._path.open("a", newline="")
-        self._writer = csv.writer(self._file)
-        if new:
-            self._writer.writerow(["stage", "epoch", "rate", "loss", "rmse_held_back", "seconds"])
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    path: Path
 
     def add(self, stage: str, line: Epoch) -> None:
-        """Keep one epoch."""
+        """Keep one epoch; several processes may at a time."""
         score = "" if line.score != line.score else f"{line.score:.5f}"
         row = (stage, line.epoch + 1, f"{line.rate:.6f}", f"{line.loss:.5f}", score, f"{line.seconds:.1f}")
-        self._writer.writerow(row)
-        self._file.flush()
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            if new:
+                csv.writer(file).writerow(["stage", "epoch", "rate", "loss", "rmse_held_back", "seconds"])
+            csv.writer(file).writerow(row)
         if score or line.epoch % 10 == 0:
             print(f"{stage}: epoch {row[1]}, loss {row[3]} {score and 'RMSE ' + score}", file=sys.stderr)

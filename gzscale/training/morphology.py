@@ -14,7 +14,11 @@ Killed and started again with the same working folder, it goes on where it was.
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +92,8 @@ class Recipe:
     network: Mapping[str, Any] = field(default_factory=lambda: dict(NETWORK))
 
 
-#: Told the name of the stage (``sketches``, ``member 1 of 5``) and the line of its learning curve.
+#: Told the name of the stage (``sketches``, ``member 1 of 5``) and the line of its learning curve; it is sent
+#: to other processes.
 Progress = Callable[[str, Epoch], None]
 
 
@@ -125,9 +130,7 @@ def train_morphology(
     examples = examples_of(labelled)
     fold = folds(labelled.labels.names, recipe.members)
     start = _learn_sketches(recipe, work, progress)
-    members = [
-        _learn_fold(start, examples, fold, number, recipe, work, progress) for number in range(recipe.members)
-    ]
+    members = _learn_folds(start, examples, fold, recipe, work, progress)
     unseen, distance = _out_of_fold(members, examples, fold, recipe.fit)
     limit = float(np.quantile(distance, USUAL_SHARE))
     spread = fit_spread(unseen, examples.joint, examples.votes)
@@ -169,11 +172,32 @@ def sketches(count: int, settings: Settings) -> Examples:
     return Examples(pictures, joint, np.ones((count, 11), np.float32), whole=True)
 
 
-def _learn_fold(
+def _learn_folds(
     start: dict[str, torch.Tensor],
     examples: Examples,
     fold: NDArray[np.int64],
+    recipe: Recipe,
+    work: Path,
+    progress: Progress | None,
+) -> list[Network]:
+    """Train the members: one after the other on a GPU, one a core on a CPU, where threads gain little."""
+    cores = 1 if torch.cuda.is_available() else min(recipe.members, len(os.sched_getaffinity(0)))
+    common = (start, examples, fold, recipe, work, progress)
+    if cores == 1:
+        return [_learn_fold(number, *common) for number in range(recipe.members)]
+    with ProcessPoolExecutor(
+        cores, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
+    ) as pool:
+        return list(
+            pool.map(_learn_fold, range(recipe.members), *([item] * recipe.members for item in common))
+        )
+
+
+def _learn_fold(
     number: int,
+    start: dict[str, torch.Tensor],
+    examples: Examples,
+    fold: NDArray[np.int64],
     recipe: Recipe,
     work: Path,
     progress: Progress | None,
@@ -206,8 +230,7 @@ def take_examples(examples: Examples, chosen: NDArray[np.bool_]) -> Examples:
 def _named(stage: str, progress: Progress | None) -> Callable[[Epoch], None] | None:
     if progress is None:
         return None
-    told = progress
-    return lambda epoch: told(stage, epoch)
+    return functools.partial(progress, stage)
 
 
 def _features(network: Network, pictures: NDArray[np.uint8]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from gzscale.catalog.schema import (
     COVERAGE_COLUMN,
     INDEX_COLUMNS,
     MORPHOLOGY_COLUMNS,
+    MORPHOLOGY_SUMMARY,
     QUARANTINE_COLUMNS,
     Column,
     arrow_schema,
@@ -26,23 +27,30 @@ def test_columns_are_described_in_the_fields_vocabularies(column):
 
 
 def test_the_vote_fractions_have_the_released_names_of_galaxy_zoo_2():
-    names = [column.name for column in MORPHOLOGY_COLUMNS]
+    columns = [column for column in MORPHOLOGY_COLUMNS if column.name.endswith("_fraction")]
+    names = [column.name for column in columns]
     assert len(names) == len(set(names)) == 37
     assert names[0] == "t01_smooth_or_features_a01_smooth_fraction"
     assert names[24] == "t08_odd_feature_a38_dust_lane_fraction"
     assert names[36] == "t11_arms_number_a37_cant_tell_fraction"
-    assert {column.dtype for column in MORPHOLOGY_COLUMNS} == {"float32"}
-    assert MORPHOLOGY_COLUMNS[20].description.endswith(
+    assert {column.dtype for column in columns} == {"float32"}
+    assert columns[20].description.endswith(
         "asked 'Is the odd feature a ring, or is the galaxy disturbed or irregular?' "
         "who would answer 'disturbed'"
     )
-    assert MORPHOLOGY_COLUMNS[36].description.endswith("'can't tell'")
-    assert MORPHOLOGY_COLUMNS[31].description.endswith("'1'")
+    assert columns[36].description.endswith("'can't tell'")
+    assert columns[31].description.endswith("'1'")
+
+
+def test_the_summary_stands_for_every_column():
+    answers = {column.name.rpartition("_")[0] for column in MORPHOLOGY_COLUMNS if column.name.startswith("t")}
+    spelled = {column.name.replace("<answer>", answer) for column in MORPHOLOGY_SUMMARY for answer in answers}
+    assert spelled == {column.name for column in MORPHOLOGY_COLUMNS}
 
 
 def test_an_arrow_schema_carries_units_ucds_and_descriptions():
     schema = arrow_schema(release_columns(MORPHOLOGY_COLUMNS))
-    assert len(schema) == 4 + 1 + 37
+    assert len(schema) == 4 + 1 + 3 + 4 * 37
     assert schema.field("ra").type == pa.float64()
     assert schema.field("ra").metadata == {
         b"unit": b"deg",

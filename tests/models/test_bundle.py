@@ -31,6 +31,8 @@ def make(**changes):
         "scores": {"rmse": 0.1},
         "terms": {"cite": ["Willett+13"]},
         "tensors": build_network("residual", PARAMETERS).state_dict(),
+        "calibration": {"usual_distance": 2.5},
+        "seen": torch.tensor([-5, 3, 9]),
     }
     return Bundle(**{**values, **changes})
 
@@ -46,8 +48,22 @@ def test_comes_back_as_it_was(path):
     bundle = load_bundle(path)
     assert dataclasses.replace(bundle, sha256="") == make()
     assert bundle.tensors.keys() == make().tensors.keys()
+    assert bundle.seen.tolist() == [-5, 3, 9]
     for name, tensor in make().tensors.items():
         assert torch.equal(bundle.tensors[name], tensor)
+
+
+def test_a_member_of_a_committee():
+    parameters = {"kind": "residual", "members": 2, "parameters": PARAMETERS}
+    committee = build_network("committee", parameters)
+    bundle = make(network="committee", parameters=parameters, tensors=committee.state_dict())
+    member = bundle.member(1).build()
+    for name, tensor in committee.members[1].state_dict().items():
+        assert torch.equal(member.state_dict()[name], tensor)
+    with pytest.raises(BundleError, match="no member 2"):
+        bundle.member(2)
+    with pytest.raises(BundleError, match="no member 0"):
+        make().member(0)
 
 
 def test_same_bundle_same_bytes():

@@ -18,7 +18,7 @@ from gzscale.models.inputs import SDSS_STRETCH
 from gzscale.models.network import build_network
 from gzscale.models.votes import ANSWERS
 from gzscale.surveys.base import Coverage, Image, ImageRef
-from gzscale.tasks.morphology import OUTPUT
+from gzscale.tasks.morphology import DISTANCE, OUTPUT
 
 SIDE = 300
 SCALE = 0.4
@@ -84,7 +84,7 @@ class ToySurvey:
 def write_toy_bundle(path: Path) -> Path:
     """Write a network with random weights as a morphology bundle for 32-pixel cutouts."""
     torch.manual_seed(0)
-    parameters = {"widths": [8, 8], "blocks": [1, 1], "heads": {OUTPUT: "tree"}}
+    parameters = {"widths": [8, 8], "blocks": [1, 1], "heads": {OUTPUT: "tree", DISTANCE: "distance"}}
     network = build_network("residual", parameters)
     bundle = Bundle(
         task="morphology",
@@ -94,11 +94,12 @@ def write_toy_bundle(path: Path) -> Path:
         geometry=BundleGeometry(32, "0.1 * size"),
         stretch=SDSS_STRETCH,
         symmetries=1,
-        outputs={OUTPUT: list(ANSWERS)},
+        outputs={OUTPUT: list(ANSWERS), DISTANCE: ["distance"]},
         training={"data": "none"},
         scores={},
         terms={"licence": "CC0"},
         tensors=dict(network.state_dict()),
+        calibration={"spread": [[2.0, 0.0]] * 11, "usual_distance": 1.0},
     )
     path.write_bytes(write_bundle(bundle))
     return path

@@ -13,10 +13,12 @@ from PIL import Image
 
 from gzscale.folder import predict_folder
 from gzscale.models.bundle import load_bundle, shipped
+from gzscale.models.engine import Engine
 from gzscale.models.inputs import from_flux
+from gzscale.tasks.morphology import OUTPUT
+from gzscale.training.evaluate import evaluate_morphology
 from gzscale.training.label_tables import read_labels
-from gzscale.training.labels import held_out
-from gzscale.training.morphology import evaluate_morphology
+from gzscale.training.labelled import read_labelled
 
 pytestmark = pytest.mark.real
 
@@ -72,13 +74,40 @@ def test_colours_are_those_of_sdss_own_jpeg(real_data):
     assert np.median(np.abs(compressed[::-1] - theirs)) > like  # the orientation matters
 
 
-def test_shipped_bundle_on_galaxies_that_it_never_saw(zoo):
-    labels = read_labels(zoo / "fractions37_weighted.csv")
+def test_shipped_bundle_on_galaxies_that_its_members_never_saw(zoo):
+    labelled = read_labelled(read_labels(zoo / "votes.csv"), zoo / "images")
     bundle = load_bundle(shipped("morphology"))
-    scores = evaluate_morphology(bundle, labels, zoo / "images", held_out(labels.names))
-    print(scores)
-    assert scores["rmse"] == pytest.approx(bundle.scores["rmse"], abs=1e-3)
-    assert scores["rmse"] < 0.7 * scores["rmse_of_mean"]
+    found = evaluate_morphology(bundle, labelled)
+    print(found.scores)
+    assert found.learnt == len(labelled) == 687
+    assert found.scores["network_rmse"] == pytest.approx(bundle.scores["network_rmse"], abs=1e-3)
+    assert found.scores["network_rmse"] < 0.6 * found.scores["pca_forest_rmse"]
+    assert found.scores["inside_68"] == pytest.approx(0.68, abs=0.03)
+    assert found.scores["inside_95"] == pytest.approx(0.95, abs=0.02)
+
+
+def test_votes_stay_when_the_image_is_turned_or_shifted(zoo):
+    labelled = read_labelled(read_labels(zoo / "votes.csv"), zoo / "images")
+    engine = Engine(load_bundle(shipped("morphology")))
+    pictures = np.ascontiguousarray(labelled.pictures[::4].transpose(0, 2, 3, 1))
+
+    def votes(images):
+        (outputs,) = engine.run_pictures([np.ascontiguousarray(images)])
+        return outputs[OUTPUT]
+
+    def apart(other):
+        return float(np.sqrt(np.mean(np.square(other - straight))))
+
+    straight = votes(pictures)
+    turned = [
+        apart(votes(np.rot90(view, turns, (1, 2))))
+        for view in (pictures, pictures[:, :, ::-1])
+        for turns in range(4)
+    ]
+    shifted = [apart(votes(np.roll(pictures, 2 * step, axis))) for axis in (1, 2) for step in (-1, 1)]
+    print(f"turned: {max(turned):.5f}; shifted by 2 pixels: {max(shifted):.4f}")
+    assert max(turned) < 0.01
+    assert max(shifted) < 0.02
 
 
 def test_both_label_tables_say_the_same(zoo):

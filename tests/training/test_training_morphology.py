@@ -1,69 +1,154 @@
+import dataclasses
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from gzscale.errors import MissingError
+from gzscale.errors import BundleError, CatalogError, ConfigError
 from gzscale.models.bundle import load_bundle, write_bundle
 from gzscale.models.votes import QUESTIONS, to_joint
+from gzscale.tasks.morphology import OUTPUT, MorphologyTask
 from gzscale.training import morphology
+from gzscale.training.augment import Augmentation
+from gzscale.training.command import change
+from gzscale.training.evaluate import evaluate_morphology
 from gzscale.training.fit import Settings
-from gzscale.training.labels import Labels, held_out
-from gzscale.training.morphology import evaluate_morphology, train_morphology
+from gzscale.training.labelled import LabelledSet
+from gzscale.training.labels import Labels, folds
+from gzscale.training.morphology import NETWORK, Recipe, train_morphology
+from gzscale.training.search import search_settings
 
-QUICK = Settings(epochs=1, batch=8, sizes=(48,))
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    small = {"widths": [16, 32], "blocks": [1, 1], "heads": {"vote_fractions": "tree"}}
-    monkeypatch.setattr(morphology, "NETWORK", small)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+SMALL = {**NETWORK, "widths": [2, 3], "blocks": [1, 1], "crop": 48, "size": 32}
+QUICK = Settings(epochs=2, batch=16, extent=48, size=32, augmentation=Augmentation(blur=0))
+RECIPE = Recipe(members=2, sketches=64, sketch_fit=QUICK, fit=QUICK, network=SMALL)
 
 
-@pytest.fixture
-def zoo(tmp_path):
+@pytest.fixture(scope="module")
+def labelled():
+    return galaxies(60)
+
+
+def galaxies(count):
     rng = np.random.default_rng(1)
-    names = tuple(str(number) for number in range(24))
-    for name in names:
-        Image.fromarray(rng.integers(0, 80, (424, 424, 3), np.uint8)).save(tmp_path / f"{name}.jpg")
-    conditional = np.empty((24, 37))
+    conditional = np.empty((count, 37))
     for question in QUESTIONS:
-        conditional[:, question.answers] = rng.dirichlet(np.ones(question.stop - question.start), 24)
-    return Labels(names, to_joint(conditional).astype(np.float32)), tmp_path
+        conditional[:, question.answers] = rng.dirichlet(np.ones(question.stop - question.start), count)
+    single, double = np.full(count, np.nan, np.float32), np.full(count, np.nan)
+    names = tuple(str(number) for number in range(count))
+    joint = to_joint(conditional).astype(np.float32)
+    labels = Labels(names, joint, single + 40, double, double, single, Counter())
+    return LabelledSet(labels, rng.integers(0, 80, (count, 3, 96, 96), np.uint8))
 
 
-def test_trains_the_same_bundle_twice_and_says_what_it_did(zoo, tmp_path):
-    labels, images = zoo
-    bundle = train_morphology(labels, images, QUICK, "trial")
-    again = train_morphology(labels, images, QUICK, "trial")
-    assert write_bundle(bundle) == write_bundle(again)
-    (tmp_path / "b.safetensors").write_bytes(write_bundle(bundle))
-    loaded = load_bundle(tmp_path / "b.safetensors")
-    hidden = held_out(labels.names)
-    assert loaded.training["galaxies"] + loaded.training["held_out"] == 24
-    assert loaded.scores["galaxies"] == hidden.sum() > 0
-    assert loaded.scores == evaluate_morphology(loaded, labels, images, hidden)
+@pytest.fixture(scope="module")
+def trained(labelled, tmp_path_factory):
+    return train_morphology(labelled, RECIPE, "trial-1", tmp_path_factory.mktemp("work"))
 
 
-def test_scores_are_those_of_the_chosen_galaxies(zoo):
-    labels, images = zoo
-    bundle = train_morphology(labels, images, QUICK, "trial")
-    chosen = np.zeros(24, bool)
-    chosen[3:9] = True
-    scores = evaluate_morphology(bundle, labels, images, chosen)
-    mean = labels.joint[~chosen].mean(axis=0)
-    assert scores["galaxies"] == 6
-    assert scores["rmse_of_mean"] == pytest.approx(
-        np.sqrt(np.mean((labels.joint[chosen] - mean) ** 2)), abs=1e-5
+def test_the_bundle_says_what_it_is(trained, tmp_path):
+    path = tmp_path / "b.safetensors"
+    path.write_bytes(write_bundle(trained))
+    loaded = load_bundle(path)
+    assert loaded.network == "committee"
+    assert loaded.training["galaxies"] == 60
+    assert loaded.training["recipe"]["fit"]["epochs"] == 2
+    assert loaded.scores == trained.scores
+    assert loaded.scores["galaxies"] == 60
+    assert np.array_equal(loaded.seen.numpy(), trained.seen.numpy())
+    assert len(loaded.calibration["spread"]) == 11
+    assert write_bundle(loaded) == path.read_bytes()
+
+
+def test_the_scores_are_those_of_galaxies_not_learnt(trained, labelled):
+    found = evaluate_morphology(trained, labelled)
+    assert found.learnt == 60
+    for name in ("mean_rmse", "pca_forest_rmse"):
+        assert found.scores[name] == trained.scores[name]
+    # The weights of the bundle are rounded to float16.
+    assert found.scores["network_rmse"] == pytest.approx(trained.scores["network_rmse"], abs=1e-3)
+    fold = folds(labelled.labels.names, 2)
+    from gzscale.models.engine import Engine
+
+    pictures = labelled.pictures[fold == 1].transpose(0, 2, 3, 1)
+    (alone,) = Engine(trained.member(1)).run_pictures([np.ascontiguousarray(pictures)])
+    np.testing.assert_allclose(found.predicted[fold == 1], alone[OUTPUT], atol=1e-6)
+
+
+def test_galaxies_that_none_has_learnt_are_the_committee_s(trained, labelled):
+    others = dataclasses.replace(
+        labelled, labels=dataclasses.replace(labelled.labels, names=tuple(f"new{i}" for i in range(60)))
     )
+    found = evaluate_morphology(trained, others)
+    assert found.learnt == 0
+    assert not np.allclose(found.predicted, evaluate_morphology(trained, labelled).predicted, atol=1e-4)
 
 
-def test_a_missing_picture_is_named(zoo):
-    labels, images = zoo
-    (images / "7.jpg").unlink()
-    with pytest.raises(MissingError, match=r"7\.jpg"):
-        train_morphology(labels, images, QUICK, "trial")
+def test_one_network_is_not_scored_on_what_it_has_learnt(trained, labelled):
+    single = dataclasses.replace(trained.member(0), seen=trained.seen)
+    with pytest.raises(BundleError, match="has learnt 60 of these 60"):
+        evaluate_morphology(single, labelled)
+    with pytest.raises(BundleError, match="no member 2"):
+        trained.member(2)
+
+
+def test_killed_between_members_and_started_again(trained, labelled, tmp_path, monkeypatch):
+    # One process at a time, so that the kill comes at a known place.
+    monkeypatch.setattr(morphology.os, "sched_getaffinity", lambda _: {0})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def kill(stage, line):
+        if stage == "member 2 of 2" and line.epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_morphology(labelled, RECIPE, "trial-1", tmp_path, kill)
+    stages = []
+    again = train_morphology(labelled, RECIPE, "trial-1", tmp_path, lambda stage, _: stages.append(stage))
+    torch.set_num_threads(threads)
+    assert set(stages) == {"member 2 of 2"}
+    assert again.scores["network_rmse"] == pytest.approx(trained.scores["network_rmse"], abs=2e-3)
+
+
+def test_too_few_labels(labelled, tmp_path):
+    few = LabelledSet(labelled.labels.take(np.arange(49)), labelled.pictures[:49])
+    with pytest.raises(CatalogError, match="49 labelled"):
+        train_morphology(few, RECIPE, "x", tmp_path)
+
+
+def test_an_image_unlike_all_others_is_flagged(trained, labelled):
+    from gzscale.models.engine import Engine
+
+    pictures = np.ascontiguousarray(labelled.pictures.transpose(0, 2, 3, 1))
+    strange = np.zeros((1, 96, 96, 3), np.uint8)
+    strange[:, 20:76, 20:76] = 255
+    (outputs,) = Engine(trained).run_pictures([np.concatenate([pictures, strange])])
+    values, finite = MorphologyTask().table(outputs, trained.calibration)
+    assert finite.all()
+    assert values["unlike_training"][-1]
+    assert values["unlike_training"][:-1].mean() < 0.1
+
+
+def test_settings_are_changed_by_their_names():
+    recipe = change(change(RECIPE, "fit.epochs", "7"), "fit.augmentation.zoom", "0")
+    assert (recipe.fit.epochs, recipe.fit.augmentation.zoom) == (7, 0.0)
+    assert change(RECIPE, "network.dropout", "0.4").network["dropout"] == 0.4
+    assert change(RECIPE, "fit.loss", "squared").fit.loss == "squared"
+    for key, value, words in (
+        ("fit.epoch", "7", "no such setting"),
+        ("fit.epochs", "many", "expected int"),
+        ("fit.loss", "guess", "dirichlet"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            change(RECIPE, key, value)
+
+
+@pytest.mark.slow
+def test_a_search_over_workers_chooses_the_best_trial(labelled):
+    recipe, lines = search_settings(labelled, RECIPE, trials=3)
+    assert len(lines) == 4
+    assert all("RMSE" in line for line in lines)
+    best = min(float(line.split("RMSE ")[1].split()[0]) for line in lines[:3])
+    assert f"RMSE {best:.4f}" in lines[3]
+    assert len(recipe.network["widths"]) in (2, 3, 4)
