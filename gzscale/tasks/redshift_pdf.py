@@ -143,7 +143,7 @@ def recalibrate(
     pit
         G at equal steps from 0 to 1: ascending from 0 to 1.
     """
-    sharp = np.power(np.maximum(np.asarray(probabilities, np.float64), 1e-12), 1 / temperature)
+    sharp = np.power(np.maximum(np.asarray(probabilities, np.float64), 1e-30), 1 / temperature)
     total = cumulative(sharp)
     knots = np.linspace(0, 1, len(pit))
     return np.diff(np.interp(total, knots, np.asarray(pit, np.float64)), axis=1)
