@@ -42,7 +42,7 @@ _SEEN = "seen"
 SHIPPED: dict[str, tuple[str, str]] = {
     "morphology": (
         "morphology-gz2.safetensors",
-        "91a63c6f4dc3f6a7b336782d59b9c7e9510ecb0d55bbed8be28c6f32baed0557",
+        "da9873ded8584bdf940e5527795bcdc3cdcd32d06a3401bce3d5b9c9b13c1aed",
     ),
 }
 
