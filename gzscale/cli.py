@@ -189,7 +189,10 @@ def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None,
 
 
 _LABELS = click.option(
-    "--labels", required=True, metavar="TABLE", help="Votes: Galaxy Zoo 2's or Kaggle's columns."
+    "--labels",
+    required=True,
+    metavar="TABLE",
+    help="Votes in Galaxy Zoo 2's or Kaggle's columns; or redshifts: object_id, z and, if known, ebv.",
 )
 _IMAGES = click.option(
     "--images", required=True, metavar="DIR|STORE", help="Pictures named by identifier, or a night's output."
@@ -201,15 +204,19 @@ _KIND = click.option(
     show_default=True,
     help="Which of Galaxy Zoo 2's fractions.",
 )
+_GEOMETRY = click.option(
+    "--geometry", default="sky", show_default=True, help="Redshifts: which of the store's cutouts."
+)
 _MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset_id: names of the images.")
 
 
 @main.command()
-@click.argument("task", type=click.Choice(["morphology"]))
+@click.argument("task", type=click.Choice(["morphology", "redshifts"]))
 @_LABELS
 @_IMAGES
 @_KIND
 @_MAPPING
+@_GEOMETRY
 @click.option("-o", "--output", required=True, metavar="BUNDLE")
 @click.option("--name", default="own-1", show_default=True, help="Name of the model, with its version.")
 @click.option(
@@ -224,15 +231,22 @@ def train(
     images: str,
     kind: str,
     mapping: str | None,
+    geometry: str,
     output: str,
     name: str,
     settings: tuple[str, ...],
     search: int,
 ) -> None:
-    """Train a bundle on a survey's own votes; killed and started again, it goes on."""
-    from gzscale.training.command import train_bundle
+    """Train a bundle on a survey's own votes or redshifts; killed and started again, it goes on."""
+    if task == "redshifts":
+        from gzscale.training.redshift_command import train_redshift_bundle
 
-    for line in train_bundle(labels, images, kind, mapping, output, name, settings, search):
+        lines = train_redshift_bundle(labels, images, geometry, output, name, settings)
+    else:
+        from gzscale.training.command import train_bundle
+
+        lines = train_bundle(labels, images, kind, mapping, output, name, settings, search)
+    for line in lines:
         click.echo(line)
 
 
@@ -242,12 +256,23 @@ def train(
 @_IMAGES
 @_KIND
 @_MAPPING
+@_GEOMETRY
 @_JSON
-def evaluate(bundle: str, labels: str, images: str, kind: str, mapping: str | None, as_json: bool) -> None:
-    """Score a bundle beside the mean of all votes and a random forest."""
-    from gzscale.training.command import evaluate_bundle
+def evaluate(
+    bundle: str, labels: str, images: str, kind: str, mapping: str | None, geometry: str, as_json: bool
+) -> None:
+    """Score a bundle beside what one would use without it: a random forest, or total colours."""
+    from gzscale.models.bundle import load_bundle
 
-    story, lines = evaluate_bundle(bundle, labels, images, kind, mapping)
+    loaded = load_bundle(bundle)
+    if loaded.task == "redshifts":
+        from gzscale.training.redshift_command import evaluate_redshift_bundle
+
+        story, lines = evaluate_redshift_bundle(loaded, labels, images, geometry)
+    else:
+        from gzscale.training.command import evaluate_bundle
+
+        story, lines = evaluate_bundle(bundle, labels, images, kind, mapping)
     click.echo(json.dumps(story) if as_json else "\n".join(lines))
 
 

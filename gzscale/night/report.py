@@ -18,6 +18,7 @@ from gzscale.night.sections_account import (
     provenance_section,
     quarantine_section,
 )
+from gzscale.night.sections_redshifts import redshifts_section
 from gzscale.night.sections_results import (
     columns_section,
     release_section,
@@ -80,6 +81,7 @@ def _page(output: str, record: NightRecord, found: Findings) -> str:
         timings_section(record),
         sky_section(found),
         votes_section(found),
+        redshifts_section(found.overview.redshifts if found.overview else {}),
         sheet_section(found),
         columns_section(found),
         provenance_section(record),

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gzscale.catalog.schema import Column
 from gzscale.errors import ConfigError
 from gzscale.tasks.seen import Seen
 
-__all__ = ["GROUP", "Seen", "Task", "load_task"]
+__all__ = ["GROUP", "DistributionTask", "Seen", "Task", "load_task"]
 
 #: Entry points of this group name tasks; another package can add its own.
 GROUP = "gzscale.tasks"
@@ -47,6 +48,24 @@ class Task(Protocol):
         finite : NDArray[np.bool_]
             False for rows whose output is not finite and has no meaning, shape (n,).
         """
+        ...
+
+
+@runtime_checkable
+class DistributionTask(Task, Protocol):
+    """A task that also says how probable each value of a quantity is.
+
+    Attributes
+    ----------
+    distribution
+        Key of the probability densities in the values of `table`, float16, shape (n, bins). They are
+        released in files of their own: see `gzscale.catalog.pdfs`.
+    """
+
+    distribution: str
+
+    def edges(self, calibration: Mapping[str, Any]) -> NDArray[np.float64]:
+        """Return the edges of the bins, shape (bins + 1,)."""
         ...
 
 

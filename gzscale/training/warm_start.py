@@ -39,9 +39,7 @@ class WarmStart:
 
     views: int = 3
     pace: Pace = field(
-        default_factory=lambda: Pace(
-            epochs=12, batch=512, rate=0.01, head_rate=2e-3, decay=0.3, memory=0.995
-        )
+        default_factory=lambda: Pace(epochs=12, batch=512, rate=0.01, head_rate=2e-3, decay=0.3, memory=0.995)
     )
 
 
