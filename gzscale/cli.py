@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 import gzscale
+from gzscale.cli_sky import sky
 from gzscale.errors import GzscaleError
 
 __all__ = ["main"]
@@ -302,6 +303,8 @@ def _print_account(account: dict[str, Any], output: str) -> None:
         click.echo(f"release   {output}/releases/{account['release']}")
     click.echo(f"report    {output}/reports/{account['night']}/report.html")
 
+
+main.add_command(sky)
 
 if __name__ == "__main__":
     main()
