@@ -46,6 +46,10 @@ SHIPPED: dict[str, tuple[str, str]] = {
         "morphology-gz2.safetensors",
         "eb0ece5676327a52789046428ba659ecb69877707be0c4f0bedb8e2b8cd56580",
     ),
+    "redshifts": (
+        "redshifts-sdss.safetensors",
+        "693d825e38e56a9a533d8b1f567e6f0c09a41fcf1c9bdb2dbc135a199dbd13f9",
+    ),
 }
 
 
