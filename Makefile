@@ -8,7 +8,7 @@ OUT    ?= night
 OBJECTS ?= 400
 BUNDLE ?= own.safetensors
 SAMPLE ?= sample
-GALAXIES ?= 81920
+GALAXIES ?= 65536
 
 .PHONY: env night test bench train train-redshifts lint clean
 

@@ -71,8 +71,10 @@ class Request:
     def __post_init__(self) -> None:
         if self.survey not in CAMERAS:
             raise ConfigError(f"survey {self.survey!r}: samples are made of {', '.join(CAMERAS)}")
-        if self.objects < 1 or self.seed < 0:
-            raise ConfigError(f"{self.objects} objects, seed {self.seed}: at least 1 and 0 are needed")
+        if not 1 <= self.objects < 1 << 32 or not 0 <= self.seed < 1 << 31:
+            raise ConfigError(
+                f"{self.objects} objects, seed {self.seed}: from 1 and 0, below 2**32 and 2**31, are needed"
+            )
         low, high = self.magnitudes
         if not 12 <= low < high <= 22 or not 0 < self.slope <= 1:
             raise ConfigError(
@@ -125,7 +127,8 @@ def draw_block(request: Request, number: int) -> Block:
         geometry=stacks[0].config,
         bands=request.bands,
         images=np.concatenate([stack.keep(range(len(stack.scales))) for stack in stacks]),
-        object_id=np.arange(start, start + count, dtype=np.int64) + 1,
+        # Those of different seeds never coincide: what one bundle has learnt is held against them.
+        object_id=np.arange(start, start + count, dtype=np.int64) + (request.seed << 32) + 1,
         ra=truth["ra"],
         dec=truth["dec"],
         scale=np.concatenate([stack.scales for stack in stacks]),

@@ -50,6 +50,7 @@ def _network() -> dict[str, Any]:
         "side": 48,
         "crop": 48,
         "dropout": 0.1,
+        "body": {"kind": "residual", "widths": [32, 64, 128], "blocks": [1, 1, 1]},
         "heads": {OUTPUT: {"kind": "pdf", "bins": 180, "hidden": 256}},
     }
 
