@@ -96,7 +96,7 @@ class CatalogConfig(_Section):
     @field_validator("columns")
     @classmethod
     def _columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        known = {"object_id", "ra", "dec", "size", "run", "camcol", "field"}
+        known = {"object_id", "ra", "dec", "size", "ebv", "run", "camcol", "field"}
         missing = {"object_id", "ra", "dec"} - set(columns)
         unknown = set(columns) - known
         if missing or unknown:

@@ -71,6 +71,8 @@ class Reason(StrEnum):
     """The server that holds the image did not deliver it, after all retries."""
     NONFINITE_OUTPUT = "NONFINITE_OUTPUT"
     """The network's output for this object is not finite."""
+    BLANK_BAND = "BLANK_BAND"
+    """Every measured pixel of a band that is needed is zero."""
 
 
 class GzscaleError(Exception):

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from gzscale.catalog.schema import arrow_schema
 from gzscale.cutouts.pictures import FITS_SUFFIXES, PICTURE_SUFFIXES, FluxCutout, read_flux, read_picture
 from gzscale.errors import BundleError, ConfigError, ImageError, Reason, StorageError
-from gzscale.models.bundle import load_bundle, shipped
+from gzscale.models.bundle import Bundle, load_bundle, shipped
 from gzscale.models.engine import Engine
+from gzscale.models.observation import Observation, background_noise
 from gzscale.models.votes import KAGGLE_NAMES, Scheme
-from gzscale.tasks.base import Task, load_task
+from gzscale.tasks.base import Seen, Task, load_task
 from gzscale.tasks.morphology import MorphologyTask
+from gzscale.tasks.seen import look
 
 __all__ = ["FolderResult", "find_images", "predict_folder"]
 
@@ -135,11 +137,14 @@ def predict_folder(
     part = target.with_name(f".{target.name}.part")
     try:
         with _WRITERS[target.suffix.lower()](str(part), schema) as writer:
-            for names, outputs in _predictions(engine, images, result):
-                values, finite = to_table(outputs, loaded.calibration)
+            for names, outputs, seen in _predictions(engine, images, result):
+                values, finite = to_table(outputs, loaded.calibration, seen)
                 for row in np.flatnonzero(~finite):
                     result.refuse(Reason.NONFINITE_OUTPUT, f"{names[row]}: the output is not finite")
-                kept = {name: value[finite] for name, value in values.items()}
+                kept = {
+                    name: pa.array(np.ma.getdata(value)[finite], mask=np.ma.getmaskarray(value)[finite])
+                    for name, value in values.items()
+                }
                 stems = [name for name, good in zip(names, finite, strict=True) if good]
                 writer.write_table(pa.table({key: pa.array(stems, pa.string()), **kept}, schema=schema))
                 result.done += len(stems)
@@ -158,7 +163,7 @@ def _csv_writer(path: str, schema: pa.Schema) -> pa.csv.CSVWriter:
 
 _WRITERS = {".csv": _csv_writer, ".parquet": pa.parquet.ParquetWriter}
 
-_Table = Callable[[Mapping[str, NDArray], Mapping[str, Any]], tuple[dict[str, NDArray], NDArray]]
+_Table = Callable[[Mapping[str, NDArray], Mapping[str, Any], Seen], tuple[dict[str, NDArray], NDArray]]
 
 #: Names of the schemes of Kaggle's columns.
 _KAGGLE = {"kaggle": Scheme.KAGGLE, "kaggle-tree": Scheme.TREE}
@@ -171,7 +176,7 @@ def _columns(task: Task, scheme: str) -> tuple[list[pa.Field], _Table]:
     if scheme in _KAGGLE and isinstance(task, MorphologyTask):
         morphology, chosen = task, _KAGGLE[scheme]
         fields = [pa.field(name, pa.float32()) for name in KAGGLE_NAMES]
-        return fields, lambda outputs, _: morphology.kaggle_table(outputs, chosen)
+        return fields, lambda outputs, _, __: morphology.kaggle_table(outputs, chosen)
     raise ConfigError(
         f"task {task.name!r} has no scheme {scheme!r}: tree, or kaggle or kaggle-tree for morphology"
     )
@@ -179,8 +184,8 @@ def _columns(task: Task, scheme: str) -> tuple[list[pa.Field], _Table]:
 
 def _predictions(
     engine: Engine, images: Sequence[Path], result: FolderResult
-) -> Iterator[tuple[list[str], dict[str, NDArray]]]:
-    """Yield stems and outputs, block after block: pictures first, then FITS cutouts."""
+) -> Iterator[tuple[list[str], dict[str, NDArray], Seen]]:
+    """Yield stems, outputs and what was seen, block after block: pictures first, then FITS cutouts."""
     fits = [path for path in images if path.suffix.lower() in FITS_SUFFIXES]
     pictures = [path for path in images if path.suffix.lower() not in FITS_SUFFIXES]
     waiting: deque[list[str]] = deque()
@@ -190,31 +195,45 @@ def _predictions(
             waiting.append(names)
             yield np.stack(read)
 
-    for outputs in engine.run_pictures(blocks()):
-        yield waiting.popleft(), outputs
-
-    bands, size = "".join(sorted(engine.bundle.bands)), engine.bundle.geometry.size
+    if pictures:
+        for outputs in engine.run_pictures(blocks()):
+            names = waiting.popleft()
+            yield names, outputs, _nothing_seen(len(names))
 
     def usable(path: Path) -> FluxCutout:
-        return _pick(path, read_flux(path), bands, size)
+        return _pick(path, read_flux(path), engine.bundle)
 
     for names, cutouts in _read_blocks(fits, usable, result):
         scale = np.array([cutout.scale for cutout in cutouts])
-        yield names, engine.run(np.stack([cutout.flux for cutout in cutouts]), bands, scale)
+        flux = np.stack([cutout.flux for cutout in cutouts])
+        observation = Observation.of(flux, cutouts[0].bands, scale, background_noise(flux))
+        yield names, engine.run(observation), look(observation)
 
 
-def _pick(path: Path, cutout: FluxCutout, bands: str, size: int) -> FluxCutout:
-    """Keep the bands that the bundle needs, and refuse what it cannot be fed with."""
-    missing = [band for band in bands if band not in cutout.bands]
+def _nothing_seen(count: int) -> Seen:
+    """Say that nothing is known of pictures: they are colours, not flux."""
+    return look(Observation.of(np.empty((count, 0, 1, 1), np.float32), "", np.ones(count)))
+
+
+def _pick(path: Path, cutout: FluxCutout, bundle: Bundle) -> FluxCutout:
+    """Keep the bands that the bundle uses, NaN where it can do without, and refuse what it cannot be fed."""
+    size, bands = bundle.geometry.size, "".join(sorted(bundle.bands))
+    missing = [band for band in bundle.required if band not in cutout.bands]
     if missing:
         raise ImageError(Reason.MISSING_BAND, f"{path}: bands {cutout.bands!r}, without {''.join(missing)}")
     if cutout.flux.shape[1:] != (size, size):
         raise ImageError(
             Reason.BAD_IMAGE, f"{path}: {cutout.flux.shape[1:]} pixels; the bundle needs {size} x {size}"
         )
-    flux = cutout.flux[[cutout.bands.index(band) for band in bands]]
-    if not np.isfinite(flux).any(axis=(1, 2)).all():
+    flux = np.full((len(bands), size, size), np.nan, np.float32)
+    for place, band in enumerate(bands):
+        if band in cutout.bands:
+            flux[place] = cutout.flux[cutout.bands.index(band)]
+    needed = flux[[bands.index(band) for band in bundle.required]]
+    if not np.isfinite(needed).any(axis=(1, 2)).all():
         raise ImageError(Reason.ALL_NAN, f"{path}: a band has no measured pixel")
+    if bundle.measures_flux and not (np.nan_to_num(needed) != 0).any(axis=(1, 2)).all():
+        raise ImageError(Reason.BLANK_BAND, f"{path}: a band that is needed is 0 throughout")
     return FluxCutout(flux, bands, cutout.scale)
 
 

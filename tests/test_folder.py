@@ -31,7 +31,7 @@ def bundle(tmp_path_factory):
         network="residual",
         parameters=PARAMETERS,
         geometry=BundleGeometry(96, "0.08 * size"),
-        stretch=SDSS_STRETCH,
+        inputs=SDSS_STRETCH,
         symmetries=1,
         outputs={"vote_fractions": list(ANSWERS), "distance": ["distance"]},
         training={},

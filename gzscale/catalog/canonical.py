@@ -20,6 +20,7 @@ __all__ = [
     "to_floats",
     "to_identifiers",
     "to_locators",
+    "to_reddenings",
     "to_sizes",
 ]
 
@@ -141,6 +142,13 @@ def to_sizes(values: pa.Array, column: str, factor: float) -> pa.Array:
     """Convert a column to float32 arcsec; NaN and text that is no number become null."""
     numbers = to_angles(values, column, factor)
     return pc.if_else(pc.is_nan(numbers), None, numbers).cast(pa.float32(), safe=False)
+
+
+def to_reddenings(values: pa.Array, column: str) -> pa.Array:
+    """Convert a column of E(B-V) to float32 magnitudes; what is no number from 0 to 100 becomes null."""
+    numbers = to_floats(values, column)
+    usable = pc.and_(pc.greater_equal(numbers, 0.0), pc.less_equal(numbers, 100.0))
+    return pc.if_else(pc.fill_null(usable, False), numbers, None).cast(pa.float32(), safe=False)
 
 
 def to_locators(values: pa.Array, column: str) -> pa.Array:

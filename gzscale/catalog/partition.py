@@ -53,8 +53,8 @@ class PartitionedCatalog:
         -------
         pa.Table
             ``_healpix_29``, ``object_id`` (int64), ``ra``, ``dec`` (float64, degrees), and as far
-            as they are mapped ``size`` (float32, arcsec), ``run``, ``camcol``, ``field`` (int32);
-            these four may be null.
+            as they are mapped ``size`` (float32, arcsec), ``ebv`` (float32, magnitudes), ``run``,
+            ``camcol``, ``field`` (int32); these five may be null.
 
         Raises
         ------

@@ -20,6 +20,7 @@ from gzscale.catalog.canonical import (
     to_angles,
     to_identifiers,
     to_locators,
+    to_reddenings,
     to_sizes,
 )
 from gzscale.catalog.locate import locate_table
@@ -40,6 +41,7 @@ _TYPES = {
     "ra": pa.float64(),
     "dec": pa.float64(),
     "size": pa.float32(),
+    "ebv": pa.float32(),
     "run": pa.int32(),
     "camcol": pa.int32(),
     "field": pa.int32(),
@@ -62,8 +64,8 @@ class CatalogReader:
     schema
         Of the batches: ``row`` (int64, the 0-based number of the row in the catalog),
         ``object_id`` (int64), ``ra``, ``dec`` (float64, degrees), ``size`` (float32,
-        arcsec) and ``run``, ``camcol``, ``field`` (int32) where they are mapped. All but
-        ``row`` may be null.
+        arcsec), ``ebv`` (float32, magnitudes) and ``run``, ``camcol``, ``field`` (int32) where they are
+        mapped. All but ``row`` may be null.
     identity
         64 hexadecimal digits that change when the stored files or the mapping do; no content is read.
     row_count
@@ -158,6 +160,8 @@ class CatalogReader:
             return to_identifiers(values, column)
         if name == "size":
             return to_sizes(values, column, self._factors[name])
+        if name == "ebv":
+            return to_reddenings(values, column)
         if name in self._factors:
             return to_angles(values, column, self._factors[name])
         return to_locators(values, column)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gzscale.models.heads import HEADS
 
-__all__ = ["Network"]
+__all__ = ["HeadKind", "Network"]
+
+#: A head as bundles name it: its kind, or ``kind`` and its parameters.
+HeadKind = str | Mapping[str, Any]
 
 
 class Network(nn.Module, ABC):
@@ -39,10 +43,19 @@ class Network(nn.Module, ABC):
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict()
 
-    def add_heads(self, features: int, heads: Mapping[str, str] | None) -> None:
-        """Make the heads, name -> kind, for feature vectors of a length."""
+    def add_heads(self, features: int, heads: Mapping[str, HeadKind] | None) -> None:
+        """Make the heads for feature vectors of a length.
+
+        Parameters
+        ----------
+        features
+            Length of the vectors.
+        heads
+            Name -> kind, or a mapping of ``kind`` and the parameters of the head.
+        """
         for name, kind in sorted((heads or {}).items()):
-            self.heads[name] = HEADS[kind](features)
+            about = {"kind": kind} if isinstance(kind, str) else dict(kind)
+            self.heads[name] = HEADS[about.pop("kind")](features, **about)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return what `outputs` takes: the central square, resampled, shifted and scaled.
@@ -75,7 +88,7 @@ class Network(nn.Module, ABC):
         Parameters
         ----------
         images
-            Shape (n, channels, y, x), values in [0, 1].
+            Shape (n, channels, y, x): see `gzscale.models.inputs`.
 
         Returns
         -------

@@ -1,8 +1,8 @@
 """A model bundle: weights, and all that is needed to feed them rightly, in one safetensors file.
 
 The file is a safetensors file whose header holds one metadata entry, ``gzscale``: JSON with
-the format's version, the task, the network and its parameters, the geometry, bands and
-stretch that it must be fed with, what it was trained on, how well it did, and its terms.
+the format's version, the task, the network and its parameters, the geometry and the inputs
+that it must be fed with, what it was trained on, how well it did, and its terms.
 The bytes are a function of the content alone. Pickle is never read.
 """
 
@@ -24,13 +24,13 @@ from torch import Tensor
 
 from gzscale.errors import BundleError, StorageError
 from gzscale.models.backbone import Network
-from gzscale.models.inputs import Stretch
+from gzscale.models.inputs import FluxInputs, Inputs, Stretch
 from gzscale.models.network import build_network
 from gzscale.storage import open_storage, sha256_hex
 
 __all__ = ["Bundle", "BundleGeometry", "Geometry", "load_bundle", "shipped", "write_bundle"]
 
-FORMAT = 2
+FORMAT = 3
 #: A bundle is at most this long; a longer file is refused unread.
 MAX_BYTES = 1 << 30
 MAX_HEADER_BYTES = 4 << 20
@@ -38,11 +38,13 @@ MAX_HEADER_BYTES = 4 << 20
 _FOLDER = Path(__file__).parent / "bundles"
 #: Name of the tensor of hashes of what was learnt.
 _SEEN = "seen"
+#: Kinds of inputs, as the file names them.
+_INPUTS: dict[str, type[Inputs]] = {"colours": Stretch, "flux": FluxInputs}
 #: The bundles in the package: task -> file name and SHA-256.
 SHIPPED: dict[str, tuple[str, str]] = {
     "morphology": (
         "morphology-gz2.safetensors",
-        "91a63c6f4dc3f6a7b336782d59b9c7e9510ecb0d55bbed8be28c6f32baed0557",
+        "eb0ece5676327a52789046428ba659ecb69877707be0c4f0bedb8e2b8cd56580",
     ),
 }
 
@@ -83,8 +85,8 @@ class Bundle:
         Keyword arguments of the network.
     geometry
         What its cutouts must be.
-    stretch
-        How flux is rendered; its bands are those that it needs.
+    inputs
+        How flux is shown to it: in colours, or band by band.
     symmetries
         1, or 8: outputs are averaged over the symmetries of the square.
     outputs
@@ -110,7 +112,7 @@ class Bundle:
     network: str
     parameters: Mapping[str, Any]
     geometry: BundleGeometry
-    stretch: Stretch
+    inputs: Inputs
     symmetries: int
     outputs: Mapping[str, Sequence[str]]
     training: Mapping[str, Any]
@@ -123,8 +125,18 @@ class Bundle:
 
     @property
     def bands(self) -> str:
-        """The bands that it needs, in the order in which they are shown as red, green, blue."""
-        return self.stretch.bands
+        """The bands that it is shown, in the order of its channels."""
+        return self.inputs.bands
+
+    @property
+    def required(self) -> str:
+        """Those of the bands without which an object gets no answer: for colours, all of them."""
+        return self.inputs.required if isinstance(self.inputs, FluxInputs) else self.bands
+
+    @property
+    def measures_flux(self) -> bool:
+        """Whether it is shown flux, and not colours."""
+        return isinstance(self.inputs, FluxInputs)
 
     def build(self) -> Network:
         """Return the network with these weights, in evaluation mode, float32.
@@ -166,7 +178,8 @@ class Bundle:
         Parameters
         ----------
         bands
-            The bands of the cutouts, one letter each, in any order.
+            The bands of the cutouts, one letter each, in any order. Those that are not required may be
+            missing.
         geometry
             The geometry of the cutouts.
 
@@ -175,10 +188,10 @@ class Bundle:
         BundleError
             With what is needed and what is there.
         """
-        missing = [band for band in self.bands if band not in bands]
+        missing = [band for band in self.required if band not in bands]
         if missing:
             raise BundleError(
-                f"bundle {self.name!r} ({self.task}) needs the bands {''.join(sorted(self.bands))}, "
+                f"bundle {self.name!r} ({self.task}) needs the bands {''.join(sorted(self.required))}, "
                 f"but the cutouts have {bands!r}: add {''.join(missing)} to survey.bands"
             )
         wanted, found = _scale_rule(self.geometry.scale), _scale_rule(geometry.scale)
@@ -194,6 +207,8 @@ class Bundle:
 def write_bundle(bundle: Bundle) -> bytes:
     """Return a bundle as the bytes of a safetensors file: same bundle, same bytes."""
     about = asdict(_without_tensors(bundle))
+    kind = next(kind for kind, made in _INPUTS.items() if isinstance(bundle.inputs, made))
+    about["inputs"] = {"kind": kind, **about["inputs"]}
     for key in ("tensors", "sha256", "seen"):
         del about[key]
     text = json.dumps({"format": FORMAT, **about}, sort_keys=True, allow_nan=False)
@@ -287,16 +302,6 @@ def _parse(about: dict[str, Any], tensors: dict[str, Tensor], digest: str) -> Bu
     _scale_rule(geometry.scale)
     if about["symmetries"] not in (1, 8):
         raise ValueError(f"symmetries {about['symmetries']!r}, not 1 or 8")
-    values = about["stretch"]
-    scales = tuple(float(value) for value in values["scales"])
-    if len(scales) != 3 or len(values["bands"]) != 3:
-        raise ValueError(f"stretch: {len(scales)} scales of bands {values['bands']!r}, not 3 of 3")
-    stretch = Stretch(
-        values["bands"],
-        (scales[0], scales[1], scales[2]),
-        float(values["nonlinearity"]),
-        float(values["pixel_scale"]),
-    )
     plain = ("task", "name", "network", "parameters", "symmetries", "outputs")
     told = ("training", "scores", "terms", "calibration")
     seen = tensors.pop(_SEEN, None)
@@ -304,10 +309,17 @@ def _parse(about: dict[str, Any], tensors: dict[str, Tensor], digest: str) -> Bu
         **{key: about[key] for key in (*plain, *told)},
         seen=seen,
         geometry=geometry,
-        stretch=stretch,
+        inputs=_parse_inputs(about["inputs"]),
         tensors=tensors,
         sha256=digest,
     )
+
+
+def _parse_inputs(about: dict[str, Any]) -> Inputs:
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in about.items()
+    }
+    return _INPUTS[values.pop("kind")](**values)
 
 
 def _without_tensors(bundle: Bundle) -> Bundle:

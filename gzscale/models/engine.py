@@ -20,8 +20,9 @@ from torch import Tensor
 
 from gzscale.errors import BundleError
 from gzscale.models.bundle import Bundle
-from gzscale.models.inputs import from_flux, from_pictures
+from gzscale.models.inputs import Stretch, from_flux, from_pictures, to_channels
 from gzscale.models.network import fuse
+from gzscale.models.observation import Observation
 
 __all__ = ["Engine", "choose_device", "has_native_bfloat16"]
 
@@ -83,48 +84,35 @@ class Engine:
         network = fuse(bundle.build()).to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(
-        self, images: NDArray[np.floating], bands: str, scale: NDArray[np.float64]
-    ) -> dict[str, NDArray[np.float32]]:
+    def run(self, observation: Observation) -> dict[str, NDArray[np.float32]]:
         """Predict cutouts.
 
         Parameters
         ----------
-        images
-            Nanomaggies a pixel, shape (n, len(bands), y, x), NaN where there is no measurement.
-        bands
-            The bands of ``images``, one letter each.
-        scale
-            Pixel scale of each cutout in arcsec, shape (n,).
+        observation
+            Of n objects. Bands that the bundle does not need are left out, those that it can do without are
+            taken as not measured where they are missing; colours need neither noise nor extinction.
 
         Returns
         -------
         dict[str, NDArray[np.float32]]
-            Name of each head -> its output, n rows in the order of ``images``.
+            Name of each head -> its output, n rows in the order of the objects.
 
         Raises
         ------
         BundleError
             If the bundle needs other bands, another size, or the scales are not n positive numbers.
         """
-        self._check(images.shape, bands, np.asarray(scale))
-        order = [bands.index(band) for band in self.bundle.bands]
-        stretch = self.bundle.stretch
-
-        seen = self._seen()
+        self._check(observation)
         # The batch may be halved while the next ones are prepared: all parts of one have the same rows.
         rows = self.batch
 
-        def prepared() -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-            for start in range(0, len(images), rows):
-                block = images[start : start + rows, :, seen, seen][:, order]
-                scales = np.asarray(scale[start : start + rows], np.float64)
-                yield len(block), (self._host(block, rows), self._host(scales, rows))
+        def prepared() -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+            for start in range(0, len(observation), rows):
+                block = observation.take(slice(start, start + rows))
+                yield len(block), tuple(self._host(array, rows) for array in self._arrays(block))
 
-        def to_inputs(flux: Tensor, scales: Tensor) -> Tensor:
-            return from_flux(flux, scales, stretch.bands, stretch)
-
-        blocks = [self._predict(count, arrays, to_inputs) for count, arrays in _ahead(prepared())]
+        blocks = [self._predict(count, arrays, self._inputs) for count, arrays in _ahead(prepared())]
         return self._gather(blocks)
 
     def run_pictures(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[dict[str, NDArray[np.float32]]]:
@@ -140,7 +128,17 @@ class Engine:
         ------
         dict[str, NDArray[np.float32]]
             Name of each head -> its output, for one block each.
+
+        Raises
+        ------
+        BundleError
+            If the bundle measures flux, which pictures do not tell.
         """
+        if not isinstance(self.bundle.inputs, Stretch):
+            raise BundleError(
+                f"bundle {self.bundle.name!r} measures flux, which JPEG and PNG pictures do not tell: "
+                f"give it FITS cutouts in {self.bundle.required}"
+            )
         size = self.bundle.geometry.size
 
         def to_inputs(block: Tensor) -> Tensor:
@@ -153,16 +151,44 @@ class Engine:
                 [self._predict(len(part), (self._host(part, rows),), to_inputs) for part in parts]
             )
 
-    def _check(self, shape: tuple[int, ...], bands: str, scale: NDArray[np.float64]) -> None:
-        missing = [band for band in self.bundle.bands if band not in bands]
+    def _check(self, observation: Observation) -> None:
+        shape, bands, scale = observation.images.shape, observation.bands, observation.scale
+        missing = [band for band in self.bundle.required if band not in bands]
         size = self.bundle.geometry.size
         if missing or len(shape) != 4 or shape[1] != len(bands) or shape[2:] != (size, size):
             raise BundleError(
-                f"bundle {self.bundle.name!r} needs bands {self.bundle.bands!r} of {size} x {size} pixels, "
-                f"but the images have bands {bands!r} and shape {shape}"
+                f"bundle {self.bundle.name!r} needs bands {self.bundle.required!r} of {size} x {size} "
+                f"pixels, but the images have bands {bands!r} and shape {shape}"
             )
         if scale.shape != shape[:1] or not (scale > 0).all() or not np.isfinite(scale).all():
             raise BundleError(f"{shape[0]} images need as many positive scales, found shape {scale.shape}")
+        if observation.noise.shape != shape[:2] or observation.extinction.shape != shape[:1]:
+            raise BundleError(
+                f"images of shape {shape} with noise of shape {observation.noise.shape} and extinction of "
+                f"shape {observation.extinction.shape}, not {shape[:2]} and {shape[:1]}"
+            )
+
+    def _arrays(self, block: Observation) -> tuple[NDArray, ...]:
+        """Return what `_inputs` takes of a block: only the bands and the pixels that the network looks at."""
+        seen = self._seen()
+        places = [block.bands.find(band) for band in self.bundle.bands]
+        images = block.images[:, :, seen, seen][:, places]
+        if isinstance(self.bundle.inputs, Stretch):
+            return images, block.scale
+        noise = block.noise[:, places]
+        for channel, place in enumerate(places):
+            if place < 0:
+                images[:, channel], noise[:, channel] = np.nan, np.nan
+        return images, block.scale, noise, block.extinction
+
+    def _inputs(self, *arrays: Tensor) -> Tensor:
+        """Turn what `_arrays` returns into what the network takes, on the device."""
+        inputs = self.bundle.inputs
+        if isinstance(inputs, Stretch):
+            images, scale = arrays
+            return from_flux(images, scale, inputs.bands, inputs)
+        images, scale, noise, extinction = arrays
+        return to_channels(images, scale, noise, extinction, inputs)
 
     def _seen(self) -> slice:
         """Rows and columns of a cutout that the network looks at; no others are prepared."""

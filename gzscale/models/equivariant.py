@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gzscale.models.backbone import Network
+from gzscale.models.backbone import HeadKind, Network
 
 __all__ = ["EquivariantNetwork"]
 
@@ -157,7 +157,7 @@ class EquivariantNetwork(Network):
     blocks
         Residual blocks of each stage.
     heads
-        Name of an output -> kind of head.
+        Name of an output -> kind of head, see `gzscale.models.backbone.Network.add_heads`.
     kernel
         Side of the filters, odd.
     activation
@@ -174,7 +174,7 @@ class EquivariantNetwork(Network):
         channels: int = 3,
         widths: Sequence[int] = (4, 8, 16, 32),
         blocks: Sequence[int] = (1, 1, 1, 1),
-        heads: Mapping[str, str] | None = None,
+        heads: Mapping[str, HeadKind] | None = None,
         kernel: int = 3,
         activation: str = "relu",
         pooling: str = "mean",

@@ -2,7 +2,8 @@
 
 What is averaged over views of a galaxy and over the members of a committee are the outputs of
 heads, so they must be linear in probability: for morphology the joint fractions of the tree, from
-which conditional fractions follow by division and stay consistent (see `gzscale.models.votes`).
+which conditional fractions follow by division and stay consistent (see `gzscale.models.votes`);
+for redshifts the probability of each bin.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from gzscale.models.votes import ANSWERS, QUESTIONS
 
-__all__ = ["HEADS", "LOGIT_BOUND", "DistanceHead", "TreeHead"]
+__all__ = ["HEADS", "LOGIT_BOUND", "DistanceHead", "PdfHead", "TreeHead"]
 
 #: Logits stay within +-this. A joint fraction is then at least exp(-20)^4 / 10, about 1e-36, so
 #: that no question ever counts as asked of exactly nobody in float32.
@@ -88,5 +89,46 @@ class DistanceHead(nn.Module):
         return apart.sum(dim=1).square().mean(dim=1, keepdim=True).sqrt()
 
 
+class PdfHead(nn.Module):
+    """Features -> the probability of each bin of a quantity: a softmax (Pasquet et al. 2019, Section 3).
+
+    Parameters
+    ----------
+    features
+        Length of the feature vector.
+    bins
+        Number of bins.
+    hidden
+        Width of a layer before the softmax; none if 0.
+    """
+
+    def __init__(self, features: int, bins: int, hidden: int = 0) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(features, hidden) if hidden else None
+        self.logits = nn.Linear(hidden or features, bins)
+        # All bins alike at first, whatever the galaxy.
+        nn.init.normal_(self.logits.weight, 0, 0.01)
+        nn.init.zeros_(self.logits.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return probabilities that sum to 1, float32, shape (n, bins)."""
+        vector = features.float()
+        if self.hidden is not None:
+            vector = torch.relu(_linear(vector, self.hidden))
+        return torch.softmax(_linear(vector, self.logits), dim=1)
+
+
+def _linear(vectors: Tensor, layer: nn.Linear) -> Tensor:
+    """Apply a layer in float32, with the same last bit whatever the number of threads.
+
+    In evaluation it is not a matrix product: that one's order of summation depends on the threads.
+    """
+    weight, bias = layer.weight.float(), layer.bias.float()
+    if torch.is_grad_enabled():
+        with torch.autocast(vectors.device.type, enabled=False):
+            return nn.functional.linear(vectors, weight, bias)
+    return (vectors[:, None] * weight).sum(dim=2) + bias
+
+
 #: Kind of a head, as bundles name it.
-HEADS: dict[str, type[nn.Module]] = {"tree": TreeHead, "distance": DistanceHead}
+HEADS: dict[str, type[nn.Module]] = {"tree": TreeHead, "distance": DistanceHead, "pdf": PdfHead}

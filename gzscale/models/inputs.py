@@ -1,8 +1,9 @@
-"""What the network is fed with: flux rendered in SDSS's colours, or a picture, as one tensor in [0, 1].
+"""What the network is fed with: flux rendered in SDSS's colours, a picture, or flux as it was measured.
 
-Two doors to the same room. Volunteers of Galaxy Zoo 2 saw JPEGs of 424 pixels at
-0.02 x petroR90 arcsec a pixel; four of their pixels are one of a cutout of 96 pixels at
-0.08 x petroR90. Everything here is batched and runs where the tensor lies.
+Colours and pictures are two doors to the same room. Volunteers of Galaxy Zoo 2 saw JPEGs of 424
+pixels at 0.02 x petroR90 arcsec a pixel; four of their pixels are one of a cutout of 96 pixels at
+0.08 x petroR90. Flux, for tasks that measure, keeps every band apart and says how well each pixel is
+known. Everything here is batched and runs where the tensor lies.
 
 References
 ----------
@@ -10,17 +11,31 @@ References
 .. [2] sdss/idlutils, ``pro/rgbcolor/djs_rgb_make.pro``; the numbers of SDSS's own frame JPEGs
        (scales 0.4 x (5, 6.5, 9) for i, r, g and nonlinearity 2.25) are those of photoop's
        ``sdss_frame_jpg``.
+.. [3] Schlafly & Finkbeiner 2011, ApJ 737, 103, Table 6, R_V = 3.1.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["PICTURE_SIZE", "SDSS_STRETCH", "Stretch", "from_flux", "from_pictures", "render"]
+__all__ = [
+    "LSST_REDDENING",
+    "PICTURE_SIZE",
+    "SDSS_REDDENING",
+    "SDSS_STRETCH",
+    "FluxInputs",
+    "Inputs",
+    "Stretch",
+    "from_flux",
+    "from_pictures",
+    "render",
+    "to_channels",
+]
 
 #: Side in pixels of the JPEGs that volunteers saw, and how many of theirs make one of a cutout's.
 PICTURE_SIZE = 424
@@ -50,6 +65,56 @@ class Stretch:
     nonlinearity: float
     pixel_scale: float
 
+    def __post_init__(self) -> None:
+        numbers = (*self.scales, self.nonlinearity, self.pixel_scale)
+        if len(self.bands) != 3 or len(numbers) != 5 or not all(0 < number < math.inf for number in numbers):
+            raise ValueError(f"bands {self.bands!r} and numbers {numbers}: 3 bands, 5 positive numbers")
+
+
+@dataclass(frozen=True, slots=True)
+class FluxInputs:
+    """Flux in channels of its own for each band, and how well each pixel is known. See `to_channels`.
+
+    Attributes
+    ----------
+    bands
+        The bands in the order of the channels, one letter each.
+    required
+        Those without which an object gets no answer; one of the others may be missing.
+    softening
+        Surface brightness in nanomaggies per square arcsec at which the scale turns from linear to
+        logarithmic, one a band; near the noise of a pixel.
+    reddening
+        Extinction in magnitudes per E(B-V), one a band.
+    pixel_scale
+        Arcsec a pixel where the geometry fixes it; None: what each cutout says.
+    """
+
+    bands: str
+    required: str
+    softening: tuple[float, ...]
+    reddening: tuple[float, ...]
+    pixel_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        numbers = (*self.softening, *self.reddening, self.pixel_scale or 1.0)
+        if not len(self.bands) == len(set(self.bands)) == len(self.softening) == len(self.reddening) > 0:
+            raise ValueError(
+                f"bands {self.bands!r}: each once, with as many softenings ({len(self.softening)}) and "
+                f"reddenings ({len(self.reddening)})"
+            )
+        if not self.required or set(self.required) - set(self.bands):
+            raise ValueError(f"required bands {self.required!r}: at least one of {self.bands!r}")
+        if not all(0 < number < math.inf for number in numbers):
+            raise ValueError(f"softening, reddening and pixel scale must be positive, found {numbers}")
+
+
+#: What a bundle may be fed with.
+Inputs = Stretch | FluxInputs
+
+#: Extinction per E(B-V) of SDSS's and of LSST's bands [3]_.
+SDSS_REDDENING = {"u": 4.239, "g": 3.303, "r": 2.285, "i": 1.698, "z": 1.263}
+LSST_REDDENING = {"u": 4.145, "g": 3.237, "r": 2.273, "i": 1.684, "z": 1.323, "y": 1.088}
 
 #: The rendering of SDSS's frame-irg JPEGs [2]_.
 SDSS_STRETCH = Stretch("irg", (2.0, 2.6, 3.6), 2.25, 0.396)
@@ -115,6 +180,51 @@ def from_flux(images: Tensor, scale: Tensor, bands: str, stretch: Stretch = SDSS
     per_native = (stretch.pixel_scale / scale.to(torch.float64)).square().float()
     chosen = torch.nan_to_num(chosen, nan=0.0, posinf=_BRIGHTEST, neginf=0.0)
     return render(chosen.mul_(per_native[:, None, None, None]), stretch).mul_(known)
+
+
+def to_channels(
+    images: Tensor, scale: Tensor, noise: Tensor, extinction: Tensor, inputs: FluxInputs
+) -> Tensor:
+    """Turn cutouts into what a network takes that measures flux.
+
+    Surface brightness, corrected for extinction where it is known, is divided by the softening s and
+    compressed by asinh, as asinh magnitudes are (Lupton, Gunn & Szalay 1999, AJ 118, 1406): linear in
+    the noise, logarithmic in the galaxy. How well a pixel is known is s / (s + sigma), sigma its noise in
+    the same unit.
+
+    Parameters
+    ----------
+    images
+        Nanomaggies a pixel in the bands of ``inputs``, shape (n, B, y, x), any float dtype, NaN where there
+        is no measurement. A band that is 0 throughout was not measured either.
+    scale
+        Arcsec a pixel, shape (n,).
+    noise
+        Background sigma of a pixel in nanomaggies, shape (n, B); where it is not a positive number, it
+        counts as s.
+    extinction
+        E(B-V) in magnitudes, shape (n,); NaN: not corrected.
+    inputs
+        Softening and reddening.
+
+    Returns
+    -------
+    Tensor
+        float32, shape (n, 2 B, y, x), finite: B channels of flux, 0 where it was not measured, then B of
+        knowledge in [0, 1], 0 where it was not measured.
+    """
+    softening = torch.tensor(inputs.softening, device=images.device)
+    reddening = torch.tensor(inputs.reddening, device=images.device)
+    if inputs.pixel_scale is not None:
+        scale = torch.full_like(scale, inputs.pixel_scale)
+    corrected = torch.pow(10.0, 0.4 * reddening * torch.nan_to_num(extinction.float())[:, None])
+    factor = corrected / (softening * scale.float().square()[:, None])
+    known = ~images.isnan() & (images != 0).any(dim=-1).any(dim=-1)[:, :, None, None]
+    flux = torch.nan_to_num(images.float(), nan=0.0, posinf=_BRIGHTEST, neginf=-_BRIGHTEST)
+    flux.mul_(factor[:, :, None, None])
+    relative = torch.where(noise > 0, noise.float() * factor, 1.0)
+    knowledge = (1 / (1 + relative))[:, :, None, None] * known
+    return torch.cat([torch.copysign(_asinh(flux.abs()), flux).mul_(known), knowledge], dim=1)
 
 
 def from_pictures(pictures: Tensor, size: int) -> Tensor:

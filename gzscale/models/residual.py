@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from gzscale.models.backbone import Network
+from gzscale.models.backbone import HeadKind, Network
 
 __all__ = ["ResidualNetwork"]
 
@@ -45,7 +45,7 @@ class ResidualNetwork(Network):
     blocks
         Residual blocks of each stage.
     heads
-        Name of an output -> kind of head (``tree``).
+        Name of an output -> kind of head, see `gzscale.models.backbone.Network.add_heads`.
     mean, spread, dropout, crop, size
         See `gzscale.models.backbone.Network`.
     stride
@@ -57,7 +57,7 @@ class ResidualNetwork(Network):
         channels: int = 3,
         widths: Sequence[int] = (64, 128, 256),
         blocks: Sequence[int] = (2, 2, 1),
-        heads: Mapping[str, str] | None = None,
+        heads: Mapping[str, HeadKind] | None = None,
         mean: float = 0.1,
         spread: float = 0.15,
         dropout: float = 0.3,

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from gzscale.catalog.schema import BASE_COLUMNS, QUARANTINE_SCHEMA, Column
 from gzscale.cutouts.store import Cutouts
 from gzscale.errors import Reason
+from gzscale.models.observation import Observation
 from gzscale.night.ledger import Count
-from gzscale.tasks.base import Task
+from gzscale.tasks.base import Seen, Task
 
 if TYPE_CHECKING:
     from gzscale.models.bundle import Bundle
@@ -26,6 +27,7 @@ __all__ = [
     "coverage_column",
     "done_column",
     "merge_answers",
+    "observe",
     "take_answers",
     "usable_rows",
 ]
@@ -89,10 +91,35 @@ class Merged:
     counts: dict[str, Count]
 
 
-def usable_rows(cutouts: Cutouts, bands: str) -> NDArray[np.int64]:
-    """Return the rows of the cutouts that are good in every one of some bands."""
-    positions = [cutouts.bands.index(band) for band in bands]
-    return np.flatnonzero((cutouts.band_status[:, positions] == 0).all(axis=1))
+def observe(cutouts: Cutouts, rows: pa.Table) -> Observation:
+    """Return what was measured of a partition's objects that were cut.
+
+    Parameters
+    ----------
+    cutouts
+        Their cutouts.
+    rows
+        The partition's catalog rows, with ``ebv`` where the catalog has it.
+    """
+    extinction = None
+    if "ebv" in rows.column_names:
+        ids = rows["object_id"].to_numpy()
+        order = np.argsort(ids, kind="stable")
+        place = order[np.searchsorted(ids[order], cutouts.object_id)]
+        extinction = rows["ebv"].to_numpy(zero_copy_only=False)[place]
+    return Observation.of(cutouts.images, cutouts.bands, cutouts.scale, cutouts.noise, extinction)
+
+
+def usable_rows(cutouts: Cutouts, seen: Seen, bundle: Bundle) -> NDArray[np.int64]:
+    """Return the rows of the cutouts that are good in every band that a bundle requires.
+
+    A band of zeros is good for a picture, and nothing to measure flux in.
+    """
+    positions = [cutouts.bands.index(band) for band in bundle.required]
+    good = cutouts.band_status[:, positions] == 0
+    if bundle.measures_flux:
+        good &= seen.measured[:, positions]
+    return np.flatnonzero(good.all(axis=1))
 
 
 def band_reason(cutouts: Cutouts, row: int, band: str) -> str:
@@ -106,6 +133,7 @@ def take_answers(
     geometry: str,
     cutouts: Cutouts,
     gaps: pa.Table,
+    seen: Seen,
     bundle: Bundle,
     outputs: Mapping[str, NDArray],
 ) -> Answers:
@@ -118,41 +146,56 @@ def take_answers(
     geometry
         Name of the geometry that was fed.
     cutouts
-        The partition's cutouts; objects without one of the bundle's bands have no output.
+        The partition's cutouts; objects without one of the bands that the bundle requires have no output.
     gaps
         Which bands of which cutouts are missing, and why.
+    seen
+        What there is to be seen of each cutout.
     bundle
         What was run.
     outputs
         The engine's outputs for the usable cutouts, in their order.
     """
-    bands = bundle.bands
-    usable = usable_rows(cutouts, bands)
-    lost = {}
-    kept = set(usable.tolist())
-    why = {(row["object_id"], row["band"]): row for row in gaps.to_pylist() if row["geometry"] == geometry}
-    for row, object_id in enumerate(cutouts.object_id.tolist()):
-        if row not in kept:
-            band = next(band for band in bands if band_reason(cutouts, row, band))
-            gap = why[object_id, band]
-            lost[object_id] = (Reason(gap["reason"]), f"{band}: {gap['detail']}")
-    values, finite = task.table(outputs, bundle.calibration)
+    usable = usable_rows(cutouts, seen, bundle)
+    lost = _unusable(cutouts, usable, gaps, geometry, bundle)
+    values, finite = task.table(outputs, bundle.calibration, seen.take(usable))
     for row in usable[~finite]:
         lost[int(cutouts.object_id[row])] = (
             Reason.NONFINITE_OUTPUT,
             f"task {task.name}: the network's output is not finite",
         )
     answered = usable[finite]
-    positions = [cutouts.bands.index(band) for band in bands]
+    positions = [cutouts.bands.index(band) for band in bundle.bands if band in cutouts.bands]
+    # A band that is missing, and may be, is the task's to flag.
+    covered = np.where(cutouts.band_status == 0, cutouts.coverage, 1.0)[answered][:, positions]
     return Answers(
         task=task.name,
         geometry=geometry,
         columns=task.columns,
         object_id=cutouts.object_id[answered],
-        values={name: np.asarray(value)[finite] for name, value in values.items()},
-        coverage=cutouts.coverage[answered][:, positions].min(axis=1, initial=1.0).astype(np.float32),
+        values={name: np.asanyarray(value)[finite] for name, value in values.items()},
+        coverage=covered.min(axis=1, initial=1.0).astype(np.float32),
         lost=lost,
     )
+
+
+def _unusable(
+    cutouts: Cutouts, usable: NDArray[np.int64], gaps: pa.Table, geometry: str, bundle: Bundle
+) -> dict[int, tuple[Reason, str]]:
+    """Say of each cutout that is not usable which band is missing, and why."""
+    why = {(row["object_id"], row["band"]): row for row in gaps.to_pylist() if row["geometry"] == geometry}
+    kept = set(usable.tolist())
+    lost = {}
+    for row, object_id in enumerate(cutouts.object_id.tolist()):
+        if row in kept:
+            continue
+        band = next((band for band in bundle.required if band_reason(cutouts, row, band)), None)
+        if band is None:
+            lost[object_id] = (Reason.BLANK_BAND, f"bands {bundle.required}: one of them is 0 throughout")
+        else:
+            gap = why[object_id, band]
+            lost[object_id] = (Reason(gap["reason"]), f"{band}: {gap['detail']}")
+    return lost
 
 
 def merge_answers(rows: pa.Table, answers: Sequence[Answers], cut_lost: pa.Table) -> Merged:
@@ -217,20 +260,20 @@ def _table(rows: pa.Table, ids: NDArray[np.int64], answers: Sequence[Answers]) -
         arrays[done_column(item.task)] = pa.array(done)
         arrays[coverage_column(item.task)] = _scatter(item.coverage, place, done)
         for column in item.columns:
-            arrays[column.name] = _scatter(np.asarray(item.values[column.name]), place, done)
+            arrays[column.name] = _scatter(np.asanyarray(item.values[column.name]), place, done)
     return pa.table(arrays).filter(pa.array(any_done))
 
 
 def _scatter(values: NDArray, place: NDArray[np.int64], done: NDArray[np.bool_]) -> pa.Array:
-    """Put values in their objects' rows; null where the task has no answer."""
+    """Put values in their objects' rows; null where the task has no answer, or masks it."""
     if values.dtype.kind in "OU":
         texts: list[str | None] = [None] * len(done)
         for row, text in zip(place, values, strict=True):
             texts[row] = str(text)
         return pa.array(texts, pa.string())
-    full = np.zeros(len(done), values.dtype)
-    full[place] = values
-    return pa.array(full, mask=~done)
+    full, known = np.zeros(len(done), values.dtype), np.zeros(len(done), bool)
+    full[place], known[place] = np.ma.filled(values, 0), ~np.ma.getmaskarray(values)
+    return pa.array(full, mask=~known)
 
 
 def _quarantine(

@@ -6,10 +6,12 @@ alone. Whatever is not committed is written anew, wholly.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +20,12 @@ import pyarrow as pa
 from gzscale.catalog.pixels import Partition
 from gzscale.config import NightConfig
 from gzscale.cutouts.ingest import cut_partition
-from gzscale.cutouts.store import read_cutouts
+from gzscale.cutouts.store import Cutouts, read_cutouts
 from gzscale.errors import ClusterError, LedgerError
 from gzscale.models.bundle import load_bundle
 from gzscale.models.engine import Engine
-from gzscale.night.answers import Answers, merge_answers, take_answers, usable_rows
+from gzscale.models.observation import Observation
+from gzscale.night.answers import Answers, merge_answers, observe, take_answers, usable_rows
 from gzscale.night.fingerprint import fingerprint, table_digest
 from gzscale.night.images import WatchedSurvey
 from gzscale.night.ledger import Count, Ledger, Record
@@ -41,7 +44,8 @@ from gzscale.night.origins import (
 )
 from gzscale.night.tables import parquet_bytes, read_parquet
 from gzscale.storage import Storage, open_storage, sha256_hex
-from gzscale.tasks.base import load_task
+from gzscale.tasks.base import Seen, load_task
+from gzscale.tasks.seen import look
 
 __all__ = ["Summary", "cut", "predict"]
 
@@ -201,7 +205,7 @@ def predict(
     ledger.revoke("predict", partition)
     rows = _read_rows(storage, partition, rows_digest)
     seconds: dict[str, float] = {}
-    answers = [_answer(config, name, storage, record, seconds) for name in config.tasks]
+    answers = _answer_all(config, storage, record, rows, seconds)
     lost = read_parquet(storage, f"ledger/cut/{partition.path}.quarantine.parquet")
     merged = merge_answers(rows, answers, lost)
     files = _put_tables(
@@ -264,26 +268,59 @@ def _joined(
     )
 
 
-def _answer(
-    config: NightConfig, name: str, storage: Storage, record: Record, seconds: dict[str, float]
-) -> Answers:
-    """Run one task's bundle over the partition's cutouts."""
-    start = time.perf_counter()
-    geometry = config.tasks[name].geometry
-    bundle = open_bundle(config, name)
+@dataclass(frozen=True)
+class _Shown:
+    """One geometry of a partition, read once for all the tasks that share it."""
+
+    geometry: str
+    cutouts: Cutouts
+    gaps: pa.Table
+    observation: Observation
+    seen: Seen
+
+
+def _answer_all(
+    config: NightConfig, storage: Storage, record: Record, rows: pa.Table, seconds: dict[str, float]
+) -> list[Answers]:
+    """Run every task over the partition's cutouts, one geometry in memory at a time."""
+    answers: dict[str, Answers] = {}
+    for geometry in dict.fromkeys(task.geometry for task in config.tasks.values()):
+        with _timed(seconds, "load"):
+            shown = _show(storage, record, geometry, rows)
+        for name, task in config.tasks.items():
+            if task.geometry == geometry:
+                answers[name] = _answer(config, name, shown, seconds)
+        del shown
+    return [answers[name] for name in config.tasks]
+
+
+def _show(storage: Storage, record: Record, geometry: str, rows: pa.Table) -> _Shown:
     cutouts = read_cutouts(
         storage,
         cutouts_prefix(record.partition),
         geometry,
         {key: (value[0], value[1]) for key, value in record.files.items()},
     )
-    bundle.require(cutouts.bands, config.geometries[geometry])
-    seconds["load"] = seconds.get("load", 0.0) + time.perf_counter() - start
-    start = time.perf_counter()
-    usable = usable_rows(cutouts, bundle.bands)
-    outputs = _engine(location_of(config, name), bundle.sha256).run(
-        cutouts.images[usable], cutouts.bands, cutouts.scale[usable]
-    )
-    seconds["infer"] = seconds.get("infer", 0.0) + time.perf_counter() - start
     gaps = read_parquet(storage, f"ledger/cut/{record.partition.path}.gaps.parquet")
-    return take_answers(load_task(name), geometry, cutouts, gaps, bundle, outputs)
+    observation = observe(cutouts, rows)
+    return _Shown(geometry, cutouts, gaps, observation, look(observation))
+
+
+def _answer(config: NightConfig, name: str, shown: _Shown, seconds: dict[str, float]) -> Answers:
+    """Run one task's bundle over the cutouts of its geometry."""
+    with _timed(seconds, "load"):
+        bundle = open_bundle(config, name)
+        bundle.require(shown.cutouts.bands, config.geometries[shown.geometry])
+    with _timed(seconds, "infer"):
+        usable = usable_rows(shown.cutouts, shown.seen, bundle)
+        outputs = _engine(location_of(config, name), bundle.sha256).run(shown.observation.take(usable))
+    return take_answers(
+        load_task(name), shown.geometry, shown.cutouts, shown.gaps, shown.seen, bundle, outputs
+    )
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[step] = seconds.get(step, 0.0) + time.perf_counter() - start

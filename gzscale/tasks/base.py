@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from gzscale.catalog.schema import Column
 from gzscale.errors import ConfigError
+from gzscale.tasks.seen import Seen
 
-__all__ = ["GROUP", "Task", "load_task"]
+__all__ = ["GROUP", "Seen", "Task", "load_task"]
 
 #: Entry points of this group name tasks; another package can add its own.
 GROUP = "gzscale.tasks"
@@ -25,7 +26,7 @@ class Task(Protocol):
     columns: tuple[Column, ...]
 
     def table(
-        self, outputs: Mapping[str, NDArray], calibration: Mapping[str, Any]
+        self, outputs: Mapping[str, NDArray], calibration: Mapping[str, Any], seen: Seen
     ) -> tuple[dict[str, NDArray], NDArray]:
         """Turn outputs into columns.
 
@@ -35,11 +36,14 @@ class Task(Protocol):
             Name of each head of the network -> its output, n rows.
         calibration
             Numbers of the bundle that the task needs for it.
+        seen
+            What the network was shown of the n objects.
 
         Returns
         -------
         values : dict[str, NDArray]
-            Name of each of ``columns`` -> values of its dtype, shape (n,).
+            Name of each of ``columns`` -> values of its dtype, shape (n,). A masked array has no number
+            where it is masked: the released table says null there.
         finite : NDArray[np.bool_]
             False for rows whose output is not finite and has no meaning, shape (n,).
         """

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gzscale.catalog.schema import MORPHOLOGY_COLUMNS, Column
 from gzscale.errors import BundleError
 from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, Scheme, asked, to_conditional, to_joint
+from gzscale.tasks.base import Seen
 from gzscale.tasks.gz2_class import clean_flags, gz2_class
 from gzscale.tasks.vote_spread import standard_deviations
 
@@ -36,7 +37,7 @@ class MorphologyTask:
     columns: tuple[Column, ...] = MORPHOLOGY_COLUMNS
 
     def table(
-        self, outputs: Mapping[str, NDArray], calibration: Mapping[str, Any]
+        self, outputs: Mapping[str, NDArray], calibration: Mapping[str, Any], seen: Seen | None = None
     ) -> tuple[dict[str, NDArray], NDArray]:
         """Turn joint fractions into columns.
 
@@ -47,6 +48,8 @@ class MorphologyTask:
             (n, 1).
         calibration
             ``spread``: two numbers a question, see `gzscale.tasks.vote_spread`; ``usual_distance``.
+        seen
+            Nothing follows from it here.
 
         Returns
         -------

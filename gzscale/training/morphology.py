@@ -291,7 +291,7 @@ def _bundle(
         network="committee",
         parameters=parameters,
         geometry=GEOMETRY,
-        stretch=SDSS_STRETCH,
+        inputs=SDSS_STRETCH,
         symmetries=1,
         outputs={OUTPUT: list(ANSWERS), DISTANCE: ["distance"]},
         training={

@@ -18,6 +18,7 @@ import torch
 from gzscale.models.bundle import load_bundle, shipped
 from gzscale.models.engine import Engine
 from gzscale.models.inputs import from_flux
+from gzscale.models.observation import Observation
 
 
 def bare_loop(engine: Engine, tensor: torch.Tensor) -> None:
@@ -55,11 +56,12 @@ def main() -> None:
     tensor = from_flux(torch.from_numpy(flux), torch.from_numpy(scale), "gri").to(engine.device)
     tensor = engine.network.prepare(tensor).contiguous(memory_format=torch.channels_last)
     bare_loop(engine, tensor[: engine.batch])
-    engine.run(flux[: engine.batch], "gri", scale[: engine.batch])
+    observation = Observation.of(flux, "gri", scale)
+    engine.run(observation.take(slice(engine.batch)))
     loops, runs = [], []
     for _ in range(options.rounds):
         loops.append(seconds(bare_loop, engine, tensor))
-        runs.append(seconds(engine.run, flux, "gri", scale))
+        runs.append(seconds(engine.run, observation))
     ratios = [loop / run for loop, run in zip(loops, runs, strict=True)]
     result = {
         "device": str(engine.device),

@@ -430,3 +430,13 @@ def test_from_a_folder_on_s3_only_the_mapped_columns_are_fetched(tmp_path, s3, m
     assert (tmp_path / "t.parquet").stat().st_size > 1_000_000
     assert sum(fetched) < 300_000
     assert identity(f"{s3.url}/folder") == identity(f"{s3.url}/folder")
+
+
+def test_extinction_that_cannot_be_is_null(tmp_path):
+    ebv = ["0.03", "-999", "nan", "", "none", "1e9", "0"]
+    made = pa.table({"objID": range(7), "ra": [1.0] * 7, "dec": [2.0] * 7, "E_BV": ebv})
+    pq.write_table(made, tmp_path / "a.parquet")
+    columns = {"object_id": "objID", "ra": "ra", "dec": "dec", "ebv": "E_BV"}
+    found = read(tmp_path / "a.parquet", columns)["ebv"]
+    assert found.type == pa.float32()
+    assert found.to_pylist() == [pytest.approx(0.03), None, None, None, None, None, 0.0]

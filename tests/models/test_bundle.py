@@ -9,7 +9,7 @@ import torch
 from gzscale.errors import BundleError
 from gzscale.models import bundle as bundle_module
 from gzscale.models.bundle import Bundle, BundleGeometry, load_bundle, shipped, write_bundle
-from gzscale.models.inputs import SDSS_STRETCH
+from gzscale.models.inputs import SDSS_STRETCH, FluxInputs
 from gzscale.models.network import build_network
 from gzscale.models.votes import ANSWERS
 
@@ -24,7 +24,7 @@ def make(**changes):
         "network": "residual",
         "parameters": PARAMETERS,
         "geometry": BundleGeometry(96, "0.08 * size"),
-        "stretch": SDSS_STRETCH,
+        "inputs": SDSS_STRETCH,
         "symmetries": 8,
         "outputs": {"vote_fractions": list(ANSWERS)},
         "training": {"galaxies": 3},
@@ -149,6 +149,27 @@ def rewrite(path, change):
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
 
 
+COLOURS = {"kind": "colours", "bands": "gri", "scales": [1, 2, 3], "nonlinearity": 2, "pixel_scale": 0.4}
+FLUX = {
+    "kind": "flux",
+    "bands": "gri",
+    "required": "r",
+    "softening": [0.1, 0.2, 0.3],
+    "reddening": [3.0, 2.0, 1.0],
+    "pixel_scale": None,
+}
+
+
+@pytest.mark.parametrize("inputs", [COLOURS, FLUX, {**FLUX, "pixel_scale": 0.4}])
+def test_a_description_of_inputs_that_fits(path, inputs):
+    rewrite(path, lambda about: about.update({"inputs": inputs}))
+    bundle = load_bundle(path)
+    assert bundle.bands == "gri"
+    assert bundle.required == ("r" if inputs["kind"] == "flux" else "gri")
+    assert bundle.measures_flux is (inputs["kind"] == "flux")
+    assert bundle.inputs.pixel_scale == inputs["pixel_scale"]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -159,9 +180,18 @@ def rewrite(path, change):
         {"parameters": {**PARAMETERS, "heads": {"vote_fractions": "oracle"}}},
         {"symmetries": 3},
         {"geometry": {"size": 96, "scale": "r90"}},
-        {"stretch": {"bands": "ri", "scales": [1, 2], "nonlinearity": 2, "pixel_scale": 0.4}},
+        {"inputs": {**COLOURS, "bands": "ri", "scales": [1, 2]}},
+        {"inputs": {**COLOURS, "kind": "magnitudes"}},
+        {"inputs": {**COLOURS, "gamma": 2}},
+        {"inputs": {**FLUX, "required": "y"}},
+        {"inputs": {**FLUX, "softening": [0.1]}},
+        {"inputs": {**FLUX, "reddening": [1.0, "2", 3.0]}},
+        {"inputs": {**FLUX, "pixel_scale": -0.4}},
     ],
-    ids=["format", "network", "shapes", "parameter", "head", "symmetries", "scale", "stretch"],
+    ids=[
+        *("format", "network", "shapes", "parameter", "head", "symmetries", "scale", "two bands", "kind"),
+        *("superfluous", "required", "too few", "text", "negative"),
+    ],
 )
 def test_a_description_that_does_not_fit(path, change):
     rewrite(path, lambda about: about.update(change))
@@ -186,6 +216,13 @@ def test_a_safetensors_file_of_others(tmp_path):
 
 def geometry(size, scale):
     return SimpleNamespace(size=size, scale=scale)
+
+
+def test_bands_that_are_not_required_may_be_missing():
+    made = make(inputs=FluxInputs("ugriz", "gri", (0.1,) * 5, (1.0,) * 5))
+    made.require("irg", geometry(96, "0.08 * size"))
+    with pytest.raises(BundleError, match="add g to"):
+        made.require("uriz", geometry(96, "0.08 * size"))
 
 
 def test_what_it_may_be_fed_with():

@@ -9,8 +9,16 @@ from gzscale.errors import BundleError
 from gzscale.models import engine as engine_module
 from gzscale.models.bundle import Bundle, BundleGeometry
 from gzscale.models.engine import Engine, _ahead
-from gzscale.models.inputs import SDSS_STRETCH, from_flux, from_pictures
+from gzscale.models.inputs import (
+    SDSS_REDDENING,
+    SDSS_STRETCH,
+    FluxInputs,
+    from_flux,
+    from_pictures,
+    to_channels,
+)
 from gzscale.models.network import build_network
+from gzscale.models.observation import Observation
 from gzscale.models.votes import ANSWERS, QUESTIONS, asked
 
 PARAMETERS = {"widths": [8, 16], "blocks": [1, 1], "heads": {"vote_fractions": "tree"}, "crop": 28}
@@ -32,7 +40,7 @@ def bundle():
         network="residual",
         parameters=PARAMETERS,
         geometry=BundleGeometry(32, "0.08 * size"),
-        stretch=SDSS_STRETCH,
+        inputs=SDSS_STRETCH,
         symmetries=8,
         outputs={"vote_fractions": ANSWERS},
         training={},
@@ -65,7 +73,7 @@ def in_float32(monkeypatch):
 @pytest.mark.usefixtures("in_float32")
 def test_equals_a_plain_loop_over_the_views(bundle, cutouts):
     images, scale = cutouts
-    found = Engine(bundle, "cpu", batch=8).run(images, "ugriz", scale)["vote_fractions"]
+    found = Engine(bundle, "cpu", batch=8).run(Observation.of(images, "ugriz", scale))["vote_fractions"]
     inputs = from_flux(torch.from_numpy(images), torch.from_numpy(scale), "ugriz")
     network = bundle.build()
     with torch.inference_mode():
@@ -77,7 +85,7 @@ def test_equals_a_plain_loop_over_the_views(bundle, cutouts):
 
 
 def test_output_is_consistent_down_the_tree(bundle, cutouts):
-    joint = Engine(bundle, "cpu").run(cutouts[0], "ugriz", cutouts[1])["vote_fractions"]
+    joint = Engine(bundle, "cpu").run(Observation.of(cutouts[0], "ugriz", cutouts[1]))["vote_fractions"]
     sums = np.stack([joint[:, question.answers].sum(axis=1) for question in QUESTIONS], axis=1)
     np.testing.assert_allclose(sums, asked(joint), atol=1e-6)
 
@@ -85,20 +93,22 @@ def test_output_is_consistent_down_the_tree(bundle, cutouts):
 def test_turning_and_mirroring_change_nothing(bundle, cutouts):
     images, scale = cutouts
     runner = Engine(bundle, "cpu")
-    straight = runner.run(images, "ugriz", scale)["vote_fractions"]
-    turned = runner.run(np.rot90(images, axes=(2, 3))[..., ::-1], "ugriz", scale)["vote_fractions"]
+    straight = runner.run(Observation.of(images, "ugriz", scale))["vote_fractions"]
+    mirrored = np.rot90(images, axes=(2, 3))[..., ::-1]
+    turned = runner.run(Observation.of(mirrored, "ugriz", scale))["vote_fractions"]
     np.testing.assert_allclose(turned, straight, atol=1e-6)
 
 
 def test_same_bytes_whatever_the_threads_the_batch_and_the_neighbours(bundle, cutouts):
     images, scale = cutouts
     single = dataclasses.replace(bundle, symmetries=1)
-    expected = Engine(single, "cpu").run(images, "ugriz", scale)["vote_fractions"]
+    expected = Engine(single, "cpu").run(Observation.of(images, "ugriz", scale))["vote_fractions"]
     for threads, batch in ((3, 0), (2, 5)):
         torch.set_num_threads(threads)  # the fixture puts it back
-        found = Engine(single, "cpu", batch=batch).run(images, "ugriz", scale)["vote_fractions"]
+        runner = Engine(single, "cpu", batch=batch)
+        found = runner.run(Observation.of(images, "ugriz", scale))["vote_fractions"]
         assert found.tobytes() == expected.tobytes()
-    alone = Engine(single, "cpu").run(images[7:9], "ugriz", scale[7:9])["vote_fractions"]
+    alone = Engine(single, "cpu").run(Observation.of(images[7:9], "ugriz", scale[7:9]))["vote_fractions"]
     assert alone.tobytes() == expected[7:9].tobytes()
 
 
@@ -107,7 +117,7 @@ def test_bfloat16_moves_no_fraction_by_more_than_its_rounding(bundle, cutouts, m
     found = {}
     for native in (False, True):
         monkeypatch.setattr(engine_module, "has_native_bfloat16", lambda device, native=native: native)
-        found[native] = Engine(bundle, "cpu").run(images, "ugriz", scale)["vote_fractions"]
+        found[native] = Engine(bundle, "cpu").run(Observation.of(images, "ugriz", scale))["vote_fractions"]
     assert not np.array_equal(found[True], found[False])
     np.testing.assert_allclose(found[True], found[False], atol=0.02)
 
@@ -115,13 +125,14 @@ def test_bfloat16_moves_no_fraction_by_more_than_its_rounding(bundle, cutouts, m
 def test_bands_in_any_order(bundle, cutouts):
     images, scale = cutouts
     runner = Engine(bundle, "cpu")
-    straight = runner.run(images, "ugriz", scale)["vote_fractions"]
-    reverse = runner.run(images[:, ::-1], "zirgu", scale)["vote_fractions"]
+    straight = runner.run(Observation.of(images, "ugriz", scale))["vote_fractions"]
+    reverse = runner.run(Observation.of(images[:, ::-1], "zirgu", scale))["vote_fractions"]
     assert np.array_equal(straight, reverse)
 
 
 def test_no_images(bundle):
-    found = Engine(bundle, "cpu").run(np.empty((0, 3, 32, 32), np.float16), "gri", np.empty(0))
+    nothing = Observation.of(np.empty((0, 3, 32, 32), np.float16), "gri", np.empty(0))
+    found = Engine(bundle, "cpu").run(nothing)
     assert found["vote_fractions"].shape == (0, 37)
 
 
@@ -137,7 +148,7 @@ def test_no_images(bundle):
 )
 def test_wrong_food_is_refused(bundle, shape, bands, scale):
     with pytest.raises(BundleError):
-        Engine(bundle, "cpu").run(np.zeros(shape, np.float16), bands, np.array(scale))
+        Engine(bundle, "cpu").run(Observation.of(np.zeros(shape, np.float16), bands, np.array(scale)))
 
 
 @pytest.mark.usefixtures("in_float32")
@@ -155,7 +166,7 @@ def test_pictures_a_block_at_a_time(bundle, rng):
 
 def test_out_of_memory_halves_the_batch_and_goes_on(bundle, cutouts, monkeypatch):
     images, scale = cutouts
-    expected = Engine(bundle, "cpu", batch=16).run(images, "ugriz", scale)["vote_fractions"]
+    expected = Engine(bundle, "cpu", batch=16).run(Observation.of(images, "ugriz", scale))["vote_fractions"]
     runner = Engine(bundle, "cpu", batch=16)
     outputs = runner.network.outputs
 
@@ -165,7 +176,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(bundle, cutouts, monkeypatch
         return outputs(prepared)
 
     monkeypatch.setattr(runner.network, "outputs", small)
-    found = runner.run(images, "ugriz", scale)["vote_fractions"]
+    found = runner.run(Observation.of(images, "ugriz", scale))["vote_fractions"]
     assert runner.batch == 4
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -178,18 +189,100 @@ def test_out_of_memory_for_one_image_is_raised(bundle, cutouts, monkeypatch):
 
     monkeypatch.setattr(runner.network, "outputs", never)
     with pytest.raises(torch.OutOfMemoryError):
-        runner.run(cutouts[0], "ugriz", cutouts[1])
+        runner.run(Observation.of(cutouts[0], "ugriz", cutouts[1]))
 
 
 @pytest.mark.usefixtures("in_float32")
 def test_one_view_where_the_bundle_says_so(bundle, cutouts):
     single = dataclasses.replace(bundle, symmetries=1)
     images, scale = cutouts
-    found = Engine(single, "cpu").run(images, "ugriz", scale)["vote_fractions"]
+    found = Engine(single, "cpu").run(Observation.of(images, "ugriz", scale))["vote_fractions"]
     inputs = from_flux(torch.from_numpy(images), torch.from_numpy(scale), "ugriz")
     with torch.inference_mode():
         expected = bundle.build()(inputs)["vote_fractions"]
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
+
+
+def flux_bundle(bands="gri", required="r"):
+    torch.manual_seed(4)
+    parameters = {
+        "channels": 2 * len(bands),
+        "widths": [8],
+        "blocks": [1],
+        "heads": {"pdf": {"kind": "pdf", "bins": 7}},
+        "mean": 0.0,
+        "spread": 1.0,
+        "crop": 24,
+    }
+    network = build_network("residual", parameters)
+    torch.nn.init.normal_(network.heads["pdf"].logits.weight, 0, 0.5)
+    inputs = FluxInputs(bands, required, (0.02,) * len(bands), tuple(SDSS_REDDENING[band] for band in bands))
+    return Bundle(
+        task="redshifts",
+        name="flux",
+        network="residual",
+        parameters=parameters,
+        geometry=BundleGeometry(32, 0.396),
+        inputs=inputs,
+        symmetries=8,
+        outputs={"pdf": [str(number) for number in range(7)]},
+        training={},
+        scores={},
+        terms={},
+        tensors=network.state_dict(),
+    )
+
+
+@pytest.fixture
+def measured(cutouts, rng):
+    images = cutouts[0]
+    noise = rng.uniform(0.01, 0.05, (21, 5)).astype(np.float32)
+    ebv = rng.uniform(0, 0.3, 21).astype(np.float32)
+    ebv[5] = np.nan
+    return Observation(images, "ugriz", np.full(21, 0.396), noise, ebv)
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_flux_equals_a_plain_loop_over_the_views(measured):
+    bundle = flux_bundle()
+    found = Engine(bundle, "cpu", batch=8).run(measured)["pdf"]
+    arrays = (measured.images[:, 1:4], measured.scale, measured.noise[:, 1:4], measured.extinction)
+    inputs = to_channels(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays), bundle.inputs)
+    network = bundle.build()
+    with torch.inference_mode():
+        views = [torch.rot90(image, turn, (2, 3)) for image in (inputs, inputs.flip(-1)) for turn in range(4)]
+        expected = torch.stack([network(view)["pdf"] for view in views]).mean(dim=0)
+    np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    assert np.ptp(found, axis=0).max() > 0.01
+
+
+def test_a_band_that_may_be_missing_is_as_one_without_a_measurement(measured):
+    engine = Engine(flux_bundle(), "cpu")
+    blind = measured.images.copy()
+    blind[:, 3] = np.nan
+    without = Observation(
+        measured.images[:, :3], "ugr", measured.scale, measured.noise[:, :3], measured.extinction
+    )
+    hidden = Observation(blind, "ugriz", measured.scale, measured.noise, measured.extinction)
+    assert np.array_equal(engine.run(without)["pdf"], engine.run(hidden)["pdf"])
+    assert not np.array_equal(engine.run(measured)["pdf"], engine.run(hidden)["pdf"])
+
+
+def test_a_band_that_may_not_be_missing_and_wrong_shapes_are_refused(measured):
+    engine = Engine(flux_bundle(), "cpu")
+    lacking = Observation.of(measured.images[:, :2], "ug", measured.scale)
+    noisy = dataclasses.replace(measured, noise=measured.noise[:, :4])
+    dusty = dataclasses.replace(measured, extinction=measured.extinction[:4])
+    for observation, words in ((lacking, "'r'"), (noisy, "noise"), (dusty, "extinction")):
+        with pytest.raises(BundleError, match=words):
+            engine.run(observation)
+
+
+def test_flux_is_not_told_by_pictures(rng):
+    pictures = rng.integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
+    with pytest.raises(BundleError, match="FITS"):
+        next(Engine(flux_bundle(), "cpu").run_pictures([pictures]))
 
 
 def test_reading_ahead_is_bounded_and_ends():

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gzscale.models.inputs import SDSS_STRETCH, from_flux, from_pictures, render
+from gzscale.models.inputs import SDSS_STRETCH, FluxInputs, from_flux, from_pictures, render, to_channels
 
 fluxes = arrays(np.float32, (1, 3, 4, 4), elements=st.floats(-10, 1000, width=32))
 
@@ -105,3 +105,76 @@ def test_pictures_of_another_side():
 def test_the_numbers_are_sdss_own():
     assert SDSS_STRETCH.bands == "irg"
     np.testing.assert_allclose(SDSS_STRETCH.scales, 0.4 * np.array([5.0, 6.5, 9.0]))
+
+
+INPUTS = FluxInputs("ur", "r", (0.5, 0.1), (4.0, 2.0))
+
+
+def channels(images, scale=0.5, noise=0.02, extinction=0.0, inputs=INPUTS):
+    count = len(images)
+    return to_channels(
+        torch.as_tensor(images),
+        torch.full((count,), scale, dtype=torch.float64),
+        torch.full((count, 2), noise),
+        torch.full((count,), extinction),
+        inputs,
+    ).numpy()
+
+
+@given(
+    arrays(np.float32, (1, 2, 3, 3), elements=st.floats(-1000, 1000, width=32)),
+    st.floats(0.1, 2),
+    st.floats(1e-3, 10),
+    st.floats(0, 2),
+)
+@settings(max_examples=40, deadline=None)
+def test_flux_is_asinh_of_corrected_surface_brightness(images, scale, noise, extinction):
+    images[0, :, 0, 0] = 1.0  # no band is 0 throughout
+    found = channels(images, scale, noise, extinction)
+    factor = 10 ** (0.4 * extinction * np.array([4.0, 2.0])) / scale**2 / np.array([0.5, 0.1])
+    expected = np.arcsinh(images.astype(np.float64) * factor[:, None, None])
+    np.testing.assert_allclose(found[:, :2], expected, rtol=2e-5, atol=2e-6)
+    known = np.broadcast_to((1 / (1 + noise * factor))[:, None, None], (1, 2, 3, 3))
+    np.testing.assert_allclose(found[:, 2:], known, rtol=1e-5)
+
+
+def test_what_was_not_measured_is_zero_and_not_known():
+    images = np.ones((4, 2, 3, 3), np.float16)
+    images[0, 0, 1, 1] = np.nan
+    images[1, 1] = np.nan
+    images[2, 0] = 0
+    images[3, 0, 0, 0] = np.inf
+    found = channels(images)
+    assert np.isfinite(found).all()
+    for index in ((0, 0, 1, 1), (1, 1), (2, 0)):
+        assert not found[index].any()
+        assert not found[(index[0], index[1] + 2, *index[2:])].any()
+    assert (found[0, 0] == 0).sum() == 1
+    assert (found[2, 1] > 0).all()
+    assert found[3, 0, 0, 0] > 10
+
+
+def test_unknown_noise_counts_as_the_softening_and_unknown_extinction_as_none():
+    images = np.ones((1, 2, 3, 3), np.float32)
+    np.testing.assert_allclose(channels(images, noise=np.nan)[:, 2:], 0.5)
+    assert np.array_equal(channels(images, extinction=np.nan), channels(images, extinction=0.0))
+    assert (channels(images, noise=np.inf)[:, 2:] == 0).all()
+
+
+def test_a_fixed_pixel_scale_is_the_inputs_own():
+    images = np.ones((1, 2, 3, 3), np.float32)
+    fixed = FluxInputs("ur", "r", (0.5, 0.1), (4.0, 2.0), 0.5)
+    assert np.array_equal(channels(images, 2.0, inputs=fixed), channels(images, 0.5))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("uu", "u", (1.0, 1.0), (1.0, 1.0)),
+        ("ur", "", (1.0, 1.0), (1.0, 1.0)),
+        ("ur", "r", (1.0, 0.0), (1.0, 1.0)),
+    ],
+)
+def test_inputs_that_cannot_be(wrong):
+    with pytest.raises(ValueError, match=r"band|positive"):
+        FluxInputs(*wrong)

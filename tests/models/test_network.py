@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from gzscale.models.heads import LOGIT_BOUND, TreeHead
+from gzscale.models.heads import LOGIT_BOUND, PdfHead, TreeHead
 from gzscale.models.network import build_network, fuse
 from gzscale.models.votes import to_conditional, to_joint
 
@@ -141,3 +141,32 @@ def test_a_committee_says_the_mean():
 def test_unknown_networks(name, parameters):
     with pytest.raises(ValueError, match=r"oracle|widths"):
         build_network(name, parameters)
+
+
+def test_pdf_head_is_a_softmax_the_same_with_and_without_gradients():
+    torch.manual_seed(0)
+    for hidden in (0, 12):
+        head = PdfHead(16, bins=30, hidden=hidden)
+        torch.nn.init.normal_(head.logits.weight)
+        features = torch.randn(9, 16)
+        learning = head(features)
+        with torch.inference_mode():
+            found = head(features)
+        assert found.sum(dim=1).numpy() == pytest.approx(1, abs=1e-6)
+        assert learning.detach().numpy() == pytest.approx(found.numpy(), abs=1e-6)
+        vector = torch.relu(head.hidden(features)) if hidden else features
+        expected = torch.softmax(vector @ head.logits.weight.T + head.logits.bias, dim=1)
+        assert found.numpy() == pytest.approx(expected.detach().numpy(), abs=1e-6)
+
+
+def test_heads_may_have_parameters():
+    network = build_network(
+        "equivariant",
+        {"widths": [3], "blocks": [1], "heads": {"pdf": {"kind": "pdf", "bins": 11}, "far": "distance"}},
+    ).eval()
+    with torch.inference_mode():
+        found = network(torch.rand(2, 3, 32, 32))
+    assert {name: tuple(value.shape) for name, value in found.items()} == {"pdf": (2, 11), "far": (2, 1)}
+    for wrong in ({"kind": "pdf"}, {"bins": 3}, {"kind": "pdf", "bins": 3, "colour": 1}):
+        with pytest.raises(ValueError, match="does not take"):
+            build_network("residual", {"heads": {"pdf": wrong}})

@@ -92,7 +92,7 @@ def write_toy_bundle(path: Path) -> Path:
         network="residual",
         parameters=parameters,
         geometry=BundleGeometry(32, "0.1 * size"),
-        stretch=SDSS_STRETCH,
+        inputs=SDSS_STRETCH,
         symmetries=1,
         outputs={OUTPUT: list(ANSWERS), DISTANCE: ["distance"]},
         training={"data": "none"},

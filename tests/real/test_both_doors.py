@@ -15,6 +15,7 @@ from gzscale.cutouts.store import read_cutouts
 from gzscale.models.bundle import load_bundle, shipped
 from gzscale.models.engine import Engine
 from gzscale.models.inputs import from_flux
+from gzscale.models.observation import Observation
 from gzscale.storage import open_storage
 from gzscale.surveys.sdss import SdssSurvey
 from gzscale.tasks.morphology import OUTPUT
@@ -65,7 +66,7 @@ def test_both_doors_lead_to_the_same_votes(both):
     chosen, same = chosen[whole], same[whole]
     assert len(chosen) >= 10
     engine = Engine(load_bundle(shipped("morphology")))
-    measured = engine.run(flux.images[chosen], flux.bands, flux.scale[chosen])[OUTPUT]
+    measured = engine.run(Observation.of(flux.images[chosen], flux.bands, flux.scale[chosen]))[OUTPUT]
     (seen,) = engine.run_pictures([as_volunteers_saw(jpeg, same, 90)])
     apart = np.sqrt(np.mean(np.square(measured - seen[OUTPUT])))
     spread = np.sqrt(np.mean(np.square(measured - measured.mean(axis=0))))
