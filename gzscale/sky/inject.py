@@ -6,8 +6,8 @@ added brings the Poisson noise of its own electrons.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,20 @@ class Arcs:
     magnitude: NDArray[np.float64]
     signal: NDArray[np.float64]
     contrast: NDArray[np.float64]
+
+    def take(self, rows: NDArray | slice) -> Arcs:
+        """Return some of them."""
+        return Arcs(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Arcs]) -> Arcs:
+        """Return those of several in a row."""
+        return cls(
+            **{
+                item.name: np.concatenate([getattr(part, item.name) for part in parts])
+                for item in fields(cls)
+            }
+        )
 
     def visible(self, bands: str) -> NDArray[np.bool_]:
         """Tell which could be seen: a signal of 20 in one band, and enough contrast in g, shape (n,)."""

@@ -15,6 +15,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -75,9 +76,19 @@ class Lenses:
     def __len__(self) -> int:
         return len(self.einstein_radius)
 
-    def take(self, rows: NDArray) -> Lenses:
+    def take(self, rows: NDArray | slice) -> Lenses:
         """Return some of the lenses."""
         return Lenses(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Lenses]) -> Lenses:
+        """Return those of several in a row."""
+        return cls(
+            **{
+                item.name: np.concatenate([getattr(part, item.name) for part in parts])
+                for item in fields(cls)
+            }
+        )
 
 
 def deflection(

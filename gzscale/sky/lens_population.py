@@ -15,7 +15,8 @@ References
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Literal
 
@@ -94,6 +95,20 @@ class Truth:
     source_redshift: NDArray[np.float64]
     velocity_dispersion: NDArray[np.float64]
     source_magnitude: NDArray[np.float64]
+
+    def take(self, rows: NDArray | slice) -> Truth:
+        """Return that of some lenses."""
+        return Truth(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Truth]) -> Truth:
+        """Return that of several in a row."""
+        return cls(
+            **{
+                item.name: np.concatenate([getattr(part, item.name) for part in parts])
+                for item in fields(cls)
+            }
+        )
 
 
 @cache
@@ -235,9 +250,9 @@ def draw_lenses(
         good = _observable(lenses, depth, seeing, radii).reshape(len(rows), _ATTEMPTS)
         found = good.any(axis=1)
         kept = np.flatnonzero(found) * _ATTEMPTS + good.argmax(axis=1)[found]
-        parts.append((lenses.take(kept), _take(truth, kept)))
+        parts.append((lenses.take(kept), truth.take(kept)))
         rows = rows[~found]
-    return _joined(parts)
+    return Lenses.joined([part for part, _ in parts]), Truth.joined([part for _, part in parts])
 
 
 def _with_radii(lenses: Lenses, truth: Truth, radius: NDArray[np.float64]) -> tuple[Lenses, Truth]:
@@ -248,16 +263,6 @@ def _with_radii(lenses: Lenses, truth: Truth, radius: NDArray[np.float64]) -> tu
     dispersion = truth.velocity_dispersion * np.sqrt(factor)
     moved = replace(lenses, einstein_radius=radius, x=lenses.x + grown * x, y=lenses.y + grown * y)
     return moved, replace(truth, velocity_dispersion=dispersion)
-
-
-def _joined(parts: list[tuple[Lenses, Truth]]) -> tuple[Lenses, Truth]:
-    lenses = {
-        name: np.concatenate([getattr(part, name) for part, _ in parts]) for name in Lenses.__match_args__
-    }
-    truth = {
-        name: np.concatenate([getattr(part, name) for _, part in parts]) for name in Truth.__match_args__
-    }
-    return Lenses(**lenses), Truth(**truth)
 
 
 def _propose(
@@ -374,7 +379,3 @@ def _observable(
     # The area with several images shrinks with the axis ratio (Kormann et al. 1994, section 5).
     several = np.hypot(lenses.x[:, 0], lenses.y[:, 0]) < radius * np.sqrt(lenses.axis_ratio)
     return inside & apart & several & (magnification > _MAGNIFICATIONS[0]) & (signal > _SIGNAL)
-
-
-def _take(truth: Truth, rows: NDArray[np.int64]) -> Truth:
-    return Truth(**{name: getattr(truth, name)[rows] for name in Truth.__match_args__})

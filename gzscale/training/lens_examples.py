@@ -1,0 +1,251 @@
+"""Examples for a lens finder: cutouts with arcs put into them, with mimics, and as they are.
+
+Base and added light stay apart until a batch is made: a few hundred real galaxies and thousands of arcs make
+examples that are new in every epoch, in place and in the noise of the added photons. Deflectors
+occur with arcs, with mimics and bare, so that none of them is known by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gzscale.errors import CatalogError
+from gzscale.sky.inject import Arcs, arc_noise, draw_arcs, electrons_of
+from gzscale.sky.lens import Lenses
+from gzscale.sky.lens_population import RadiusPrior, Truth, draw_lenses
+from gzscale.sky.mimics import MIMICS, draw_mimics
+from gzscale.training.lens_stamps import Stamps
+
+__all__ = ["Injected", "LensExamples", "Mix", "draw_visible", "make_examples"]
+
+#: Side in pixels of what is kept of added light.
+LIGHT_SIDE = 48
+#: Lenses that are drawn at a time; their pixels are in memory together.
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Of what examples consist.
+
+    Attributes
+    ----------
+    lenses
+        Arcs, and as many examples of lenses.
+    uniform
+        Share of them whose Einstein radii are uniform, not by luminosity.
+    mimics
+        Share of the other examples that are deflectors with mimics.
+    deflectors
+        Share of the other examples that are deflectors as they are; the rest are all objects.
+    radii
+        Least and largest Einstein radius in arcsec.
+    """
+
+    lenses: int = 8000
+    uniform: float = 0.5
+    mimics: float = 0.4
+    deflectors: float = 0.2
+    radii: tuple[float, float] = (0.7, 4.0)
+
+
+@dataclass(frozen=True)
+class Injected:
+    """Visible lenses in stamps.
+
+    Attributes
+    ----------
+    row
+        Rows of the stamps, int64, shape (n,).
+    lenses, truth, arcs
+        What was drawn.
+    """
+
+    row: NDArray[np.int64]
+    lenses: Lenses
+    truth: Truth
+    arcs: Arcs
+
+
+@dataclass(frozen=True)
+class LensExamples:
+    """What a lens finder learns.
+
+    Attributes
+    ----------
+    stamps
+        Bases.
+    light
+        Added light in nanomaggies a pixel, float16, shape (m, bands, LIGHT_SIDE, LIGHT_SIDE).
+    base
+        Row of the stamps, int64, shape (n,).
+    added
+        Row of ``light``, -1 where nothing is added, int64, shape (n,).
+    lens
+        Whether the light is that of arcs, bool, shape (n,).
+    radius
+        Einstein radius in arcsec; NaN where there is no lens, float32, shape (n,).
+    electrons
+        Electrons a nanomaggy, shape (bands,).
+    """
+
+    stamps: Stamps
+    light: NDArray[np.float16]
+    base: NDArray[np.int64]
+    added: NDArray[np.int64]
+    lens: NDArray[np.bool_]
+    radius: NDArray[np.float32]
+    electrons: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def images(self, rows: NDArray[np.int64], generator: torch.Generator) -> Tensor:
+        """Return nanomaggies a pixel of some examples, float32, shape (n, bands, y, x); NaN not measured.
+
+        The added photons' noise is normal: 100 electrons a pixel are few for an arc.
+        """
+        images = torch.from_numpy(self.stamps.images[self.base[rows]]).float()
+        which = np.flatnonzero(self.added[rows] >= 0)
+        light = torch.from_numpy(self.light[self.added[rows[which]]]).float().clamp_(min=0)
+        gain = torch.from_numpy(self.electrons).float()[:, None, None]
+        light += torch.randn(light.shape, generator=generator) * (light / gain).sqrt_()
+        start = (images.shape[-1] - light.shape[-1]) // 2
+        inner = slice(start, start + light.shape[-1])
+        images[torch.from_numpy(which), :, inner, inner] += light
+        return images
+
+    def noise(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the background's sigma in nanomaggies, float32, shape (n, bands)."""
+        return torch.from_numpy(self.stamps.noise[self.base[rows]])
+
+
+def draw_visible(
+    stamps: Stamps,
+    rows: NDArray[np.int64],
+    count: int,
+    bands: str,
+    rng: np.random.Generator,
+    radii: tuple[float, float],
+    prior: RadiusPrior,
+) -> Injected:
+    """Draw lenses into some stamps until enough of them can be seen.
+
+    Parameters
+    ----------
+    stamps
+        Where.
+    rows
+        Which of them may be deflectors; all as often.
+    count
+        Visible lenses to draw.
+    bands, rng, radii, prior
+        See `gzscale.sky.lens_population.draw_lenses`.
+
+    Raises
+    ------
+    CatalogError
+        If next to none can be seen.
+    """
+    depth, electrons = arc_noise(stamps.noise[rows], stamps.scale[rows]), electrons_of(bands)
+    seeing = float(np.median(stamps.seeing[rows]))
+    parts: list[Injected] = []
+    found = tried = 0
+    while found < count:
+        if tried > 60 * (count + 200):
+            raise CatalogError(
+                f"{found} of {count} lenses can be seen among {len(rows)} deflectors: give brighter ones"
+            )
+        lenses, truth = draw_lenses(
+            stamps.deflectors, rng.choice(rows, _BLOCK), bands, rng, depth, seeing, radii, prior
+        )
+        row = truth.deflector
+        base = stamps.take(row)
+        arcs = draw_arcs(lenses, base.images, base.seeing, base.scale, base.noise, electrons)
+        seen = np.flatnonzero(arcs.visible(bands))[: count - found]
+        parts.append(Injected(row[seen], lenses.take(seen), truth.take(seen), arcs.take(seen)))
+        found, tried = found + len(seen), tried + _BLOCK
+    return Injected(
+        np.concatenate([part.row for part in parts]),
+        Lenses.joined([part.lenses for part in parts]),
+        Truth.joined([part.truth for part in parts]),
+        Arcs.joined([part.arcs for part in parts]),
+    )
+
+
+def make_examples(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator) -> LensExamples:
+    """Make examples, half of them lenses.
+
+    Parameters
+    ----------
+    stamps
+        What to put light into.
+    bands
+        Their bands.
+    mix
+        How many of what.
+    rng
+        The source of chance.
+    """
+    possible = np.flatnonzero(stamps.deflector)
+    if not len(possible):
+        raise CatalogError(f"none of {len(stamps)} cutouts shows a bright red galaxy that could be a lens")
+    uniform = round(mix.uniform * mix.lenses)
+    priors: tuple[tuple[RadiusPrior, int], ...] = (("uniform", uniform), ("luminosity", mix.lenses - uniform))
+    drawn = [draw_visible(stamps, possible, n, bands, rng, mix.radii, prior) for prior, n in priors if n]
+    base = np.concatenate([part.row for part in drawn])
+    radius = np.concatenate([part.lenses.einstein_radius for part in drawn]).astype(np.float32)
+    light = [np.concatenate([_inner(part.arcs.images) for part in drawn])]
+    decoys = round(mix.mimics * mix.lenses)
+    order = rng.permutation(mix.lenses)[:decoys]
+    light.append(
+        _mimics(stamps, Lenses.joined([part.lenses for part in drawn]).take(order), base[order], rng)
+    )
+    bare = round(mix.deflectors * mix.lenses)
+    plain = np.concatenate(
+        [rng.choice(possible, bare), rng.choice(len(stamps), mix.lenses - decoys - bare, p=_by_image(stamps))]
+    )
+    lenses = np.arange(2 * mix.lenses) < mix.lenses
+    return LensExamples(
+        stamps=stamps,
+        light=np.concatenate(light),
+        base=np.concatenate([base, base[order], plain]),
+        added=np.concatenate([np.arange(mix.lenses + decoys), np.full(len(plain), -1)]),
+        lens=lenses,
+        radius=np.concatenate([radius, np.full(mix.lenses, np.nan, np.float32)]),
+        electrons=electrons_of(bands),
+    )
+
+
+def _by_image(stamps: Stamps) -> NDArray[np.float64]:
+    """Return how often each object is drawn: all those of an image as often as those of another, nearly."""
+    _, place, count = np.unique(stamps.source, return_inverse=True, return_counts=True)
+    weight = 1 / np.sqrt(count[place])
+    share: NDArray[np.float64] = weight / weight.sum()
+    return share
+
+
+def _mimics(
+    stamps: Stamps, lenses: Lenses, base: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.float16]:
+    kinds = rng.choice(list(MIMICS), len(base), p=np.array(list(MIMICS.values())) / sum(MIMICS.values()))
+    parts = []
+    for first in range(0, len(base), _BLOCK):
+        part = slice(first, first + _BLOCK)
+        rows = base[part]
+        size, scale, seeing = stamps.images.shape[-1], stamps.scale[rows], stamps.seeing[rows]
+        parts.append(_inner(draw_mimics(lenses.take(part), kinds[part], seeing, size, scale, rng)))
+    return np.concatenate(parts)
+
+
+def _inner(images: NDArray[np.float32]) -> NDArray[np.float16]:
+    start = (images.shape[-1] - LIGHT_SIDE) // 2
+    inner: NDArray[np.float16] = images[:, :, start : start + LIGHT_SIDE, start : start + LIGHT_SIDE].astype(
+        np.float16
+    )
+    return inner
