@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from gzscale.errors import ConfigError
 from gzscale.models.bundle import load_bundle, write_bundle
 from gzscale.training.evaluate import evaluate_morphology
-from gzscale.training.fit import Epoch
 from gzscale.training.label_tables import read_labels
 from gzscale.training.labelled import LabelledSet, read_labelled
+from gzscale.training.loop import Epoch
 from gzscale.training.morphology import Recipe, train_morphology
 
 __all__ = ["change", "evaluate_bundle", "train_bundle"]

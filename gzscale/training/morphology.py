@@ -34,9 +34,10 @@ from gzscale.models.inputs import SDSS_STRETCH
 from gzscale.models.network import Committee, build_network
 from gzscale.models.votes import ANSWERS
 from gzscale.tasks.morphology import DISTANCE, OUTPUT
-from gzscale.training.fit import Epoch, Examples, Settings, fit, predict
+from gzscale.training.fit import Examples, Settings, fit, predict
 from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import folds, name_hashes, require_enough
+from gzscale.training.loop import Epoch
 from gzscale.training.scores import compare
 from gzscale.training.sketch import draw_sketches
 from gzscale.training.spread import coverage, fit_spread

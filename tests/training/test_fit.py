@@ -97,7 +97,7 @@ class _Killed(Exception):
 
 @pytest.mark.parametrize("after", [0, 3])
 def test_killed_and_started_again_gives_the_same_weights(tmp_path, monkeypatch, after):
-    monkeypatch.setattr("gzscale.training.fit.CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr("gzscale.training.loop.CHECKPOINT_EVERY", 0.0)
     examples, _ = galaxies(16)
     undisturbed = weights(fit(network(), examples, QUICK))
 
