@@ -20,7 +20,7 @@ __all__ = ["Arcs", "add_light", "arc_noise", "draw_arcs", "electrons_of"]
 #: What counts as visible: Collett's signal-to-noise ratio, and the least contrast in g.
 VISIBLE_SIGNAL, VISIBLE_CONTRAST = 20.0, 0.4
 #: Area in square arcsec over which the light of an arc is spread, for an estimate of its signal.
-_ARC_AREA = 8.0
+_ARC_AREA = 16.0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gzscale.errors import CatalogError
-from gzscale.sky.inject import Arcs, arc_noise, draw_arcs, electrons_of
+from gzscale.sky.inject import VISIBLE_CONTRAST, Arcs, arc_noise, draw_arcs, electrons_of
 from gzscale.sky.lens import Lenses
 from gzscale.sky.lens_population import RadiusPrior, Truth, draw_lenses
 from gzscale.sky.mimics import MIMICS, draw_mimics
@@ -164,6 +164,8 @@ def draw_visible(
         lenses, truth = draw_lenses(
             stamps.deflectors, rng.choice(rows, _BLOCK), bands, rng, depth, seeing, radii, prior
         )
+        likely = np.flatnonzero(_stands_out(lenses, stamps.take(truth.deflector), bands))
+        lenses, truth = lenses.take(likely), truth.take(likely)
         row = truth.deflector
         base = stamps.take(row)
         arcs = draw_arcs(lenses, base.images, base.seeing, base.scale, base.noise, electrons)
@@ -176,6 +178,25 @@ def draw_visible(
         Truth.joined([part.truth for part in parts]),
         Arcs.joined([part.arcs for part in parts]),
     )
+
+
+def _stands_out(lenses: Lenses, base: Stamps, bands: str) -> NDArray[np.bool_]:
+    """Tell where images may be brighter than the deflector in g, before they are drawn.
+
+    Half of what would be visible passes: a source's light, magnified and spread over 6 square arcsec, against
+    the deflector's mean brightness at the Einstein radius.
+    """
+    blue = bands.index("g") if "g" in bands else 0
+    size = base.images.shape[-1]
+    axis = np.arange(size) - (size - 1) / 2
+    distance = np.hypot(axis[:, None], axis[None, :])[None] * base.scale[:, None, None]
+    ring = np.abs(distance - lenses.einstein_radius[:, None, None]) < 0.5
+    light = np.where(ring, np.nan_to_num(base.images[:, blue].astype(np.float32)), 0).sum(axis=(1, 2))
+    behind = np.maximum(light, 0) / ring.sum(axis=(1, 2)) / base.scale**2
+    impact = np.maximum(np.hypot(lenses.x[:, 0], lenses.y[:, 0]), lenses.radius[:, 0] / 2)
+    images = lenses.flux[:, :, blue].sum(axis=1) * np.minimum(2 * lenses.einstein_radius / impact, 20.0)
+    passes: NDArray[np.bool_] = images / 6 > VISIBLE_CONTRAST / 2 * behind
+    return passes
 
 
 def make_examples(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator) -> LensExamples:
