@@ -157,7 +157,7 @@ def draw_visible(
     parts: list[Injected] = []
     found = tried = 0
     while found < count:
-        if tried > 60 * (count + 200):
+        if tried > 500 * (count + 200):
             raise CatalogError(
                 f"{found} of {count} lenses can be seen among {len(rows)} deflectors: give brighter ones"
             )
