@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 import gzscale
+from gzscale.cli_sky import sky
 from gzscale.errors import GzscaleError
 
 __all__ = ["main"]
@@ -37,6 +38,9 @@ class _Group(click.Group):
 @click.version_option(gzscale.__version__, prog_name="gzscale")
 def main() -> None:
     """From a survey's pixels to galaxy catalogs overnight."""
+
+
+main.add_command(sky)
 
 
 def _all_settings(settings: tuple[str, ...], output: str | None, cluster: str | None = None) -> list[str]:

@@ -96,7 +96,7 @@ class LensesTask:
         except KeyError as error:
             raise BundleError(f"the bundle has no {error}, which lenses needs; train it again") from error
         finite = np.isfinite(chance) & np.isfinite(share).all(axis=1)
-        radius, spread = _moments(share)
+        radius, spread = radius_moments(share)
         flags = _flags(seen, usual)
         nameless = int(LensFlag.HALF_COVERED | LensFlag.SATURATED | LensFlag.NEGATIVE_FLUX)
         refused = (flags & nameless) > 0
@@ -148,7 +148,7 @@ def radius_bin(radius: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.clip(place, 0, len(RADIUS_EDGES) - 2).astype(np.int64)
 
 
-def _moments(share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def radius_moments(share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard deviation of the Einstein radius, uniform within each bin."""
     low, high = RADIUS_EDGES[:-1], RADIUS_EDGES[1:]
     total = np.maximum(share.sum(axis=1), 1e-30)

@@ -19,7 +19,7 @@ from gzscale.sky.inject import VISIBLE_CONTRAST, Arcs, arc_noise, draw_arcs, ele
 from gzscale.sky.lens import Lenses
 from gzscale.sky.lens_population import RadiusPrior, Truth, draw_lenses
 from gzscale.sky.mimics import MIMICS, draw_mimics
-from gzscale.training.lens_stamps import Stamps
+from gzscale.sky.stamps import Stamps
 
 __all__ = ["Injected", "LensExamples", "Mix", "draw_visible", "make_examples"]
 

@@ -86,7 +86,7 @@ class LensLesson:
         lens = torch.from_numpy(self.examples.lens[chosen]).float().to(device)
         chance = outputs[LENS][:, 0].clamp(1e-7, 1 - 1e-7)
         loss = functional.binary_cross_entropy(chance, lens)
-        rows = np.flatnonzero(self.examples.lens[chosen])
+        rows = np.flatnonzero(np.isfinite(self.examples.radius[chosen]))
         if len(rows):
             bins = torch.from_numpy(radius_bin(self.examples.radius[chosen[rows]])).to(device)
             share = outputs[RADIUS][torch.from_numpy(rows).to(device), bins]

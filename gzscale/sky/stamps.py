@@ -1,4 +1,4 @@
-"""Cutouts as a lens finder learns them: read from stores, measured as deflectors, some fields kept apart."""
+"""Cutouts with what has to be known to put light into them: read from stores, measured as deflectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gzscale.sky.deflectors import measure, measure_seeing
 from gzscale.sky.lens_population import Deflectors
 from gzscale.storage import open_storage
 
-__all__ = ["Stamps", "read_stamps", "stored_cutouts"]
+__all__ = ["Stamps", "measured_stamps", "read_stamps", "stored_cutouts"]
 
 #: Cutouts of one image from which its own seeing is measured; with fewer, that of all the partition's.
 _FOR_SEEING = 10
@@ -29,6 +29,8 @@ class Stamps:
     ----------
     object_id
         int64, shape (n,).
+    ra, dec
+        Degrees, shape (n,).
     source
         Name of the image that the middle band came from, shape (n,).
     images
@@ -48,6 +50,8 @@ class Stamps:
     """
 
     object_id: NDArray[np.int64]
+    ra: NDArray[np.float64]
+    dec: NDArray[np.float64]
     source: NDArray[np.str_]
     images: NDArray[np.float16]
     scale: NDArray[np.float64]
@@ -129,7 +133,9 @@ def read_stamps(
     CatalogError
         If there is nothing to learn from, or an image to keep apart is not there.
     """
-    parts = [_measured(cutouts, bands) for place in locations for cutouts in stored_cutouts(place, geometry)]
+    parts = [
+        measured_stamps(cutouts, bands) for place in locations for cutouts in stored_cutouts(place, geometry)
+    ]
     stamps = Stamps.joined(parts)
     apart = np.zeros(len(stamps), bool)
     for name in held_out:
@@ -142,7 +148,16 @@ def read_stamps(
     return stamps.take(~apart), stamps.take(apart)
 
 
-def _measured(cutouts: Cutouts, bands: str) -> Stamps:
+def measured_stamps(cutouts: Cutouts, bands: str) -> Stamps:
+    """Return those of a partition's cutouts that are good in some bands, measured.
+
+    Parameters
+    ----------
+    cutouts
+        Of one partition.
+    bands
+        The bands to keep, g, r and i among them; half of a cutout must be measured in each.
+    """
     places = [cutouts.bands.index(band) for band in bands]
     whole = (cutouts.band_status[:, places] == 0).all(axis=1) & (cutouts.coverage[:, places] > 0.5).all(
         axis=1
@@ -154,6 +169,8 @@ def _measured(cutouts: Cutouts, bands: str) -> Stamps:
     found = measure(images, bands, scale, seeing)
     return Stamps(
         object_id=cutouts.object_id[rows],
+        ra=cutouts.ra[rows],
+        dec=cutouts.dec[rows],
         source=source,
         images=images,
         scale=scale,
