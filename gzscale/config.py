@@ -142,6 +142,13 @@ class TaskConfig(_Section):
     bundle: str | None = Field(
         default=None, description="Path or URL of a bundle; the shipped one if absent."
     )
+    review: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Share of the catalog on the review list; the task's own if absent.",
+    )
+    review_least: int = Field(default=20, ge=0, le=10_000, description="Objects of that list at least.")
 
 
 class ReleaseConfig(_Section):

@@ -28,8 +28,9 @@ from gzscale.night.ledger import Ledger, Record, seal
 from gzscale.night.origins import is_made_from, origins
 from gzscale.night.plan import Plan, catalog_quarantine_key
 from gzscale.night.pointer import Pointer, holds, manifest_key, move_pointer, read_pointer
+from gzscale.night.review import list_length, review_name, write_review
 from gzscale.storage import Storage, open_storage, sha256_hex
-from gzscale.tasks.base import load_task
+from gzscale.tasks.base import Ranked, load_task
 
 __all__ = ["prune", "publish"]
 
@@ -66,7 +67,8 @@ def publish(config: NightConfig, plan: Plan, started: str) -> str:
             "quarantine": lost,
             "tasks": sorted(config.tasks),
             "release": config.release.model_dump(),
-            "code": code_digest("catalog"),
+            "review": {name: [task.review, task.review_least] for name, task in config.tasks.items()},
+            "code": code_digest("catalog", "night/review.py"),
         }
     )
     pointer = read_pointer(storage)
@@ -78,6 +80,7 @@ def publish(config: NightConfig, plan: Plan, started: str) -> str:
     rows: dict[str, int] = {}
     for name in config.tasks:
         files |= _write_task(config, plan, storage, release, name, rows)
+        files |= _write_review(config, plan, storage, release, name, rows[name])
     files |= _write_quarantine(plan, storage, release)
     manifest = seal(
         {
@@ -177,6 +180,20 @@ def _write_task(
 
     prefix = f"releases/{release}/{name}"
     return write_collection(read, counted, columns, storage, prefix, name, config.release)
+
+
+def _write_review(
+    config: NightConfig, plan: Plan, storage: Storage, release: str, name: str, objects: int
+) -> dict[str, tuple[str, int]]:
+    """Write the list of a task's best candidates, if it has one."""
+    task = load_task(name)
+    length = list_length(config, task, objects)
+    if not isinstance(task, Ranked) or not length:
+        return {}
+    key = f"releases/{release}/{review_name(name)}"
+    data = write_review(config, plan, storage, task, length)
+    storage.put(key, data)
+    return {key: (sha256_hex(data), len(data))}
 
 
 def _write_quarantine(plan: Plan, storage: Storage, release: str) -> dict[str, tuple[str, int]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gzscale.catalog.columns_lenses import LENS_COLUMNS, LensFlag
+from gzscale.catalog.lens_columns import LENS_COLUMNS, LensFlag
 from gzscale.catalog.schema import Column
 from gzscale.errors import BundleError
 from gzscale.tasks.base import Seen
@@ -52,8 +52,8 @@ class LensesTask:
 
     name = "lenses"
     columns: tuple[Column, ...] = LENS_COLUMNS
-    #: Column by which candidates are ranked for review, and the head whose evidence is shown there.
-    ranked_by, evidence = "lens_score", LENS
+    #: See `gzscale.tasks.base.Ranked`. The Dark Energy Survey's lists were as long.
+    ranked_by, evidence, review = "lens_score", LENS, 1e-4
 
     def table(
         self, outputs: Mapping[str, NDArray], calibration: Mapping[str, Any], seen: Seen

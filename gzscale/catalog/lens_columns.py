@@ -6,7 +6,7 @@ from enum import IntFlag
 
 from gzscale.catalog.schema import Column
 
-__all__ = ["LENS_COLUMNS", "REVIEW_COLUMNS", "LensFlag"]
+__all__ = ["LENS_COLUMNS", "LensFlag"]
 
 
 class LensFlag(IntFlag):
@@ -61,9 +61,4 @@ LENS_COLUMNS = (
         "meta.code.qual",
         "Bit mask: " + ", ".join(f"{flag.value} {_MEANINGS[flag]}" for flag in LensFlag),
     ),
-)
-
-#: What a review list has of each candidate before its task's own columns; pictures come behind them.
-REVIEW_COLUMNS = (
-    Column("rank", "int64", "", "meta.number", "Place on the list, from 1, the highest score first"),
 )
