@@ -133,6 +133,23 @@ def report(output: str, name: str | None) -> None:
 
 @main.command()
 @click.argument("output")
+@click.option("--injections", type=click.IntRange(min=1), default=10_000, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("--night", "name", metavar="ID", help="Name of the run; the last one by default.")
+def completeness(output: str, injections: int, seed: int, name: str | None) -> None:
+    """Put lenses into a night's cutouts, count those found, and show it in the report."""
+    from gzscale.night.completeness import measure_completeness
+    from gzscale.night.report import write_report
+
+    found = measure_completeness(output, injections, seed, name)
+    click.echo(
+        f"{found['found']} of {found['injections']} lenses found, scores from {found['threshold']:.3g}"
+    )
+    click.echo(write_report(output, name))
+
+
+@main.command()
+@click.argument("output")
 @click.option("--repair", "mend", is_flag=True, help="Remove what is damaged; the next night makes it anew.")
 def verify(output: str, mend: bool) -> None:
     """Re-hash everything that was committed."""

@@ -23,12 +23,13 @@ from gzscale.catalog.schema import COVERAGE_COLUMN, QUARANTINE_SCHEMA, release_c
 from gzscale.config import NightConfig
 from gzscale.errors import DamageError, LedgerError
 from gzscale.night.answers import coverage_column, done_column
+from gzscale.night.candidates import review_name
 from gzscale.night.fingerprint import code_digest, fingerprint
 from gzscale.night.ledger import Ledger, Record, seal
 from gzscale.night.origins import is_made_from, origins
 from gzscale.night.plan import Plan, catalog_quarantine_key
 from gzscale.night.pointer import Pointer, holds, manifest_key, move_pointer, read_pointer
-from gzscale.night.review import list_length, review_name, write_review
+from gzscale.night.review import list_length, write_review
 from gzscale.storage import Storage, open_storage, sha256_hex
 from gzscale.tasks.base import Ranked, load_task
 

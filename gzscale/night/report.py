@@ -18,6 +18,7 @@ from gzscale.night.sections_account import (
     provenance_section,
     quarantine_section,
 )
+from gzscale.night.sections_candidates import completeness_section, review_section
 from gzscale.night.sections_results import (
     columns_section,
     release_section,
@@ -80,6 +81,8 @@ def _page(output: str, record: NightRecord, found: Findings) -> str:
         timings_section(record),
         sky_section(found),
         votes_section(found),
+        review_section(found),
+        completeness_section(found),
         sheet_section(found),
         columns_section(found),
         provenance_section(record),

@@ -38,7 +38,7 @@ from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage
 from gzscale.tasks.base import Ranked, Task
 
-__all__ = ["RANK_COLUMN", "evidence_picture", "list_length", "review_name", "write_review"]
+__all__ = ["RANK_COLUMN", "evidence_picture", "list_length", "write_review"]
 
 RANK_COLUMN = Column("rank", "int64", "", "meta.number", "Place on the list, from 1: the highest score first")
 #: What stands beside each candidate's numbers.
@@ -60,11 +60,6 @@ class _Candidate:
     @property
     def object_id(self) -> int:
         return -self.minus_id
-
-
-def review_name(task: str) -> str:
-    """Name of a task's review list in a release."""
-    return f"{task}_review.parquet"
 
 
 def list_length(config: NightConfig, task: Task, objects: int) -> int:

@@ -27,6 +27,8 @@ _EXTENDED = 1.2
 #: Least number of stars that a seeing is taken from, and their least signal-to-noise ratio.
 _STARS, _STAR_SIGNAL = 5, 25.0
 _MOFFAT_BETA = 3.5
+#: Least measured part of a cutout, and largest median of its rim in sigma of a pixel.
+_MEASURED, _SKY = 0.95, 1.5
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def measure(
     bands: str,
     scale: NDArray[np.float64],
     seeing: NDArray[np.float64],
+    noise: NDArray[np.floating],
     redshift: NDArray[np.float64] | None = None,
 ) -> Measured:
     """Measure galaxies as deflectors.
@@ -67,6 +70,8 @@ def measure(
         Arcsec a pixel, shape (n,).
     seeing
         Full width at half maximum of a star in arcsec, shape (n, bands).
+    noise
+        Sigma of a pixel in nanomaggies, shape (n, bands).
     redshift
         Where they are known, shape (n,), NaN where not; elsewhere a passive galaxy's colours tell.
     """
@@ -92,6 +97,7 @@ def measure(
             & (magnitudes[:, 0] - magnitudes[:, 1] > BLUEST)
             & (half > _EXTENDED * star)
             & _central(gri[:, 1], radius)
+            & _on_sky(images, noise)
             & np.isfinite(known)
             & np.isfinite(magnitudes).all(axis=1)
         )
@@ -116,6 +122,16 @@ def _central(images: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArra
     own = np.where(radius < 0.9, images, -np.inf).max(axis=(1, 2))
     near = np.where(radius < 4.0, images, -np.inf).max(axis=(1, 2))
     return near <= own
+
+
+def _on_sky(images: NDArray[np.floating], noise: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Tell where the rim is sky, and not the halo of a bright star, and all is measured, shape (n,)."""
+    rim = np.ones(images.shape[2:], bool)
+    rim[4:-4, 4:-4] = False
+    level = np.median(np.nan_to_num(images[:, :, rim].astype(np.float32)), axis=2)
+    whole = np.isfinite(images).mean(axis=(2, 3)) > _MEASURED
+    clear: NDArray[np.bool_] = ((level < _SKY * noise) & whole).all(axis=1)
+    return clear
 
 
 def _half_light_radius(images: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.float64]:

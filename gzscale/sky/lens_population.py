@@ -27,7 +27,15 @@ from numpy.typing import NDArray
 
 from gzscale.sky.lens import CLUMPS, Lenses
 
-__all__ = ["Deflectors", "RadiusPrior", "Truth", "draw_lenses", "passive_redshift", "template_magnitudes"]
+__all__ = [
+    "Deflectors",
+    "RadiusPrior",
+    "Truth",
+    "draw_lenses",
+    "draw_uniform",
+    "passive_redshift",
+    "template_magnitudes",
+]
 
 RadiusPrior = Literal["luminosity", "uniform"]
 
@@ -39,6 +47,8 @@ _MODULI = _COSMOLOGY.distmod(_REDSHIFTS).value
 _KPC_PER_ARCSEC = _DISTANCES / (1 + _REDSHIFTS) * 1000 / 206264.8
 #: Brightest i magnitude of sources, and slope of the logarithm of their counts (Science Book, equation 3.7).
 _BRIGHTEST, _SLOPE = 19.5, 0.31
+#: Faintest source where nothing has to be seen.
+_FAINT = 25.0
 #: Signal-to-noise ratio of an observable arc, and magnifications that images have at least and at most.
 _SIGNAL, _MAGNIFICATIONS = 20.0, (3.0, 20.0)
 #: Scatter of log10 of the velocity dispersion at given luminosity (Hyde & Bernardi 2009).
@@ -253,6 +263,33 @@ def draw_lenses(
         parts.append((lenses.take(kept), truth.take(kept)))
         rows = rows[~found]
     return Lenses.joined([part for part, _ in parts]), Truth.joined([part for _, part in parts])
+
+
+def draw_uniform(
+    deflectors: Deflectors,
+    rows: NDArray[np.int64],
+    bands: str,
+    rng: np.random.Generator,
+    radii: tuple[float, float],
+) -> tuple[Lenses, Truth]:
+    """Draw one source behind each of some deflectors, whether or not the lens could be seen.
+
+    For the measurement of completeness: Einstein radii are uniform, sources lie where they have several
+    images.
+
+    Parameters
+    ----------
+    deflectors, rows, bands, rng, radii
+        See `draw_lenses`; the deflectors have a redshift.
+    """
+    lenses, truth = _propose(deflectors, rows, bands, _FAINT, rng)
+    radius = rng.uniform(*radii, len(rows))
+    lenses, truth = _with_radii(lenses, truth, radius)
+    # Within the area of several images, which the axis ratio narrows.
+    inward = (np.sqrt(lenses.axis_ratio) - 1)[:, None]
+    return replace(
+        lenses, x=lenses.x + inward * lenses.x[:, :1], y=lenses.y + inward * lenses.y[:, :1]
+    ), truth
 
 
 def _with_radii(lenses: Lenses, truth: Truth, radius: NDArray[np.float64]) -> tuple[Lenses, Truth]:

@@ -166,7 +166,7 @@ def measured_stamps(cutouts: Cutouts, bands: str) -> Stamps:
     images, noise = cutouts.images[rows][:, places], cutouts.noise[rows][:, places]
     scale, source = cutouts.scale[rows], _sources(cutouts, places[len(places) // 2])[rows]
     seeing = _seeing(images, bands, scale, noise, source)
-    found = measure(images, bands, scale, seeing)
+    found = measure(images, bands, scale, seeing, noise)
     return Stamps(
         object_id=cutouts.object_id[rows],
         ra=cutouts.ra[rows],

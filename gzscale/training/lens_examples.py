@@ -49,8 +49,8 @@ class Mix:
 
     lenses: int = 8000
     uniform: float = 0.5
-    mimics: float = 0.4
-    deflectors: float = 0.2
+    mimics: float = 0.35
+    deflectors: float = 0.15
     radii: tuple[float, float] = (0.7, 4.0)
 
 
@@ -244,9 +244,9 @@ def make_examples(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator
 
 
 def _by_image(stamps: Stamps) -> NDArray[np.float64]:
-    """Return how often each object is drawn: all those of an image as often as those of another, nearly."""
+    """Return how often each object is drawn: those of an image together as often as those of another."""
     _, place, count = np.unique(stamps.source, return_inverse=True, return_counts=True)
-    weight = 1 / np.sqrt(count[place])
+    weight = 1 / count[place]
     share: NDArray[np.float64] = weight / weight.sum()
     return share
 
