@@ -30,6 +30,8 @@ __all__ = ["Injection", "inject_store"]
 
 #: Cutouts of a partition of the new store.
 _PARTITION = 512
+#: How often as many partitions are drawn as would be enough if every lens could be observed.
+_ATTEMPTS = 50
 _UNITS = {
     "einstein_radius": "arcsec",
     "source_x": "arcsec",
@@ -111,7 +113,7 @@ def inject_store(location: str, output: str, injection: Injection) -> int:
     number = lenses = 0
     for kind, wanted in (("lens", injection.lenses), ("mimic", injection.mimics)):
         made = 0
-        for _ in range(-(-wanted // _PARTITION) * 4):
+        for _ in range(-(-wanted // _PARTITION) * _ATTEMPTS):
             count = min(_PARTITION, wanted - made)
             if count <= 0:
                 break
@@ -161,7 +163,8 @@ def _partition(
     if kind == "mimic":
         kinds = rng.choice(list(MIMICS), len(base), p=np.array(list(MIMICS.values())) / sum(MIMICS.values()))
         light = draw_mimics(lenses, kinds, base.seeing, base.images.shape[-1], base.scale, rng)
-    kept = np.flatnonzero(arcs.visible(bands)) if injection.visible else np.arange(len(base))
+    sought = injection.visible and kind == "lens"
+    kept = np.flatnonzero(arcs.visible(bands)) if sought else np.arange(len(base))
     images = add_light(base.images[kept], light[kept], electrons, rng)
     base, lenses, truth, arcs = base.take(kept), lenses.take(kept), truth.take(kept), arcs.take(kept)
     ids = first + 1 + np.arange(len(kept))

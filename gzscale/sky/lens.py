@@ -238,7 +238,7 @@ def _reach(lenses: Lenses) -> NDArray[np.float64]:
 
     An isothermal sphere shifts light by its Einstein radius, an ellipsoid's long axis by up to 1 / sqrt(q).
     """
-    furthest = (np.hypot(lenses.x, lenses.y) + _REACH / 2 * lenses.radius).max(axis=1)
+    furthest = (np.hypot(lenses.x, lenses.y) + 0.8 * _REACH * lenses.radius).max(axis=1)
     stretch = 1 / (np.sqrt(lenses.axis_ratio) * (1 - np.abs(lenses.shear)))
     reach: NDArray[np.float64] = (lenses.einstein_radius + furthest) * stretch
     return reach
