@@ -20,7 +20,7 @@ HeadKind = str | Mapping[str, Any]
 class Network(nn.Module, ABC):
     """Images -> one tensor a head.
 
-    A body has to give `features`, and their number to `add_heads`.
+    A body has to give `features`, and their number to `add_heads`, which keeps it as ``length``.
 
     Parameters
     ----------
@@ -53,6 +53,7 @@ class Network(nn.Module, ABC):
         heads
             Name -> kind, or a mapping of ``kind`` and the parameters of the head.
         """
+        self.length = features
         for name, kind in sorted((heads or {}).items()):
             about = {"kind": kind} if isinstance(kind, str) else dict(kind)
             self.heads[name] = HEADS[about.pop("kind")](features, **about)

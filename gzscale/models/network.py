@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gzscale.models.backbone import Network
 from gzscale.models.equivariant import EquivariantNetwork
+from gzscale.models.photometric import PhotometricNetwork
 from gzscale.models.residual import ResidualNetwork
 
 __all__ = ["Committee", "build_network", "fuse"]
@@ -62,6 +63,7 @@ class Committee(Network):
 _NETWORKS: dict[str, type[Network]] = {
     "residual": ResidualNetwork,
     "equivariant": EquivariantNetwork,
+    "photometric": PhotometricNetwork,
     "committee": Committee,
 }
 
@@ -72,7 +74,7 @@ def build_network(name: str, parameters: Mapping[str, Any]) -> Network:
     Parameters
     ----------
     name
-        ``residual``, ``equivariant`` or ``committee``.
+        ``residual``, ``equivariant``, ``photometric`` or ``committee``.
     parameters
         Keyword arguments of the network.
 

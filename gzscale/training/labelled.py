@@ -29,7 +29,7 @@ from gzscale.models.inputs import SDSS_STRETCH, Stretch, from_flux, from_picture
 from gzscale.storage import open_storage
 from gzscale.training.labels import Labels, Refusal
 
-__all__ = ["SIDE", "LabelledSet", "read_labelled"]
+__all__ = ["SIDE", "LabelledSet", "partitions", "read_labelled"]
 
 #: Side of the images in pixels.
 SIDE = 96
@@ -132,7 +132,7 @@ def _from_store(labels: Labels, location: str, geometry: str) -> LabelledSet:
     taken: list[NDArray[np.int64]] = []
     blocks: list[NDArray[np.uint8]] = []
     groups = 0
-    for cutouts in _partitions(location, geometry):
+    for cutouts in partitions(location, geometry):
         groups += 1
         label = _match(labels, by_name, cutouts)
         usable = (cutouts.coverage[:, [cutouts.bands.index(band) for band in SDSS_STRETCH.bands]] > 0).all(
@@ -152,7 +152,7 @@ def _from_store(labels: Labels, location: str, geometry: str) -> LabelledSet:
     return _joined(labels, order, np.concatenate(blocks)[first], refused)
 
 
-def _partitions(location: str, geometry: str) -> Iterator[Cutouts]:
+def partitions(location: str, geometry: str) -> Iterator[Cutouts]:
     """Yield the cutouts of each partition below a folder or URL, in the order of their names."""
     storage = open_storage(location)
     ending = f".zarr/{geometry}/zarr.json"

@@ -49,6 +49,14 @@ class Refusal(StrEnum):
     """There is no image of the galaxy."""
     NO_LABEL = "NO_LABEL"
     """There is no label for the image."""
+    MISSING_REDSHIFT = "MISSING_REDSHIFT"
+    """The redshift is NaN, null or no number."""
+    BAD_REDSHIFT = "BAD_REDSHIFT"
+    """The redshift is not positive, as -9 and 0 stand for none, or not that of any galaxy."""
+    BEYOND_GRID = "BEYOND_GRID"
+    """The redshift is above the last bin of the bundle's grid."""
+    UNUSABLE_IMAGE = "UNUSABLE_IMAGE"
+    """A band that is needed was not measured, or has no flux."""
 
 
 @dataclass(frozen=True)
