@@ -210,10 +210,17 @@ def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None,
 
 
 _LABELS = click.option(
-    "--labels", required=True, metavar="TABLE", help="Votes: Galaxy Zoo 2's or Kaggle's columns."
+    "--labels",
+    metavar="TABLE",
+    help="Morphology: votes, Galaxy Zoo 2's or Kaggle's columns. Lenses: object_id and lens (0 or 1); "
+    "without, lenses are put into the images.",
 )
 _IMAGES = click.option(
-    "--images", required=True, metavar="DIR|STORE", help="Pictures named by identifier, or a night's output."
+    "--images",
+    required=True,
+    multiple=True,
+    metavar="DIR|STORE",
+    help="Pictures named by identifier, a night's output, or the Bologna challenge; for lenses several.",
 )
 _KIND = click.option(
     "--kind",
@@ -226,7 +233,7 @@ _MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset
 
 
 @main.command()
-@click.argument("task", type=click.Choice(["morphology"]))
+@click.argument("task", type=click.Choice(["morphology", "lenses"]))
 @_LABELS
 @_IMAGES
 @_KIND
@@ -241,8 +248,8 @@ _MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset
 )
 def train(
     task: str,
-    labels: str,
-    images: str,
+    labels: str | None,
+    images: tuple[str, ...],
     kind: str,
     mapping: str | None,
     output: str,
@@ -250,11 +257,23 @@ def train(
     settings: tuple[str, ...],
     search: int,
 ) -> None:
-    """Train a bundle on a survey's own votes; killed and started again, it goes on."""
-    from gzscale.training.command import train_bundle
+    """Train a bundle on a survey's own labels; killed and started again, it goes on."""
+    if task == "lenses":
+        from gzscale.training.lens_command import train_lens_bundle
 
-    for line in train_bundle(labels, images, kind, mapping, output, name, settings, search):
+        lines = train_lens_bundle(images, labels, output, name, settings)
+    else:
+        from gzscale.training.command import train_bundle
+
+        lines = train_bundle(_needed(labels), images[0], kind, mapping, output, name, settings, search)
+    for line in lines:
         click.echo(line)
+
+
+def _needed(labels: str | None) -> str:
+    if labels is None:
+        raise click.UsageError("morphology needs --labels")
+    return labels
 
 
 @main.command()
@@ -264,11 +283,20 @@ def train(
 @_KIND
 @_MAPPING
 @_JSON
-def evaluate(bundle: str, labels: str, images: str, kind: str, mapping: str | None, as_json: bool) -> None:
-    """Score a bundle beside the mean of all votes and a random forest."""
-    from gzscale.training.command import evaluate_bundle
+def evaluate(
+    bundle: str, labels: str | None, images: tuple[str, ...], kind: str, mapping: str | None, as_json: bool
+) -> None:
+    """Score a bundle beside what is done without it: means and a random forest, or an arc filter."""
+    from gzscale.models.bundle import load_bundle
 
-    story, lines = evaluate_bundle(bundle, labels, images, kind, mapping)
+    if load_bundle(bundle).task == "lenses":
+        from gzscale.training.lens_command import evaluate_lens_bundle
+
+        story, lines = evaluate_lens_bundle(bundle, images, labels)
+    else:
+        from gzscale.training.command import evaluate_bundle
+
+        story, lines = evaluate_bundle(bundle, _needed(labels), images[0], kind, mapping)
     click.echo(json.dumps(story) if as_json else "\n".join(lines))
 
 

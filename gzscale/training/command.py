@@ -135,6 +135,8 @@ def change(settings: _Settings, key: str, value: str) -> _Settings:
             new = value
         if isinstance(old, dict):
             new = {**old, rest: new}
+        elif isinstance(old, tuple) and isinstance(new, list):
+            new = tuple(new)
         elif isinstance(old, float) and isinstance(new, int):
             new = float(new)
         elif type(new) is not type(old):

@@ -21,10 +21,19 @@ from gzscale.sky.lens_population import RadiusPrior, Truth, draw_lenses
 from gzscale.sky.mimics import MIMICS, draw_mimics
 from gzscale.sky.stamps import Stamps
 
-__all__ = ["Injected", "LensExamples", "Mix", "draw_visible", "make_examples"]
+__all__ = [
+    "EXTENT",
+    "Injected",
+    "LensExamples",
+    "Mix",
+    "draw_visible",
+    "labelled_examples",
+    "make_examples",
+    "side_of",
+]
 
-#: Side in pixels of what is kept of added light.
-LIGHT_SIDE = 48
+#: Side in arcsec of what is kept of added light, and of what a network need look at.
+EXTENT = 19.0
 #: Lenses that are drawn at a time; their pixels are in memory together.
 _BLOCK = 256
 
@@ -47,7 +56,7 @@ class Mix:
         Least and largest Einstein radius in arcsec.
     """
 
-    lenses: int = 8000
+    lenses: int = 6000
     uniform: float = 0.5
     mimics: float = 0.35
     deflectors: float = 0.15
@@ -81,7 +90,7 @@ class LensExamples:
     stamps
         Bases.
     light
-        Added light in nanomaggies a pixel, float16, shape (m, bands, LIGHT_SIDE, LIGHT_SIDE).
+        Added light in nanomaggies a pixel, float16, shape (m, bands, side, side): the central part.
     base
         Row of the stamps, int64, shape (n,).
     added
@@ -221,12 +230,12 @@ def make_examples(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator
     drawn = [draw_visible(stamps, possible, n, bands, rng, mix.radii, prior) for prior, n in priors if n]
     base = np.concatenate([part.row for part in drawn])
     radius = np.concatenate([part.lenses.einstein_radius for part in drawn]).astype(np.float32)
-    light = [np.concatenate([_inner(part.arcs.images) for part in drawn])]
+    side = side_of(stamps, EXTENT)
+    light = [np.concatenate([_inner(part.arcs.images, side) for part in drawn])]
     decoys = round(mix.mimics * mix.lenses)
     order = rng.permutation(mix.lenses)[:decoys]
-    light.append(
-        _mimics(stamps, Lenses.joined([part.lenses for part in drawn]).take(order), base[order], rng)
-    )
+    shapes = Lenses.joined([part.lenses for part in drawn]).take(order)
+    light.append(_mimics(stamps, shapes, base[order], side, rng))
     bare = round(mix.deflectors * mix.lenses)
     plain = np.concatenate(
         [rng.choice(possible, bare), rng.choice(len(stamps), mix.lenses - decoys - bare, p=_by_image(stamps))]
@@ -243,6 +252,30 @@ def make_examples(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator
     )
 
 
+def labelled_examples(stamps: Stamps, lens: NDArray[np.bool_], bands: str) -> LensExamples:
+    """Return images with labels as examples: nothing is added to them, and no Einstein radius is known.
+
+    Parameters
+    ----------
+    stamps
+        The images.
+    lens
+        Which are lenses, shape (n,).
+    bands
+        Their bands.
+    """
+    n = len(stamps)
+    return LensExamples(
+        stamps=stamps,
+        light=np.zeros((1, len(bands), 2, 2), np.float16),
+        base=np.arange(n),
+        added=np.full(n, -1, np.int64),
+        lens=lens,
+        radius=np.full(n, np.nan, np.float32),
+        electrons=np.ones(len(bands)),
+    )
+
+
 def _by_image(stamps: Stamps) -> NDArray[np.float64]:
     """Return how often each object is drawn: those of an image together as often as those of another."""
     _, place, count = np.unique(stamps.source, return_inverse=True, return_counts=True)
@@ -252,7 +285,7 @@ def _by_image(stamps: Stamps) -> NDArray[np.float64]:
 
 
 def _mimics(
-    stamps: Stamps, lenses: Lenses, base: NDArray[np.int64], rng: np.random.Generator
+    stamps: Stamps, lenses: Lenses, base: NDArray[np.int64], side: int, rng: np.random.Generator
 ) -> NDArray[np.float16]:
     kinds = rng.choice(list(MIMICS), len(base), p=np.array(list(MIMICS.values())) / sum(MIMICS.values()))
     parts = []
@@ -260,13 +293,17 @@ def _mimics(
         part = slice(first, first + _BLOCK)
         rows = base[part]
         size, scale, seeing = stamps.images.shape[-1], stamps.scale[rows], stamps.seeing[rows]
-        parts.append(_inner(draw_mimics(lenses.take(part), kinds[part], seeing, size, scale, rng)))
+        parts.append(_inner(draw_mimics(lenses.take(part), kinds[part], seeing, size, scale, rng), side))
     return np.concatenate(parts)
 
 
-def _inner(images: NDArray[np.float32]) -> NDArray[np.float16]:
-    start = (images.shape[-1] - LIGHT_SIDE) // 2
-    inner: NDArray[np.float16] = images[:, :, start : start + LIGHT_SIDE, start : start + LIGHT_SIDE].astype(
-        np.float16
-    )
+def side_of(stamps: Stamps, extent: float) -> int:
+    """Return how many pixels about the centre cover an extent in arcsec, even, at most the whole side."""
+    size = stamps.images.shape[-1]
+    return min(size - size % 2, 2 * round(extent / float(stamps.scale[0]) / 2))
+
+
+def _inner(images: NDArray[np.float32], side: int) -> NDArray[np.float16]:
+    start = (images.shape[-1] - side) // 2
+    inner: NDArray[np.float16] = images[:, :, start : start + side, start : start + side].astype(np.float16)
     return inner

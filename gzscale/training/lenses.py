@@ -30,14 +30,22 @@ from gzscale.models.network import build_network
 from gzscale.sky.stamps import Stamps
 from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES
 from gzscale.training.lens_evaluate import LensEvaluation, evaluate_lenses, fit_calibration, injected_test
-from gzscale.training.lens_examples import LensExamples, Mix, make_examples
+from gzscale.training.lens_examples import (
+    EXTENT,
+    LensExamples,
+    Mix,
+    labelled_examples,
+    make_examples,
+    side_of,
+)
 from gzscale.training.lens_fit import LensLesson, LensViews, predict_examples
 from gzscale.training.loop import Epoch, Pace, learn
 
-__all__ = ["LensRecipe", "train_lenses"]
+__all__ = ["LensRecipe", "train_labelled", "train_lenses"]
 
 #: Of so many objects one is held back for calibration.
 _HELD_BACK = 9
+_DATA = "simulations and injections: lensed arcs and mimics drawn into cutouts; no real lens"
 _TERMS = {
     "licence": "BSD-3-Clause (weights); images: SDSS, public",
     "cite": [
@@ -63,8 +71,10 @@ class LensRecipe:
         How views of an example differ.
     pace
         How fast and how long.
-    side, size
-        Side in pixels of the central part that is looked at, and the side that it is resampled to.
+    extent
+        Side in arcsec of the central part that is looked at.
+    size
+        Side in pixels that it is resampled to.
     network
         Keyword arguments of `gzscale.models.equivariant.EquivariantNetwork`.
     prevalence
@@ -77,11 +87,11 @@ class LensRecipe:
     held_out: tuple[str, ...] = ()
     mix: Mix = field(default_factory=Mix)
     views: LensViews = field(default_factory=LensViews)
-    pace: Pace = field(default_factory=lambda: Pace(epochs=12, batch=64, memory=0.995))
-    side: int = 48
+    pace: Pace = field(default_factory=lambda: Pace(epochs=10, batch=64, memory=0.995))
+    extent: float = EXTENT
     size: int = 64
     network: Mapping[str, Any] = field(
-        default_factory=lambda: {"widths": [6, 12, 24], "blocks": [1, 1, 1], "dropout": 0.1}
+        default_factory=lambda: {"widths": [6, 12, 24], "blocks": [1, 2, 1], "dropout": 0.1}
     )
     prevalence: float = 1e-3
     tested: int = 1000
@@ -132,6 +142,45 @@ def train_lenses(
     return _train(examples, held, kept, geometry, recipe, name, work, progress)
 
 
+def train_labelled(
+    stamps: Stamps,
+    lens: NDArray[np.bool_],
+    recipe: LensRecipe,
+    name: str,
+    work: Path,
+    progress: Callable[[str, Epoch], None] | None = None,
+) -> Bundle:
+    """Train a lens finder on images that somebody has labelled.
+
+    Parameters
+    ----------
+    stamps
+        The images; a ninth, by identifier, is held back for calibration.
+    lens
+        Which are lenses, shape (n,).
+    recipe, name, work, progress
+        See `train_lenses`; nothing is injected.
+
+    Raises
+    ------
+    CatalogError
+        If lenses or others are missing on either side.
+    """
+    back = stamps.object_id % _HELD_BACK == 0
+    for side, chosen in (("learnt", ~back), ("held back", back)):
+        lenses = int(lens[chosen].sum())
+        if not 0 < lenses < int(chosen.sum()):
+            raise CatalogError(
+                f"{int(chosen.sum())} images {side}, {lenses} of them lenses: both kinds are needed"
+            )
+    examples, held = (
+        labelled_examples(stamps.take(chosen), lens[chosen], recipe.bands) for chosen in (~back, back)
+    )
+    return _train(
+        examples, held, stamps.take(np.array([], int)), _geometry(stamps), recipe, name, work, progress
+    )[0]
+
+
 def _train(
     examples: LensExamples,
     held: LensExamples,
@@ -144,17 +193,18 @@ def _train(
 ) -> tuple[Bundle, LensEvaluation | None]:
     work.mkdir(parents=True, exist_ok=True)
     inputs = _inputs(examples.stamps, recipe.bands)
-    parameters = _parameters(recipe)
+    side = side_of(examples.stamps, recipe.extent)
+    parameters = _parameters(recipe, side)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.pace.seed)
         network = build_network("equivariant", parameters)
-        lesson = LensLesson(examples, inputs, (recipe.side, recipe.size), recipe.views, held)
+        lesson = LensLesson(examples, inputs, (side, recipe.size), recipe.views, held)
         told = None if progress is None else (lambda line: progress("lenses", line))
         network = learn(network, lesson, recipe.pace, checkpoint=work / "lenses.safetensors", progress=told)
     chance = predict_examples(network, held, inputs)[LENS][:, 0]
     calibration = {
         **fit_calibration(chance, held.lens),
-        "training_prevalence": 0.5,
+        "training_prevalence": float(examples.lens.mean()),
         "prevalence": recipe.prevalence,
         "usual_noise": _usual_noise(examples.stamps, recipe.bands),
     }
@@ -191,13 +241,13 @@ def _inputs(stamps: Stamps, bands: str) -> FluxInputs:
     return FluxInputs(bands, bands, softening, tuple(SDSS_REDDENING[band] for band in bands))
 
 
-def _parameters(recipe: LensRecipe) -> dict[str, Any]:
+def _parameters(recipe: LensRecipe, side: int) -> dict[str, Any]:
     return {
         "channels": 2 * len(recipe.bands),
         "heads": {LENS: "lens", RADIUS: {"kind": "pdf", "bins": len(RADIUS_EDGES) - 1}},
         "mean": 0.0,
         "spread": 2.0,
-        "crop": recipe.side,
+        "crop": side,
         "size": recipe.size,
         **recipe.network,
     }
@@ -225,7 +275,7 @@ def _bundle(
         symmetries=1,
         outputs={LENS: ["lens"], RADIUS: edges},
         training={
-            "data": "simulations and injections: lensed arcs and mimics drawn into cutouts; no real lens",
+            "data": _DATA if len(examples.light) > 1 else "images with labels",
             "objects": len(examples.stamps),
             "deflectors": int(examples.stamps.deflector.sum()),
             "images": _images(examples.stamps),
@@ -246,31 +296,3 @@ def _images(stamps: Stamps) -> int:
 def _half(tensor: torch.Tensor) -> torch.Tensor:
     """Round weights to float16; the statistics of normalisation, few, stay float32."""
     return tensor.half() if tensor.is_floating_point() and tensor.dim() > 1 else tensor
-
-
-def labelled_examples(
-    stamps: Stamps, lens: NDArray[np.bool_], electrons: NDArray[np.float64], light_side: int = 1
-) -> LensExamples:
-    """Return real images with labels as examples: nothing is added to them.
-
-    Parameters
-    ----------
-    stamps
-        The images.
-    lens
-        Which are lenses, shape (n,).
-    electrons
-        Electrons a nanomaggy, shape (bands,).
-    light_side
-        Side of the empty light.
-    """
-    n = len(stamps)
-    return LensExamples(
-        stamps=stamps,
-        light=np.zeros((1, stamps.images.shape[1], light_side, light_side), np.float16),
-        base=np.arange(n),
-        added=np.full(n, -1, np.int64),
-        lens=lens,
-        radius=np.full(n, np.nan, np.float32),
-        electrons=electrons,
-    )
