@@ -18,8 +18,8 @@ class LensFlag(IntFlag):
     """Less than 95 % of the cutout is measured in one of the bands."""
     SATURATED = 4
     """A pixel is as bright as saturated ones are: there is no score."""
-    NEGATIVE_FLUX = 8
-    """The cutout's total flux is not positive in one of the bands: there is no score."""
+    NO_LIGHT = 8
+    """No pixel is above 0 in one of the bands, or their sum is clearly below: there is no score."""
     NOISY = 16
     """The noise is more than twice that of the images learnt, or not known, in one of the bands."""
 
@@ -28,7 +28,7 @@ _MEANINGS = {
     LensFlag.HALF_COVERED: "less than half covered, no score",
     LensFlag.PARTLY_COVERED: "less than 95 % covered",
     LensFlag.SATURATED: "saturated, no score",
-    LensFlag.NEGATIVE_FLUX: "total flux not positive, no score",
+    LensFlag.NO_LIGHT: "no light or negative flux in a band, no score",
     LensFlag.NOISY: "noise unknown or over twice the usual",
 }
 

@@ -39,6 +39,8 @@ RADIUS_EDGES = np.geomspace(0.5, 4.0, 22)
 BANDS = "gri"
 #: Nanomaggies of a pixel from which on SDSS treats cores as saturated (idlutils, sdss_frame_jpg).
 SATURATION = 100.0
+#: Total flux below minus so many sigma of a pixel is negative: five sigma of the sum of 64 x 64 pixels.
+_DARK = 5 * 64
 #: Where the loss of information near 0 and 1 ends, in float32.
 _FLOOR = 1e-7
 
@@ -98,7 +100,7 @@ class LensesTask:
         finite = np.isfinite(chance) & np.isfinite(share).all(axis=1)
         radius, spread = radius_moments(share)
         flags = _flags(seen, usual)
-        nameless = int(LensFlag.HALF_COVERED | LensFlag.SATURATED | LensFlag.NEGATIVE_FLUX)
+        nameless = int(LensFlag.HALF_COVERED | LensFlag.SATURATED | LensFlag.NO_LIGHT)
         refused = (flags & nameless) > 0
         values: dict[str, NDArray] = {
             name: np.ma.masked_array(numbers.astype(np.float32), refused)
@@ -169,7 +171,9 @@ def _flags(seen: Seen, usual: Mapping[str, float]) -> NDArray[np.int32]:
                 LensFlag.HALF_COVERED: covered < 0.5,
                 LensFlag.PARTLY_COVERED: covered < 0.95,
                 LensFlag.SATURATED: seen.brightest[:, place] > SATURATION,
-                LensFlag.NEGATIVE_FLUX: ~(seen.flux[:, place] > 0),
+                LensFlag.NO_LIGHT: ~seen.measured[:, place]
+                | ~(seen.brightest[:, place] > 0)
+                | ~(seen.flux[:, place] > -_DARK * np.nan_to_num(noise)),
                 LensFlag.NOISY: ~((noise > 0) & (noise <= 2 * usual[band])),
             }
         for flag, there in found.items():

@@ -36,6 +36,8 @@ __all__ = [
 EXTENT = 19.0
 #: Lenses that are drawn at a time; their pixels are in memory together.
 _BLOCK = 256
+#: Lenses that are drawn for each visible one before it is given up.
+_TRIES = 500
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def draw_visible(
     parts: list[Injected] = []
     found = tried = 0
     while found < count:
-        if tried > 500 * (count + 200):
+        if tried > _TRIES * (count + 200):
             raise CatalogError(
                 f"{found} of {count} lenses can be seen among {len(rows)} deflectors: give brighter ones"
             )
