@@ -1,31 +1,37 @@
 """Which lenses there are: deflectors of given light, sources behind them, and what both follow from.
 
 Deflectors: velocity dispersion from the r luminosity; the mass is flattened as the light is, and aligned with
-it. Sources: counts and redshifts by i magnitude, colours of redshifted template spectra, sizes by luminosity
-and redshift. Lens and source that together make an observable lens are kept, as Collett's are.
+it. Sources are those of `gzscale.sky.lens_sources`. Lens and source that together make an observable lens are
+kept, as Collett's are.
 
 References
 ----------
 .. [1] Collett 2015, ApJ 811, 20 (LensPop: sections 2 and 3; what counts as observable, section 3.1).
 .. [2] Hyde & Bernardi 2009, MNRAS 394, 1978 (luminosity and velocity dispersion of early types).
-.. [3] LSST Science Collaborations 2009, arXiv:0912.0201, section 3.7 (counts and redshifts by i magnitude).
-.. [4] Koopmans et al. 2006, ApJ 649, 599 (SLACS: isothermal masses, aligned with the light).
-.. [5] Coleman, Wu & Weedman 1980, ApJS 43, 393 (template spectra, as GalSim extends them).
+.. [3] Koopmans et al. 2006, ApJ 649, 599 (SLACS: isothermal masses, aligned with the light).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from typing import Literal
 
-import galsim
 import numpy as np
-from astropy.cosmology import FlatLambdaCDM
 from numpy.typing import NDArray
 
-from gzscale.sky.lens import CLUMPS, Lenses
+from gzscale.sky.lens import Lenses
+from gzscale.sky.lens_sources import (
+    DISTANCES,
+    FAINT,
+    MODULI,
+    REDSHIFTS,
+    draw_clumps,
+    draw_fluxes,
+    draw_magnitudes,
+    draw_redshifts,
+    template_magnitudes,
+)
 
 __all__ = [
     "Deflectors",
@@ -33,22 +39,13 @@ __all__ = [
     "Truth",
     "draw_lenses",
     "draw_uniform",
+    "einstein_radius",
     "passive_redshift",
-    "template_magnitudes",
+    "velocity_dispersion",
 ]
 
 RadiusPrior = Literal["luminosity", "uniform"]
 
-_COSMOLOGY = FlatLambdaCDM(H0=70, Om0=0.3)
-#: Redshifts of the tables; beyond, a source is too faint and a deflector is not seen.
-_REDSHIFTS = np.linspace(0.01, 4.0, 800)
-_DISTANCES = _COSMOLOGY.comoving_distance(_REDSHIFTS).value
-_MODULI = _COSMOLOGY.distmod(_REDSHIFTS).value
-_KPC_PER_ARCSEC = _DISTANCES / (1 + _REDSHIFTS) * 1000 / 206264.8
-#: Brightest i magnitude of sources, and slope of the logarithm of their counts (Science Book, equation 3.7).
-_BRIGHTEST, _SLOPE = 19.5, 0.31
-#: Faintest source where nothing has to be seen.
-_FAINT = 25.0
 #: Signal-to-noise ratio of an observable arc, and magnifications that images have at least and at most.
 _SIGNAL, _MAGNIFICATIONS = 20.0, (3.0, 20.0)
 #: Scatter of log10 of the velocity dispersion at given luminosity (Hyde & Bernardi 2009).
@@ -57,8 +54,6 @@ _SIGMA_SCATTER = 0.07
 _SHEAR = 0.035
 #: Proposals behind a deflector at a time, and how often they are repeated before it is given up.
 _ATTEMPTS, _ROUNDS = 30, 10
-#: Colours of templates scatter by so many magnitudes from galaxy to galaxy.
-_COLOUR_SCATTER = 0.08
 
 
 @dataclass(frozen=True)
@@ -121,34 +116,6 @@ class Truth:
         )
 
 
-@cache
-def _template_table(template: str, bands: str) -> NDArray[np.float64]:
-    """AB magnitudes of a spectrum on the grid of redshifts, against its own r at redshift 0.01."""
-    spectrum = galsim.SED(f"CWW_{template}_ext.sed", wave_type="Ang", flux_type="flambda")
-    filters = [galsim.Bandpass(f"LSST_{band}.dat", wave_type="nm").withZeropoint("AB") for band in bands]
-    red = galsim.Bandpass("LSST_r.dat", wave_type="nm").withZeropoint("AB")
-    grid = _REDSHIFTS[::10]
-    table = np.array([[spectrum.atRedshift(z).calculateMagnitude(f) for f in filters] for z in grid])
-    table -= spectrum.atRedshift(0.01).calculateMagnitude(red)
-    return np.stack([np.interp(_REDSHIFTS, grid, column) for column in table.T], axis=1)
-
-
-def template_magnitudes(template: str, redshift: NDArray[np.float64], bands: str) -> NDArray[np.float64]:
-    """Return AB magnitudes of a redshifted template spectrum, up to one constant, shape (n, bands).
-
-    Parameters
-    ----------
-    template
-        ``E``, ``Sbc``, ``Scd`` or ``Im``.
-    redshift
-        Shape (n,), from 0.01 to 4.
-    bands
-        Letters of ugrizy; through the curves of Rubin, which differ from those of SDSS by hundredths.
-    """
-    place = np.rint((np.asarray(redshift) - _REDSHIFTS[0]) / (_REDSHIFTS[1] - _REDSHIFTS[0]))
-    return _template_table(template, bands)[np.clip(place, 0, len(_REDSHIFTS) - 1).astype(np.int64)]
-
-
 def passive_redshift(magnitudes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the redshift at which an elliptical's spectrum has given colours.
 
@@ -162,7 +129,7 @@ def passive_redshift(magnitudes: NDArray[np.float64]) -> NDArray[np.float64]:
     NDArray[np.float64]
         Shape (n,), from 0.03 to 0.7; NaN where no redshift gives g-r and r-i within 0.25 magnitudes (rms).
     """
-    grid = _REDSHIFTS[(_REDSHIFTS >= 0.03) & (_REDSHIFTS <= 0.7)]
+    grid = REDSHIFTS[(REDSHIFTS >= 0.03) & (REDSHIFTS <= 0.7)]
     expected = template_magnitudes("E", grid, "gri")
     found, wanted = -np.diff(magnitudes, axis=1), -np.diff(expected, axis=1)
     apart = np.sqrt(np.square(found[:, None] - wanted[None]).mean(axis=2))
@@ -177,7 +144,7 @@ def velocity_dispersion(magnitude: NDArray[np.float64], redshift: NDArray[np.flo
     The relation is Hyde & Bernardi's parabola in the absolute r magnitude; K corrections are those of the
     elliptical's spectrum.
     """
-    modulus = np.interp(redshift, _REDSHIFTS, _MODULI)
+    modulus = np.interp(redshift, REDSHIFTS, MODULI)
     shift = template_magnitudes("E", redshift, "r")[:, 0]
     # Fainter than the relation's range it is not followed: its parabola would turn.
     absolute = np.clip(magnitude - modulus - shift + 2.5 * np.log10(1.01), -24.5, -19.0)
@@ -197,7 +164,7 @@ def einstein_radius(
     deflector, source
         Redshifts, shape (n,), in a flat universe of H0 = 70 km/s/Mpc and matter density 0.3.
     """
-    near, far = (np.interp(z, _REDSHIFTS, _DISTANCES) for z in (deflector, source))
+    near, far = (np.interp(z, REDSHIFTS, DISTANCES) for z in (deflector, source))
     radius: NDArray[np.float64] = (
         206264.8 * 4 * np.pi * (dispersion / 299792.458) ** 2 * np.clip(1 - near / far, 0, None)
     )
@@ -282,7 +249,7 @@ def draw_uniform(
     deflectors, rows, bands, rng, radii
         See `draw_lenses`; the deflectors have a redshift.
     """
-    lenses, truth = _propose(deflectors, rows, bands, _FAINT, rng)
+    lenses, truth = _propose(deflectors, rows, bands, FAINT, rng)
     radius = rng.uniform(*radii, len(rows))
     lenses, truth = _with_radii(lenses, truth, radius)
     # Within the area of several images, which the axis ratio narrows.
@@ -309,8 +276,8 @@ def _propose(
     near = deflectors.redshift[rows]
     dispersion = velocity_dispersion(deflectors.magnitude[rows], near)
     dispersion *= 10 ** rng.normal(0, _SIGMA_SCATTER, n)
-    magnitude = _source_magnitudes(n, faintest, rng)
-    far = _source_redshifts(magnitude, rng)
+    magnitude = draw_magnitudes(n, faintest, rng)
+    far = draw_redshifts(magnitude, rng)
     radius = einstein_radius(dispersion, near, far)
     mass_ratio = np.clip(deflectors.axis_ratio[rows] + rng.normal(0, 0.1, n), 0.35, 0.99)
     shear = np.hypot(*rng.normal(0, _SHEAR, (2, n)))
@@ -323,79 +290,10 @@ def _propose(
         angle=deflectors.angle[rows] + np.radians(rng.normal(0, 10, n)),
         shear=np.minimum(shear, 0.15),
         shear_angle=rng.uniform(0, np.pi, n),
-        **_clumps(magnitude, far, place, rng),
-        flux=_source_fluxes(magnitude, far, bands, rng),
+        **draw_clumps(magnitude, far, place, rng),
+        flux=draw_fluxes(magnitude, far, bands, rng),
     )
     return lenses, Truth(rows, near, far, dispersion, magnitude)
-
-
-def _source_magnitudes(n: int, faintest: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw i magnitudes from N(<i) proportional to 10^(0.31 i)."""
-    magnitudes: NDArray[np.float64] = (
-        _BRIGHTEST + np.log10(1 + rng.random(n) * (10 ** (_SLOPE * (faintest - _BRIGHTEST)) - 1)) / _SLOPE
-    )
-    return magnitudes
-
-
-def _source_redshifts(magnitude: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw redshifts from p(z) proportional to z^2 exp(-z / z0), z0 = 0.0417 i - 0.744 (Science Book)."""
-    scale = 0.0417 * magnitude - 0.744
-    return np.clip(rng.gamma(3.0, scale), _REDSHIFTS[0], _REDSHIFTS[-1])
-
-
-def _source_fluxes(
-    magnitude: NDArray[np.float64], redshift: NDArray[np.float64], bands: str, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Return nanomaggies of old and young light in each band, shape (n, 2, bands).
-
-    Old light has the spectrum of an Sbc galaxy, young that of an irregular one.
-    """
-    n = len(magnitude)
-    young_share = rng.uniform(0.4, 0.95, n)
-    scatter = rng.normal(0, _COLOUR_SCATTER, (n, 1, len(bands)))
-    flux = []
-    for template, share in (("Sbc", 1 - young_share), ("Im", young_share)):
-        against_i = template_magnitudes(template, redshift, bands)
-        against_i -= template_magnitudes(template, redshift, "i")
-        flux.append(share[:, None] * 10 ** (0.4 * (22.5 - magnitude[:, None] - against_i)))
-    return np.stack(flux, axis=1) * 10 ** (0.4 * scatter)
-
-
-def _clumps(
-    magnitude: NDArray[np.float64],
-    redshift: NDArray[np.float64],
-    place: tuple[NDArray[np.float64], NDArray[np.float64]],
-    rng: np.random.Generator,
-) -> dict[str, NDArray[np.float64]]:
-    """Draw the shape of sources: a body with old and young light, and knots of young light in it.
-
-    Half-light radius as LensPop has it: log R / kpc = -(M + 18) / 4, times ((1 + z) / 1.6)^-1.2, with a
-    scatter of 0.35 dex.
-    """
-    n = len(magnitude)
-    absolute = magnitude - np.interp(redshift, _REDSHIFTS, _MODULI)
-    kpc = 10 ** (-(absolute + 18) / 4 + rng.normal(0, 0.35, n)) * ((1 + redshift) / 1.6) ** -1.2
-    radius = np.clip(kpc / np.interp(redshift, _REDSHIFTS, _KPC_PER_ARCSEC), 0.08, 1.2)
-    knots = CLUMPS - 1
-    flattening, tilt = rng.uniform(0.4, 1.0, n), rng.uniform(0, np.pi, n)
-    share = np.zeros((n, 2, CLUMPS))
-    weight = rng.exponential(1.0, (n, knots)) * (np.arange(knots) < rng.integers(0, knots + 1, n)[:, None])
-    in_knots = np.where(weight.sum(axis=1) > 0, rng.uniform(0.2, 0.8, n), 0.0)
-    share[:, 0, 0], share[:, 1, 0] = 1.0, 1 - in_knots
-    share[:, 1, 1:] = in_knots[:, None] * weight / np.maximum(weight.sum(axis=1), 1e-9)[:, None]
-    apart = rng.normal(0, 0.8, (2, n, knots)) * radius[:, None]
-    cosine, sine = np.cos(tilt)[:, None], np.sin(tilt)[:, None]
-    across = apart[1] * flattening[:, None]
-    body = np.ones((n, 1))
-    return {
-        "x": place[0][:, None] + np.concatenate([0 * body, cosine * apart[0] - sine * across], axis=1),
-        "y": place[1][:, None] + np.concatenate([0 * body, sine * apart[0] + cosine * across], axis=1),
-        "radius": radius[:, None] * np.concatenate([body, rng.uniform(0.1, 0.35, (n, knots))], axis=1),
-        "index": np.concatenate([rng.uniform(0.7, 2.0, (n, 1)), np.ones((n, knots))], axis=1),
-        "flattening": np.concatenate([flattening[:, None], np.ones((n, knots))], axis=1),
-        "tilt": np.repeat(tilt[:, None], CLUMPS, axis=1),
-        "share": share,
-    }
 
 
 def _observable(

@@ -13,7 +13,8 @@ from gzscale.errors import CatalogError, MissingError
 from gzscale.sky.deflectors import measure, measure_seeing
 from gzscale.sky.inject import add_light, arc_noise, draw_arcs, electrons_of
 from gzscale.sky.inject_store import Injection, inject_store
-from gzscale.sky.lens_population import draw_lenses, template_magnitudes
+from gzscale.sky.lens_population import draw_lenses
+from gzscale.sky.lens_sources import template_magnitudes
 from gzscale.sky.mimics import MIMICS, draw_mimics
 from gzscale.sky.stamps import measured_stamps, read_stamps, stored_cutouts
 from gzscale.storage import open_storage

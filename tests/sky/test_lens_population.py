@@ -11,9 +11,9 @@ from gzscale.sky.lens_population import (
     draw_uniform,
     einstein_radius,
     passive_redshift,
-    template_magnitudes,
     velocity_dispersion,
 )
+from gzscale.sky.lens_sources import template_magnitudes
 
 DEPTH = np.array([0.06, 0.1, 0.2])
 
