@@ -1,4 +1,4 @@
-"""The Bologna challenge's images, lenses in real frames, and the shipped lens finder on fields it never saw."""
+"""The Bologna challenge's images, lenses in real frames, and the shipped finder on fields it never saw."""
 
 import numpy as np
 import pyarrow as pa
