@@ -24,8 +24,9 @@ night: env
 	$(BIN)/gzscale simulate $(SKY) --survey sdss --objects $(OBJECTS) --seed 1
 	$(BIN)/gzscale night $(SKY)/night.yaml --output $(OUT)
 
+# Two processes of one thread each; the tests of a file stay together, since they share what they set up.
 test: env
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: env
 	$(BIN)/python tests/benchmarks/run.py

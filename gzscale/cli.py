@@ -212,8 +212,8 @@ def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None,
 _LABELS = click.option(
     "--labels",
     metavar="TABLE",
-    help="Morphology: votes, Galaxy Zoo 2's or Kaggle's columns. Lenses: object_id and lens (0 or 1); "
-    "without, lenses are put into the images.",
+    help="Votes in Galaxy Zoo 2's or Kaggle's columns; redshifts: object_id, z and, if known, ebv; lenses: "
+    "object_id and lens (0 or 1), or none: then lenses are put into the images.",
 )
 _IMAGES = click.option(
     "--images",
@@ -229,15 +229,19 @@ _KIND = click.option(
     show_default=True,
     help="Which of Galaxy Zoo 2's fractions.",
 )
+_GEOMETRY = click.option(
+    "--geometry", default="sky", show_default=True, help="Redshifts: which of the store's cutouts."
+)
 _MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset_id: names of the images.")
 
 
 @main.command()
-@click.argument("task", type=click.Choice(["morphology", "lenses"]))
+@click.argument("task", type=click.Choice(["morphology", "lenses", "redshifts"]))
 @_LABELS
 @_IMAGES
 @_KIND
 @_MAPPING
+@_GEOMETRY
 @click.option("-o", "--output", required=True, metavar="BUNDLE")
 @click.option("--name", default="own-1", show_default=True, help="Name of the model, with its version.")
 @click.option(
@@ -252,16 +256,21 @@ def train(
     images: tuple[str, ...],
     kind: str,
     mapping: str | None,
+    geometry: str,
     output: str,
     name: str,
     settings: tuple[str, ...],
     search: int,
 ) -> None:
-    """Train a bundle on a survey's own labels; killed and started again, it goes on."""
+    """Train a bundle on a survey's own labels, or on injections; killed and started again, it goes on."""
     if task == "lenses":
         from gzscale.training.lens_command import train_lens_bundle
 
-        lines = train_lens_bundle(images, labels, output, name, settings)
+        lines = train_lens_bundle(images, labels, output, name, settings, geometry)
+    elif task == "redshifts":
+        from gzscale.training.redshift_command import train_redshift_bundle
+
+        lines = train_redshift_bundle(_needed(labels), images[0], geometry, output, name, settings)
     else:
         from gzscale.training.command import train_bundle
 
@@ -282,17 +291,29 @@ def _needed(labels: str | None) -> str:
 @_IMAGES
 @_KIND
 @_MAPPING
+@_GEOMETRY
 @_JSON
 def evaluate(
-    bundle: str, labels: str | None, images: tuple[str, ...], kind: str, mapping: str | None, as_json: bool
+    bundle: str,
+    labels: str | None,
+    images: tuple[str, ...],
+    kind: str,
+    mapping: str | None,
+    geometry: str,
+    as_json: bool,
 ) -> None:
-    """Score a bundle beside what is done without it: means and a random forest, or an arc filter."""
+    """Score a bundle beside what one would use without it: a random forest, total colours, an arc filter."""
     from gzscale.models.bundle import load_bundle
 
-    if load_bundle(bundle).task == "lenses":
+    loaded = load_bundle(bundle)
+    if loaded.task == "lenses":
         from gzscale.training.lens_command import evaluate_lens_bundle
 
-        story, lines = evaluate_lens_bundle(bundle, images, labels)
+        story, lines = evaluate_lens_bundle(loaded, images, labels, geometry)
+    elif loaded.task == "redshifts":
+        from gzscale.training.redshift_command import evaluate_redshift_bundle
+
+        story, lines = evaluate_redshift_bundle(loaded, _needed(labels), images[0], geometry)
     else:
         from gzscale.training.command import evaluate_bundle
 

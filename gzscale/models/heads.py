@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gzscale.models.votes import ANSWERS, QUESTIONS
 
-__all__ = ["HEADS", "LOGIT_BOUND", "DistanceHead", "LensHead", "PdfHead", "TreeHead"]
+__all__ = ["HEADS", "LOGIT_BOUND", "DistanceHead", "LensHead", "PdfHead", "TreeHead", "steady_linear"]
 
 #: Logits stay within +-this. A joint fraction is then at least exp(-20)^4 / 10, about 1e-36, so
 #: that no question ever counts as asked of exactly nobody in float32.
@@ -114,8 +114,8 @@ class PdfHead(nn.Module):
         """Return probabilities that sum to 1, float32, shape (n, bins)."""
         vector = features.float()
         if self.hidden is not None:
-            vector = torch.relu(_linear(vector, self.hidden))
-        return torch.softmax(_linear(vector, self.logits), dim=1)
+            vector = torch.relu(steady_linear(vector, self.hidden))
+        return torch.softmax(steady_linear(vector, self.logits), dim=1)
 
 
 class LensHead(nn.Module):
@@ -139,10 +139,10 @@ class LensHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return probabilities, float32, shape (n, 1), of features of shape (n, features)."""
-        return torch.sigmoid(_linear(features.float(), self.logits))
+        return torch.sigmoid(steady_linear(features.float(), self.logits))
 
 
-def _linear(vectors: Tensor, layer: nn.Linear) -> Tensor:
+def steady_linear(vectors: Tensor, layer: nn.Linear) -> Tensor:
     """Apply a layer in float32, with the same last bit whatever the number of threads.
 
     In evaluation it is not a matrix product: that one's order of summation depends on the threads.

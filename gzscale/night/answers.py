@@ -15,7 +15,7 @@ from gzscale.cutouts.store import Cutouts
 from gzscale.errors import Reason
 from gzscale.models.observation import Observation
 from gzscale.night.ledger import Count
-from gzscale.tasks.base import Seen, Task
+from gzscale.tasks.base import DistributionTask, Seen, Task
 
 if TYPE_CHECKING:
     from gzscale.models.bundle import Bundle
@@ -61,6 +61,8 @@ class Answers:
         Covered part of the cutout, the least of the bands that the bundle uses, shape (n,).
     lost
         Objects that were cut, but not answered for: object_id -> (reason, detail).
+    distribution
+        Name and probability densities, float16, shape (n, bins), of a task that has them.
     """
 
     task: str
@@ -70,6 +72,7 @@ class Answers:
     values: Mapping[str, NDArray]
     coverage: NDArray[np.float32]
     lost: Mapping[int, tuple[Reason, str]]
+    distribution: tuple[str, NDArray[np.float16]] | None = None
 
 
 @dataclass(frozen=True)
@@ -173,9 +176,12 @@ def take_answers(
         geometry=geometry,
         columns=task.columns,
         object_id=cutouts.object_id[answered],
-        values={name: np.asanyarray(value)[finite] for name, value in values.items()},
+        values={column.name: np.asanyarray(values[column.name])[finite] for column in task.columns},
         coverage=covered.min(axis=1, initial=1.0).astype(np.float32),
         lost=lost,
+        distribution=(task.distribution, np.asarray(values[task.distribution], np.float16)[finite])
+        if isinstance(task, DistributionTask)
+        else None,
     )
 
 
@@ -261,6 +267,11 @@ def _table(rows: pa.Table, ids: NDArray[np.int64], answers: Sequence[Answers]) -
         arrays[coverage_column(item.task)] = _scatter(item.coverage, place, done)
         for column in item.columns:
             arrays[column.name] = _scatter(np.asanyarray(item.values[column.name]), place, done)
+        if item.distribution is not None:
+            name, density = item.distribution
+            full = np.zeros((len(done), density.shape[1]), np.float16)
+            full[place] = density
+            arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(full.ravel()), density.shape[1])
     return pa.table(arrays).filter(pa.array(any_done))
 
 

@@ -14,6 +14,7 @@ from gzscale.night.contact import ContactSheet, make_contact_sheet
 from gzscale.night.ledger import NightRecord
 from gzscale.night.overview import Overview, look_over
 from gzscale.night.panels import panels
+from gzscale.night.photoz_counts import has_redshifts
 from gzscale.night.plan import Plan, read_plan
 from gzscale.night.pointer import read_manifest, read_pointer
 from gzscale.storage import Storage
@@ -70,7 +71,8 @@ def gather(storage: Storage, record: NightRecord) -> Findings:
         found.damage.append(f"The plan cannot be read: {error}")
     else:
         shown = {name: panels(task.columns) for name, task in found.tasks.items()}
-        found.overview = look_over(storage, record, found.plan, shown)
+        redshifts = [name for name, task in found.tasks.items() if has_redshifts(task.columns)]
+        found.overview = look_over(storage, record, found.plan, shown, redshifts)
         found.sheet = _sheet(storage, record, found.overview, found.tasks)
         found.damage += found.overview.damage
         found.damage += found.sheet.damage if found.sheet else []

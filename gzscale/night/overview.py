@@ -19,6 +19,7 @@ from gzscale.errors import GzscaleError
 from gzscale.night.answers import done_column
 from gzscale.night.ledger import Ledger, NightRecord, Record
 from gzscale.night.panels import Panel
+from gzscale.night.photoz_counts import REDSHIFT_NEEDS, RedshiftCounts
 from gzscale.night.plan import Plan, PlannedPartition, catalog_quarantine_key
 from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage
@@ -100,12 +101,15 @@ class Overview:
         Reason -> some rows of the quarantine tables.
     damage
         Messages about what could not be read.
+    redshifts
+        Task -> its redshifts, counted, for tasks that have them.
     """
 
     histograms: dict[str, list[Histogram]]
     partitions: list[PartitionState] = field(default_factory=list)
     examples: dict[str, list[dict[str, object]]] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
+    redshifts: dict[str, RedshiftCounts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,11 @@ def quarantine_key(item: PlannedPartition) -> str:
 
 
 def look_over(
-    storage: Storage, record: NightRecord, plan: Plan, task_panels: Mapping[str, Sequence[Panel]]
+    storage: Storage,
+    record: NightRecord,
+    plan: Plan,
+    task_panels: Mapping[str, Sequence[Panel]],
+    with_redshifts: Sequence[str] = (),
 ) -> Overview:
     """Read all that a night has committed, and count it.
 
@@ -145,6 +153,8 @@ def look_over(
         Its plan.
     task_panels
         Task -> what is counted of its answers.
+    with_redshifts
+        Tasks whose columns are redshifts.
 
     Returns
     -------
@@ -155,13 +165,14 @@ def look_over(
         {
             task: [Histogram(panel, np.zeros((len(panel.columns), BINS), np.int64)) for panel in shown]
             for task, shown in task_panels.items()
-        }
+        },
+        redshifts={task: RedshiftCounts() for task in with_redshifts},
     )
     try:
         _take_examples(found, read_parquet(storage, catalog_quarantine_key(plan.night)))
     except GzscaleError as error:
         found.damage.append(str(error))
-    columns = sorted(_needed_columns(task_panels))
+    columns = sorted(_needed_columns(task_panels) | set(REDSHIFT_NEEDS if with_redshifts else ()))
     failed = {failure["partition"] for failure in record.failures}
     for read in _read_all(storage, plan, failed, columns):
         _take(found, read)
@@ -214,6 +225,8 @@ def _take(found: Overview, read: _Read) -> None:
         done = read.table.filter(pc.field(done_column(task)))
         for histogram in histograms:
             _count(histogram, done)
+        if task in found.redshifts:
+            found.redshifts[task].take(done)
     if read.quarantine is not None:
         _take_examples(found, read.quarantine)
 

@@ -64,7 +64,11 @@ def panels(columns: tuple[Column, ...]) -> tuple[Panel, ...]:
     """
     if has_tree(columns):
         return tuple(_question_panel(question) for question in QUESTIONS)
-    fractions = [column for column in columns if column.ucd.startswith("stat.probability")]
+    fractions = [
+        column
+        for column in columns
+        if column.ucd.startswith("stat.probability") and "redshift" not in column.ucd
+    ]
     return tuple(Panel(column.name, (column.name,), (column.name,)) for column in fractions[:_MOST_PANELS])
 
 
@@ -145,4 +149,4 @@ def _fraction(row: Mapping[str, object], place: int) -> float:
 
 
 def _value(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "not given" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)

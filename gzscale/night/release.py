@@ -13,25 +13,27 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from gzscale.catalog.hats import write_collection
 from gzscale.catalog.pixels import Partition
-from gzscale.catalog.schema import COVERAGE_COLUMN, QUARANTINE_SCHEMA, release_columns
+from gzscale.catalog.schema import COVERAGE_COLUMN, ID_COLUMN, QUARANTINE_SCHEMA, release_columns
 from gzscale.config import NightConfig
 from gzscale.errors import DamageError, LedgerError
 from gzscale.night.answers import coverage_column, done_column
 from gzscale.night.candidates import review_name
 from gzscale.night.fingerprint import code_digest, fingerprint
 from gzscale.night.ledger import Ledger, Record, seal
-from gzscale.night.origins import is_made_from, origins
+from gzscale.night.origins import is_made_from, open_bundle, origins
 from gzscale.night.plan import Plan, catalog_quarantine_key
 from gzscale.night.pointer import Pointer, holds, manifest_key, move_pointer, read_pointer
 from gzscale.night.review import list_length, write_review
 from gzscale.storage import Storage, open_storage, sha256_hex
-from gzscale.tasks.base import Ranked, load_task
+from gzscale.tasks.base import DistributionTask, Ranked, load_task
 
 __all__ = ["prune", "publish"]
 
@@ -180,7 +182,31 @@ def _write_task(
         return pa.table({column.name: chosen[renamed.get(column.name, column.name)] for column in columns})
 
     prefix = f"releases/{release}/{name}"
-    return write_collection(read, counted, columns, storage, prefix, name, config.release)
+    files = write_collection(read, counted, columns, storage, prefix, name, config.release)
+    return files | _write_distribution(config, storage, release, name, counted)
+
+
+def _write_distribution(
+    config: NightConfig, storage: Storage, release: str, name: str, counted: list[tuple[Partition, int]]
+) -> dict[str, tuple[str, int]]:
+    """Write the distributions of a task that has them, beside its catalog."""
+    task = load_task(name)
+    if not isinstance(task, DistributionTask):
+        return {}
+    from gzscale.catalog.pdfs import write_pdfs
+
+    column = task.distribution
+
+    def read(partition: Partition) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        record = _committed(storage, partition)
+        whole = _checked(storage, record, f"predictions/{partition.path}.parquet")
+        chosen = whole.filter(pc.field(done_column(name))).select([ID_COLUMN, column]).combine_chunks()
+        density = pc.list_flatten(chosen[column]).to_numpy().reshape(chosen.num_rows, -1)
+        return chosen[ID_COLUMN].to_numpy(), density
+
+    edges = task.edges(open_bundle(config, name).calibration)
+    prefix = f"releases/{release}/{name}/{name}_pdfs"
+    return write_pdfs(read, counted, edges, storage, prefix, config.release.max_rows)
 
 
 def _write_review(

@@ -19,6 +19,7 @@ from gzscale.night.sections_account import (
     quarantine_section,
 )
 from gzscale.night.sections_candidates import completeness_section, review_section
+from gzscale.night.sections_redshifts import redshifts_section
 from gzscale.night.sections_results import (
     columns_section,
     release_section,
@@ -83,6 +84,7 @@ def _page(output: str, record: NightRecord, found: Findings) -> str:
         votes_section(found),
         review_section(found),
         completeness_section(found),
+        redshifts_section(found.overview.redshifts if found.overview else {}),
         sheet_section(found),
         columns_section(found),
         provenance_section(record),

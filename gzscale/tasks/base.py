@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gzscale.catalog.schema import Column
 from gzscale.errors import ConfigError
 from gzscale.tasks.seen import Seen
 
-__all__ = ["GROUP", "Ranked", "Seen", "Task", "load_task"]
+__all__ = ["GROUP", "DistributionTask", "Ranked", "Seen", "Task", "load_task"]
 
 #: Entry points of this group name tasks; another package can add its own.
 GROUP = "gzscale.tasks"
@@ -60,6 +61,24 @@ class Ranked(Task, Protocol):
     evidence: str
     #: Share of a catalog that is on the list where the night does not say.
     review: float
+
+
+@runtime_checkable
+class DistributionTask(Task, Protocol):
+    """A task that also says how probable each value of a quantity is.
+
+    Attributes
+    ----------
+    distribution
+        Key of the probability densities in the values of `table`, float16, shape (n, bins). They are
+        released in files of their own: see `gzscale.catalog.pdfs`.
+    """
+
+    distribution: str
+
+    def edges(self, calibration: Mapping[str, Any]) -> NDArray[np.float64]:
+        """Return the edges of the bins, shape (bins + 1,)."""
+        ...
 
 
 def load_task(name: str) -> Task:

@@ -19,7 +19,7 @@ from gzscale.training.labelled import LabelledSet, read_labelled
 from gzscale.training.loop import Epoch
 from gzscale.training.morphology import Recipe, train_morphology
 
-__all__ = ["change", "evaluate_bundle", "train_bundle"]
+__all__ = ["Curve", "change", "changed", "evaluate_bundle", "train_bundle"]
 
 _Settings = TypeVar("_Settings")
 
@@ -59,12 +59,7 @@ def train_bundle(
     """
     labelled = read_labelled(read_labels(labels, kind, mapping), images)
     yield _account(labelled)
-    recipe = Recipe()
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as fit.epochs=40")
-        recipe = change(recipe, key, value)
+    recipe = changed(Recipe(), settings)
     if search:
         from gzscale.training.search import search_settings
 
@@ -72,7 +67,7 @@ def train_bundle(
         yield from lines
     work = Path(f"{output}.work")
     work.mkdir(parents=True, exist_ok=True)
-    curve = _Curve(Path(f"{output}.curve.csv"))
+    curve = Curve(Path(f"{output}.curve.csv"))
     bundle = train_morphology(labelled, recipe, name, work, curve.add)
     part = Path(f"{output}.part")
     part.write_bytes(write_bundle(bundle))
@@ -102,6 +97,16 @@ def evaluate_bundle(
     lines += _table(found.scores)
     lines += [f"question {number:<2}  RMSE {score:.4f}" for number, score in found.questions.items()]
     return story, lines
+
+
+def changed(settings: _Settings, pairs: Sequence[str]) -> _Settings:
+    """Return settings with the values of ``key=value`` pairs; see `change`."""
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {pair}: expected KEY=VALUE, such as fit.epochs=40")
+        settings = change(settings, key, value)
+    return settings
 
 
 def change(settings: _Settings, key: str, value: str) -> _Settings:
@@ -160,10 +165,11 @@ def _table(scores: dict[str, float] | Any) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Curve:
+class Curve:
     """The learning curve: a file of all epochs, and a line on the terminal now and then."""
 
     path: Path
+    score: str = "RMSE"
 
     def add(self, stage: str, line: Epoch) -> None:
         """Keep one epoch; several processes may at a time."""
@@ -172,7 +178,11 @@ class _Curve:
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
             if new:
-                csv.writer(file).writerow(["stage", "epoch", "rate", "loss", "rmse_held_back", "seconds"])
+                csv.writer(file).writerow(
+                    ["stage", "epoch", "rate", "loss", f"{self.score.lower()}_held_back", "seconds"]
+                )
             csv.writer(file).writerow(row)
         if score or line.epoch % 10 == 0:
-            print(f"{stage}: epoch {row[1]}, loss {row[3]} {score and 'RMSE ' + score}", file=sys.stderr)
+            print(
+                f"{stage}: epoch {row[1]}, loss {row[3]} {score and f'{self.score} {score}'}", file=sys.stderr
+            )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gzscale.errors import ConfigError
-from gzscale.models.bundle import load_bundle, write_bundle
+from gzscale.models.bundle import Bundle, write_bundle
 from gzscale.models.observation import Observation
 from gzscale.sky.stamps import Stamps, read_stamps
 from gzscale.training.bologna import is_challenge
@@ -30,7 +30,12 @@ _MEASURES = ("auroc", "tpr0", "tpr10", "tpr_1e-3", "tpr_1e-4", "precision")
 
 
 def train_lens_bundle(
-    images: Sequence[str], labels: str | None, output: str, name: str, settings: Sequence[str] = ()
+    images: Sequence[str],
+    labels: str | None,
+    output: str,
+    name: str,
+    settings: Sequence[str] = (),
+    geometry: str = "sky",
 ) -> Iterator[str]:
     """Train a lens finder and write it, with its learning curve beside it.
 
@@ -48,6 +53,8 @@ def train_lens_bundle(
         Name of the model.
     settings
         ``key=value`` for any key of `gzscale.training.lenses.LensRecipe`, dotted.
+    geometry
+        Name of the stores' geometry.
 
     Yields
     ------
@@ -63,11 +70,11 @@ def train_lens_bundle(
     work, curve = Path(f"{output}.work"), _Curve(Path(f"{output}.curve.csv"))
     evaluation = None
     if labels is not None or is_challenge(images[0]):
-        stamps, lens, bands = read_labelled_lenses(images[0], labels, recipe.bands)
+        stamps, lens, bands = read_labelled_lenses(images[0], labels, recipe.bands, geometry)
         yield f"{len(lens)} images with labels, {int(lens.sum())} of them lenses, in the bands {bands}"
         bundle = train_labelled(stamps, lens, replace(recipe, bands=bands), name, work, curve.add)
     else:
-        learnt, kept = read_stamps(images, recipe.bands, held_out=recipe.held_out)
+        learnt, kept = read_stamps(images, recipe.bands, geometry, recipe.held_out)
         yield f"to learn from: {_told(learnt)}; kept apart: {_told(kept)}"
         bundle, evaluation = train_lenses(learnt, kept, recipe, name, work, curve.add)
     part = Path(f"{output}.part")
@@ -80,15 +87,20 @@ def train_lens_bundle(
 
 
 def evaluate_lens_bundle(
-    bundle: str, images: Sequence[str], labels: str | None, lenses: int = 1000, seed: int = 1
+    made: Bundle,
+    images: Sequence[str],
+    labels: str | None,
+    geometry: str = "sky",
+    lenses: int = 1000,
+    seed: int = 1,
 ) -> tuple[dict[str, Any], list[str]]:
     """Score a lens finder beside the arc filter; return the scores and lines for the user.
 
     Parameters
     ----------
-    bundle
-        Path of the bundle.
-    images, labels
+    made
+        The bundle.
+    images, labels, geometry
         See `train_lens_bundle`: with labels these count, without, lenses are put into the deflectors among
         the cutouts, and all cutouts as they are count as others.
     lenses
@@ -96,13 +108,12 @@ def evaluate_lens_bundle(
     seed
         Of the draws.
     """
-    made = load_bundle(bundle)
     if labels is not None or is_challenge(images[0]):
-        stamps, lens, bands = read_labelled_lenses(images[0], labels, made.bands)
+        stamps, lens, bands = read_labelled_lenses(images[0], labels, made.bands, geometry)
         seen = Observation.of(stamps.images, bands, stamps.scale, stamps.noise)
         test = LensTest(seen, lens, np.full(len(lens), np.nan))
     else:
-        stamps, _ = read_stamps(images, made.bands)
+        stamps, _ = read_stamps(images, made.bands, geometry)
         test = injected_test(stamps, made.bands, lenses, np.random.default_rng(seed))
     found = evaluate_lenses(made, test)
     return {"scores": found.scores}, list(_table(found))

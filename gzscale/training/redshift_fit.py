@@ -20,6 +20,7 @@ from gzscale.training.flux_views import FluxViews, draw_views, plain_views
 from gzscale.training.loop import Pace, autocast
 from gzscale.training.photoz_metrics import crps, pit_values
 from gzscale.training.stamps import StampSet
+from gzscale.training.warm_start import WarmStart
 
 __all__ = ["RedshiftLesson", "RedshiftSettings", "fit_calibration", "predict_pdfs"]
 
@@ -41,17 +42,20 @@ class RedshiftSettings:
         How fast and how long.
     views
         How views differ.
+    warm
+        How the measurements are learnt first.
     ranked
-        Weight of the CRPS beside the cross-entropy, in units of the grid: it counts how far a wrong bin is off.
+        Weight of the CRPS, in units of the grid, beside the cross-entropy: it counts how far a bin is off.
     """
 
     pace: Pace = field(
         default_factory=lambda: Pace(
-            epochs=14, batch=128, head_rate=2e-3, decay=0.01, memory=0.998, seed=20190106
+            epochs=6, batch=128, rate=0.01, head_rate=1.5e-3, decay=0.01, memory=0.998, seed=20190106
         )
     )
     views: FluxViews = field(default_factory=FluxViews)
     ranked: float = 5.0
+    warm: WarmStart = field(default_factory=WarmStart)
 
 
 class RedshiftLesson:
@@ -93,11 +97,13 @@ class RedshiftLesson:
         return len(self.rows)
 
     def views(self, chosen: NDArray[np.int64], generator: torch.Generator, device: torch.device) -> Tensor:
+        """Return views of examples."""
         return draw_views(
             self.stamps.observation, self.rows[chosen], self.inputs, self.settings.views, generator, device
         )
 
     def loss(self, outputs: dict[str, Tensor], chosen: NDArray[np.int64]) -> Tensor:
+        """Return the mean loss of examples."""
         probability = outputs[OUTPUT]
         true = self._bin[chosen].to(probability.device)
         entropy = -probability.gather(1, true[:, None]).clamp_min(_LEAST).log().mean()
@@ -105,12 +111,14 @@ class RedshiftLesson:
         return entropy + self.settings.ranked * ranked
 
     def score(self, network: Network, device: torch.device) -> float:
+        """Return the mean CRPS of what is held back."""
         if not len(self.held_back):
             return float("nan")
         found = predict_pdfs(network, self.stamps, self.held_back, self.inputs, device)
         return float(crps(found, self.edges, self.stamps.labels.redshift[self.held_back]).mean())
 
     def digest(self) -> str:
+        """Return a hash of the examples and of how they are learnt."""
         about = [asdict(self.settings), asdict(self.inputs), self.edges.tolist()]
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         digest.update(self.stamps.labels.object_id[self.rows].tobytes())

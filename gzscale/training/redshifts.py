@@ -1,10 +1,11 @@
 """The recipe of a redshift bundle, from labelled stamps to a calibrated network with its scores.
 
-1. Galaxies are parted by a hash of their identifier: a tenth calibrates, a fifth tests, the rest is learnt; a
-   galaxy never changes sides.
-2. The network learns PDFs (`gzscale.training.redshift_fit`).
-3. The tenth gives the temperature and the distribution of PIT values that make the PDFs as wide as they should be.
-4. The fifth gives the scores, beside those of two methods that know the colours alone, which learn and are
+1. Galaxies are parted by a hash of their identifier: a tenth calibrates, a quarter tests, the rest is
+   learnt; a galaxy never changes sides.
+2. The network learns PDFs (`gzscale.training.redshift_fit`), of its measurements first.
+3. The tenth gives the temperature and the distribution of PIT values that make the PDFs as wide as they
+   should be.
+4. The quarter gives the scores, beside those of two methods that know the colours alone, which learn and are
    calibrated on the same galaxies (`gzscale.training.colours`).
 
 Killed and started again with the same working folder, it goes on where it was.
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from gzscale.models.backbone import Network
 from gzscale.models.bundle import Bundle, BundleGeometry
 from gzscale.models.inputs import SDSS_REDDENING, FluxInputs
-from gzscale.models.network import build_network
+from gzscale.models.photometric import PhotometricNetwork
 from gzscale.tasks.redshift_pdf import recalibrate
 from gzscale.tasks.redshifts import OUTPUT
 from gzscale.training.colours import METHODS, colour_features
@@ -33,11 +34,12 @@ from gzscale.training.loop import Epoch, learn
 from gzscale.training.photoz_metrics import score_pdfs
 from gzscale.training.redshift_fit import RedshiftLesson, RedshiftSettings, fit_calibration, predict_pdfs
 from gzscale.training.stamps import StampSet
+from gzscale.training.warm_start import warm_start
 
 __all__ = ["Recipe", "Split", "margin_of", "split_stamps", "train_redshifts"]
 
 #: Shares of the galaxies that test and that calibrate.
-TEST, CALIBRATE = 0.2, 0.1
+TEST, CALIBRATE = 0.25, 0.1
 #: Galaxies held back that are scored while the network learns.
 WATCHED = 2048
 _TERMS = {"weights": "BSD-3-Clause"}
@@ -147,15 +149,7 @@ def train_redshifts(
     split, edges = split_stamps(stamps), recipe.edges
     inputs = _inputs(stamps, split.learn, recipe)
     lesson = RedshiftLesson(stamps, split.learn, split.calibrate[:WATCHED], inputs, edges, recipe.fit)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.fit.pace.seed)
-        network = learn(
-            build_network("photometric", recipe.network),
-            lesson,
-            recipe.fit.pace,
-            checkpoint=work / "redshifts.safetensors",
-            progress=None if progress is None else lambda line: progress("redshifts", line),
-        )
+    network = _learn(lesson, recipe, work, progress)
     truth = stamps.labels.redshift
     held_back = predict_pdfs(network, stamps, split.calibrate, inputs)
     temperature, pit = fit_calibration(held_back, edges, truth[split.calibrate])
@@ -178,6 +172,21 @@ def train_redshifts(
         "saturation": recipe.saturation,
     }
     return _bundle(network, stamps, split, inputs, recipe, name, calibration, scores)
+
+
+def _learn(
+    lesson: RedshiftLesson, recipe: Recipe, work: Path, progress: Callable[[str, Epoch], None] | None
+) -> Network:
+    def named(stage: str) -> Callable[[Epoch], None] | None:
+        return None if progress is None else lambda line: progress(stage, line)
+
+    settings = recipe.fit
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.pace.seed)
+        network = PhotometricNetwork(**recipe.network)
+        first, second = work / "measured.safetensors", work / "redshifts.safetensors"
+        warm_start(network, lesson, settings.warm, settings.pace.seed, first, named("measurements"))
+        return learn(network, lesson, settings.pace, checkpoint=second, progress=named("redshifts"))
 
 
 def colours_only(stamps: StampSet, split: Split, recipe: Recipe) -> Mapping[str, Mapping[str, float]]:
@@ -245,7 +254,7 @@ def _bundle(
                 "testing": len(split.test),
             },
             "refused": dict(stamps.labels.refused),
-            "split": "the first 64 bits of SHA-256 of the identifier: the lowest fifth tests, a tenth calibrates",
+            "split": "by the first 64 bits of SHA-256 of the identifier: the lowest quarter tests",
             "recipe": {"fit": asdict(recipe.fit)},
         },
         scores=scores,

@@ -19,7 +19,8 @@ def test_the_header_is_a_valid_votable_that_says_what_the_columns_say():
         assert str(field.unit or "") == column.unit
         assert field.ucd == column.ucd
         assert str(field.description) == column.description
-        assert field.converter.format == np.dtype(column.dtype).str[1:]
+        # Strings of any length are Python objects to astropy.
+        assert field.converter.format == ("O" if column.dtype == "str" else np.dtype(column.dtype).str[1:])
     assert table.get_field_by_id_or_name("ra").ref == "icrs"
     assert "<DATA" not in text
 

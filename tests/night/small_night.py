@@ -10,7 +10,7 @@ from gzscale.catalog.schema import BASE_COLUMNS
 from gzscale.config import NightConfig
 from gzscale.cutouts.write import GroupContent, PartitionWriter
 from gzscale.errors import Reason
-from gzscale.models.votes import ANSWERS, QUESTIONS
+from gzscale.models.votes import ANSWERS, QUESTIONS, to_joint
 from gzscale.night.accounting import close_account
 from gzscale.night.answers import Answers, merge_answers
 from gzscale.night.ledger import Count, Ledger, NightRecord, Record, add_counts
@@ -20,7 +20,7 @@ from gzscale.night.plan import make_plan
 from gzscale.night.tables import parquet_bytes, read_parquet
 from gzscale.night.tally import Failure, Tally
 from gzscale.storage import open_storage, sha256_hex
-from gzscale.tasks.morphology import MorphologyTask
+from gzscale.tasks.morphology import DISTANCE, OUTPUT, MorphologyTask
 
 NAME = "2031-05-06T070809Z"
 SIDE = 24
@@ -171,13 +171,15 @@ def commit_cutouts(ledger, item, rows, lost, config):
 def commit_predictions(ledger, item, rows, lost):
     kept = np.flatnonzero(~lost)
     random = np.random.default_rng(item.partition.pixel + 1)
-    columns = MorphologyTask().columns
+    task = MorphologyTask()
+    outputs = {OUTPUT: to_joint(votes(len(kept), random)), DISTANCE: np.ones((len(kept), 1), np.float32)}
+    values, _ = task.table(outputs, {"spread": [[2.0, 0.0]] * len(QUESTIONS), "usual_distance": 2.0})
     answers = Answers(
         task="morphology",
         geometry="galaxy",
-        columns=columns,
+        columns=task.columns,
         object_id=rows["object_id"].to_numpy()[kept],
-        values=dict(zip((column.name for column in columns), votes(len(kept), random), strict=True)),
+        values=values,
         coverage=np.where(np.arange(len(kept)) % 3 == 0, 0.75, 1.0).astype(np.float32),
         lost={},
     )
@@ -205,11 +207,11 @@ def commit_predictions(ledger, item, rows, lost):
 
 
 def votes(count, random):
-    """Vote fractions of each answer: those of a question sum to 1."""
-    values = np.empty((len(ANSWERS), count), np.float32)
+    """Conditional vote fractions, shape (count, 37): those of a question sum to 1."""
+    values = np.empty((count, len(ANSWERS)), np.float32)
     for question in QUESTIONS:
         number = question.stop - question.start
-        values[question.answers] = random.dirichlet([0.6] * number, count).T
+        values[:, question.answers] = random.dirichlet([0.6] * number, count)
     return values
 
 

@@ -33,10 +33,13 @@ def test_clean_flags_are_the_table_s(table5):
     differ = found != (columns("flag") == 1)
     print(f"{differ.sum()} of {differ.size} flags differ")
     assert differ.sum() <= 26
-    # Those that differ have exactly as many votes as are needed: the table counted by weight.
+    # The table counted by weight, which it prints rounded to whole votes: those that differ have few votes
+    # above the least number by ours, and all are short of it by the table's.
+    assert found[differ].all()
     rows, answers = np.nonzero(differ)
-    index = [next(i for i, q in enumerate(QUESTIONS) if q.start <= answer < q.stop) for answer in answers]
-    assert (votes[rows, index] <= 11).all()
+    index = np.array([next(i for i, q in enumerate(QUESTIONS) if q.start <= a < q.stop) for a in answers])
+    least = np.where(np.isin(index, [0, 5]), STRIPE82_COADD.votes_first, STRIPE82_COADD.votes)
+    assert (votes[rows, index] <= 1.4 * least).all()
 
 
 @pytest.mark.parametrize("kind", ["weighted_fraction", "fraction", "debiased"])

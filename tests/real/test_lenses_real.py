@@ -87,7 +87,7 @@ def test_shipped_finder_on_fields_that_it_never_saw(held_out):
 
 
 def test_command_prints_both_means(held_out):
-    story, lines = evaluate_lens_bundle(str(shipped("lenses")), [held_out], None, lenses=60)
+    story, lines = evaluate_lens_bundle(load_bundle(shipped("lenses")), [held_out], None, lenses=60)
     assert story["scores"]["lenses"] == 60
     assert any(line.startswith("network") for line in lines)
     assert any(line.startswith("arc_filter") for line in lines)
