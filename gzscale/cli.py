@@ -292,6 +292,7 @@ def _needed(labels: str | None) -> str:
 @_KIND
 @_MAPPING
 @_GEOMETRY
+@click.option("--picture", metavar="FILE", help="Lenses: a picture of rates and reliability, .png or .svg.")
 @_JSON
 def evaluate(
     bundle: str,
@@ -300,6 +301,7 @@ def evaluate(
     kind: str,
     mapping: str | None,
     geometry: str,
+    picture: str | None,
     as_json: bool,
 ) -> None:
     """Score a bundle beside what one would use without it: a random forest, total colours, an arc filter."""
@@ -309,7 +311,7 @@ def evaluate(
     if loaded.task == "lenses":
         from gzscale.training.lens_command import evaluate_lens_bundle
 
-        story, lines = evaluate_lens_bundle(loaded, images, labels, geometry)
+        story, lines = evaluate_lens_bundle(loaded, images, labels, geometry, picture)
     elif loaded.task == "redshifts":
         from gzscale.training.redshift_command import evaluate_redshift_bundle
 

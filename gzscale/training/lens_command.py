@@ -20,6 +20,7 @@ from gzscale.training.bologna import is_challenge
 from gzscale.training.command import change
 from gzscale.training.lens_evaluate import LensEvaluation, LensTest, evaluate_lenses, injected_test
 from gzscale.training.lens_labels import read_labelled_lenses
+from gzscale.training.lens_plots import draw_evaluation
 from gzscale.training.lenses import LensRecipe, train_labelled, train_lenses
 from gzscale.training.loop import Epoch
 
@@ -91,6 +92,7 @@ def evaluate_lens_bundle(
     images: Sequence[str],
     labels: str | None,
     geometry: str = "sky",
+    picture: str | None = None,
     lenses: int = 1000,
     seed: int = 1,
 ) -> tuple[dict[str, Any], list[str]]:
@@ -103,6 +105,8 @@ def evaluate_lens_bundle(
     images, labels, geometry
         See `train_lens_bundle`: with labels these count, without, lenses are put into the deflectors among
         the cutouts, and all cutouts as they are count as others.
+    picture
+        Path of a picture to write: rates and reliability; none if absent.
     lenses
         Lenses to put in.
     seed
@@ -116,6 +120,8 @@ def evaluate_lens_bundle(
         stamps, _ = read_stamps(images, made.bands, geometry)
         test = injected_test(stamps, made.bands, lenses, np.random.default_rng(seed))
     found = evaluate_lenses(made, test)
+    if picture is not None:
+        draw_evaluation(found, test, picture)
     return {"scores": found.scores}, list(_table(found))
 
 

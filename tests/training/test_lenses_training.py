@@ -163,8 +163,11 @@ def test_command_trains_and_evaluates(store, tmp_path):
     assert bundle.calibration["training_prevalence"] == 0.5
     assert (tmp_path / "lenses.safetensors.curve.csv").exists()
     assert not (tmp_path / "lenses.safetensors.work").exists()
-    run = CliRunner().invoke(main, ["evaluate", str(path), "--images", str(store), "--json"])
+    picture = tmp_path / "scores.png"
+    arguments = ["evaluate", path, "--images", store, "--json", "--picture", picture]
+    run = CliRunner().invoke(main, [str(item) for item in arguments])
     assert run.exit_code == 0, run.output
+    assert picture.stat().st_size > 5000
     scores = json.loads(run.output)["scores"]
     assert {"network_auroc", "arc_filter_auroc", "network_tpr_1e-3", "reliability"} <= set(scores)
 
