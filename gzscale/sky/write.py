@@ -39,8 +39,10 @@ catalog:
   columns: {{object_id: object_id, ra: ra, dec: dec, size: r90, run: run, camcol: camcol, field: field}}
 geometries:
   galaxy: {{size: 96, scale: "0.08 * size"}}
+  sky: {{size: 64, scale: 0.396}}
 tasks:
   morphology: {{geometry: galaxy}}
+  lenses: {{geometry: sky}}
 output: night
 cluster: local
 """

@@ -141,7 +141,7 @@ def _table(found: LensEvaluation) -> Iterator[str]:
             if f"{name}_auroc{ending}" in scores:
                 yield f"{name + words:<24}" + _line(scores, name, ending)
     yield (
-        f"reliability: mean deviation {scores['reliability']:.4f} at the test's share of lenses, "
+        f"reliability: mean deviation {scores['reliability']:.4f} at the training prevalence, "
         f"{scores['reliability_stated']:.6f} at the stated prevalence"
     )
     if "radius_bias" in scores:

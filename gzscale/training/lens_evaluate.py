@@ -63,7 +63,7 @@ class LensEvaluation:
     arc_filter
         The other means' score, shape (n,).
     diagrams
-        At the share of lenses in the test, and at the stated prevalence.
+        At the training prevalence, and at the stated one; objects are weighted to it.
     """
 
     scores: dict[str, float]
@@ -129,9 +129,8 @@ def evaluate_lenses(bundle: Bundle, test: LensTest) -> LensEvaluation:
         if large.any():
             scores |= _named(name, "_large", finder_scores(values[lens][large], values[~lens]))
     scores |= _radius_scores(outputs[RADIUS][lens], test.radius[lens])
-    share = float(lens.mean())
     diagrams = (
-        reliability(shift_prevalence(chance, learnt, share), lens),
+        reliability(chance, lens, learnt),
         reliability(score, lens, stated, _RARE_EDGES),
     )
     scores |= {"reliability": diagrams[0].deviation, "reliability_stated": diagrams[1].deviation}

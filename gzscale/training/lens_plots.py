@@ -32,7 +32,7 @@ def draw_evaluation(found: LensEvaluation, test: LensTest, path: str | Path) -> 
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     _draw_rates(left, found, test)
-    _draw_reliability(middle, found.diagrams[0], "at the test's share of lenses", logarithmic=False)
+    _draw_reliability(middle, found.diagrams[0], "at the training prevalence", logarithmic=False)
     _draw_reliability(right, found.diagrams[1], "at the stated prevalence", logarithmic=True)
     figure.savefig(path, dpi=150)
 

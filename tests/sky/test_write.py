@@ -123,6 +123,7 @@ def test_night_is_a_configuration_of_this_folder(sky):
     assert config.catalog.columns["size"] == "r90"
     assert config.geometries["galaxy"].factor == 0.08
     assert config.tasks["morphology"].geometry == "galaxy"
+    assert config.tasks["lenses"].geometry == "sky"
     assert config.output == str(sky / "night")
 
 
