@@ -39,7 +39,7 @@ def total_fluxes(images: NDArray[np.floating], reference: int) -> NDArray[np.flo
     """
     side = images.shape[-1]
     middle = np.arange(side) - (side - 1) / 2
-    ring = np.hypot(middle[:, None], middle).round().astype(np.int64).ravel()
+    ring = np.hypot(middle[:, None], middle).astype(np.int64).ravel()
     rings = int(side // 2)
     member = (ring[:, None] == np.arange(rings)).astype(np.float32)
     found = np.full(images.shape[:2], np.nan, np.float32)
