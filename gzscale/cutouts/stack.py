@@ -23,7 +23,9 @@ class Stack:
 
     Images are added band by band, in the order of their names; `finish_band` closes each band.
     At most one band's stamps are accumulated in float32, and of these only such as several images
-    may overlap: all others are written as float16 at once.
+    may overlap: all others are written as float16 at once. Where images overlap they are averaged,
+    weighted with the fractions that they cover; or, if some go before others, each fills in what those
+    before it leave.
 
     Parameters
     ----------
@@ -62,27 +64,32 @@ class Stack:
         self.clipped = 0
         self._target: Target | None = None
         self._variance = np.zeros(0)
+        self._layers = np.zeros(0, dtype=np.int64)
+        self._sources: dict[int, tuple[int, float]] = {}
 
-    def start_band(self, band: int, images_of: NDArray[np.int64]) -> None:
+    def start_band(self, band: int, layers: NDArray[np.int64]) -> None:
         """Prepare a band.
 
         Parameters
         ----------
         band
             Its index.
-        images_of
-            How many images of this band each object may overlap, shape (n,).
+        layers
+            0 for an object that at most one image of this band may overlap, 1 for one whose images are
+            averaged, otherwise the number of ranks that its images may have; shape (n,).
         """
         count, bands = self.coverage.shape
         size = self.config.size
-        several = np.flatnonzero((images_of > 1) & np.isfinite(self.scales))
+        self._layers = np.where(np.isfinite(self.scales), layers, 0)
+        self._sources = {}
+        several = np.flatnonzero(self._layers)
         slot = np.full(count, -1, dtype=np.int64)
-        slot[several] = np.arange(len(several))
+        slot[several] = np.cumsum(self._layers[several]) - self._layers[several]
         self._target = Target(
             out=self.bits.reshape(-1),
             start=(np.arange(count, dtype=np.int64) * bands + band) * size * size,
             slot=slot,
-            sums=np.zeros((len(several), 2, size, size), dtype=np.float32),
+            sums=np.zeros((int(self._layers.sum()), 2, size, size), dtype=np.float32),
             tally=np.zeros((count, 3)),
         )
         self._variance = np.zeros(count)
@@ -95,6 +102,7 @@ class Stack:
         rows: NDArray[np.int64],
         ra: NDArray[np.float64],
         dec: NDArray[np.float64],
+        ranks: NDArray[np.int64] | None = None,
     ) -> None:
         """Resample some objects' stamps out of one image of the current band.
 
@@ -110,9 +118,13 @@ class Stack:
             Objects that may overlap the image; those that are not cut are passed over.
         ra, dec
             Positions of all objects in degrees.
+        ranks
+            Rank of the image among each of these objects' images, shape of ``rows``; None if none goes before
+            another.
         """
         assert self._target is not None
-        rows = rows[np.isfinite(self.scales[rows])]
+        cut = np.isfinite(self.scales[rows])
+        rows, ranks = rows[cut], None if ranks is None else ranks[cut]
         if not len(rows):
             return
         tiles = affine_tiles(image.wcs, ra[rows], dec[rows], self.scales[rows], self.config.size)
@@ -122,15 +134,25 @@ class Stack:
             inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
         self.reached[rows[inside], band] = True
         before = self._target.tally[rows, COVERED]
+        first = self._target.slot[rows]
+        layered = (self._layers[rows] > 1) & (ranks is not None)
+        if ranks is not None:
+            self._target.slot[rows] = np.where(layered, first + ranks, first)
         pixels = np.ascontiguousarray(image.pixels)
         resample(pixels, _renumbered(tiles, rows), self._target)
+        places = self._target.slot[rows]
+        self._target.slot[rows] = first
         share = self._target.tally[rows, COVERED] - before
-        for row in rows[share > 0].tolist():
-            self.used.setdefault((row, band), []).append(number)
         seen = np.isfinite(x) & np.isfinite(y)
         sigma = np.zeros(len(rows))
         sigma[seen] = image.sigma_at(x[seen], y[seen])
-        self._variance[rows] += share**2 * sigma**2 * _areas(tiles, len(rows))
+        areas = _areas(tiles, len(rows))
+        alone = ~layered & (share > 0)
+        for row in rows[alone].tolist():
+            self.used.setdefault((row, band), []).append(number)
+        self._variance[rows] += np.where(alone, share**2 * sigma**2 * areas, 0.0)
+        for at in np.flatnonzero(layered & (share > 0)).tolist():
+            self._sources[int(places[at])] = number, float(sigma[at] ** 2 * areas[at])
 
     def finish_band(self, band: int) -> None:
         """Finish the stamps of the current band.
@@ -143,6 +165,8 @@ class Stack:
         """
         assert self._target is not None
         target = self._target
+        for row in np.flatnonzero(self._layers > 1).tolist():
+            self._fill_in(row, band, target)
         finish_stamps(target, np.flatnonzero(target.slot >= 0))
         covered = target.tally[:, COVERED]
         some = covered > 0
@@ -150,6 +174,20 @@ class Stack:
         self.noise[some, band] = np.sqrt(self._variance[some]) / covered[some]
         self.clipped += int(target.tally[:, CLIPPED].sum())
         self._target = None
+
+    def _fill_in(self, row: int, band: int, target: Target) -> None:
+        """Put an object's layers together in the first: each fills in what those before it leave."""
+        first = int(target.slot[row])
+        flux, covered = target.sums[first]
+        for slot in range(first, first + int(self._layers[row])):
+            if slot not in self._sources:
+                continue
+            number, variance = self._sources[slot]
+            share = float(covered.sum()) if slot == first else _add_missing(flux, covered, target.sums[slot])
+            if share > 0:
+                self.used.setdefault((row, band), []).append(number)
+            self._variance[row] += share**2 * variance
+        target.tally[row, COVERED] = covered.sum()
 
     def keep(self, rows: Sequence[int]) -> NDArray[np.float16]:
         """Return the stamps of some objects, shape (len(rows), bands, size, size).
@@ -161,6 +199,19 @@ class Stack:
             for place, row in enumerate(rows):
                 self.bits[place] = self.bits[row]
         return self.bits[: len(rows)].view(np.float16)
+
+
+def _add_missing(
+    flux: NDArray[np.float32], covered: NDArray[np.float32], layer: NDArray[np.float32]
+) -> float:
+    """Add what a layer covers and those before it do not, in place; return the covered fractions added."""
+    more, share = layer
+    room = np.maximum(np.float32(1) - covered, np.float32(0))
+    take = np.minimum(share, room)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        flux += np.where(take > 0, more * (take / share), np.float32(0))
+    covered += take
+    return float(take.sum())
 
 
 def _renumbered(tiles: Tiles, rows: NDArray[np.int64]) -> Tiles:

@@ -89,7 +89,7 @@ def read_fits(
     name: str,
     max_pixels: int,
     max_extension: int = MAX_EXTENSION_BYTES,
-    max_hdus: int = MAX_HDUS,
+    hdus_read: int = MAX_HDUS,
 ) -> list[Hdu]:
     """Split a FITS file into its header and data units.
 
@@ -103,8 +103,8 @@ def read_fits(
         Pixels that the primary image may have; refused before anything is unpacked beyond the header.
     max_extension
         Bytes that the extensions may have together, and elements of each.
-    max_hdus
-        Where to stop: what follows is neither read nor checked.
+    hdus_read
+        How many HDUs: what follows is neither read nor checked.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def read_fits(
     buffer = memoryview(file.out)
     hdus = [Hdu(header, _data_unit(file, buffer, header, start, size))]
     offset = start + _padded(size)
-    while len(hdus) < max_hdus and bytes(buffer[offset : offset + 8]) == b"XTENSION":
+    while len(hdus) < hdus_read and bytes(buffer[offset : offset + 8]) == b"XTENSION":
         header, start = _header_at(file, offset, b"XTENSION=")
         size = _data_bytes(header, name, max_extension, max_extension)
         hdus.append(Hdu(header, _data_unit(file, buffer, header, start, size)))

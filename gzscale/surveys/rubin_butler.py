@@ -91,8 +91,8 @@ class ButlerSource:
     def describe(self, tract: int, patch: int, band: str) -> str:
         """Name a dataset by its type and data ID."""
         return (
-            f"{self._dataset_type} {{band: {band!r}, skymap: {self._skymap!r}, tract: {tract}, patch: {patch}}} "
-            f"in {', '.join(self._collections)}"
+            f"{self._dataset_type} {{band: {band!r}, skymap: {self._skymap!r}, tract: {tract}, "
+            f"patch: {patch}}} in {', '.join(self._collections)}"
         )
 
     def _query(self, tract: int) -> dict[tuple[int, str], Dataset]:
@@ -105,7 +105,7 @@ class ButlerSource:
             explain=False,
             limit=None,
         )
-        refs = [ref for ref in refs if ref.dataId["band"] in self.bands]
+        refs = [ref for ref in refs if str(ref.dataId["band"]) in self.bands]
         # A dataset that the registry has and the datastore has not is missing when it is opened.
         places = butler.get_many_uris(refs, predict=True, allow_missing=True)
         return {
@@ -120,7 +120,9 @@ class ButlerSource:
         butler = _butler(self.root)
         from lsst.daf.butler import MissingCollectionError, MissingDatasetTypeError
 
-        names = [record.name for record in butler.query_dimension_records("skymap", explain=False, limit=None)]
+        names = [
+            record.name for record in butler.query_dimension_records("skymap", explain=False, limit=None)
+        ]
         try:
             butler.collections.query_info(self._collections)
             dimensions = set(butler.get_dataset_type(self._dataset_type).dimensions.required)
@@ -164,7 +166,8 @@ def _butler(root: str) -> Butler:
     except Exception as error:
         # Wrong paths, other schemas, unreachable databases: each has a type of its own.
         raise ConfigError(
-            f"{root}: not a Butler repository that can be read ({type(error).__name__}: {error}); check survey.root"
+            f"{root}: not a Butler repository that can be read ({type(error).__name__}: {error}); "
+            "check survey.root"
         ) from error
 
 
@@ -194,7 +197,7 @@ def _regions(records: Sequence[Any], tract: list[int], patch: list[int]) -> Regi
     """Turn dimension records, whose regions are convex polygons of sphgeom, into regions."""
     vertices = []
     for record in records:
-        corners = getattr(record.region, "getVertices", lambda: [])()
+        corners: list[Any] = getattr(record.region, "getVertices", list)()
         vertices.append(np.array([[v.x(), v.y(), v.z()] for v in corners]).reshape(-1, 3))
     try:
         return make_regions(tract, patch, vertices)

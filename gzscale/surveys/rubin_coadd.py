@@ -62,6 +62,7 @@ def decode_coadd(
     blank: Sequence[str],
     flags: Sequence[str],
     zero_point: float | None,
+    need_flags: bool = False,
 ) -> Coadd:
     """Decode and calibrate a coadd.
 
@@ -77,6 +78,8 @@ def decode_coadd(
         Mask planes that become flags, eight at most.
     zero_point
         AB magnitude of one unit where the header has no calibration.
+    need_flags
+        Whether a mask that does not declare all of ``flags`` is refused; otherwise those are never set.
 
     Raises
     ------
@@ -90,7 +93,8 @@ def decode_coadd(
     pixels *= np.float32(factor)
     flagged: NDArray[np.uint8] | None = None
     if blank or flags:
-        bits = mask_bits(planes.headers["MASK"], [*blank, *flags], planes.name)
+        required = [*blank, *flags] if need_flags else blank
+        bits = mask_bits(planes.headers["MASK"], required, flags, planes.name)
         mask = planes.read("MASK", windows)
         blanked = sum(1 << bits[plane] for plane in set(blank))
         if blanked:
@@ -98,7 +102,8 @@ def decode_coadd(
         if flags:
             flagged = np.zeros(mask.shape, np.uint8)
             for place, plane in enumerate(flags):
-                flagged |= (((mask >> bits[plane]) & 1) << place).astype(np.uint8)
+                if plane in bits:
+                    flagged |= (((mask >> bits[plane]) & 1) << place).astype(np.uint8)
         del mask
     with np.errstate(invalid="ignore"):
         total = np.sum(pixels)

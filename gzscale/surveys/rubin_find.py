@@ -38,6 +38,11 @@ class Dataset:
 class PatchSource(Protocol):
     """Where tracts, patches and coadd images are looked up; safe to use from several threads."""
 
+    @property
+    def skymap(self) -> str:
+        """The skymap's name."""
+        ...
+
     def tracts(self) -> Regions:
         """Return every tract of the skymap."""
         ...
@@ -137,7 +142,7 @@ def find_patches(
             Reason.OFF_FOOTPRINT,
             f"ra {ra[row]:.6f}, dec {dec[row]:.6f} lies in no patch of skymap {skymap!r}",
         )
-    chosen, rank = _with_neighbours(pairs, patches, home, with_images, tract_depth, margin)
+    chosen, rank = _with_neighbours(pairs, patches, home, tract_depth, margin)
     used, place = np.unique(pairs.region[chosen], return_inverse=True)
     order = np.lexsort((patches.patch[used], patches.tract[used]))
     position = np.empty(len(used), np.int64)
@@ -161,9 +166,7 @@ def _with_images(patches: Regions, source: PatchSource, bands: str) -> NDArray[n
     return np.fromiter((key in known for key in keys), bool, len(patches))
 
 
-def _tract_depth(
-    pairs: Pairs, patches: Regions, tract_pairs: Pairs, tracts: Regions
-) -> NDArray[np.float64]:
+def _tract_depth(pairs: Pairs, patches: Regions, tract_pairs: Pairs, tracts: Regions) -> NDArray[np.float64]:
     """Return how deep each pair's position lies in the tract of its patch, degrees."""
     order = np.argsort(tracts.tract, kind="stable")
     row = order[np.searchsorted(tracts.tract, patches.tract[pairs.region], sorter=order)]
@@ -209,7 +212,6 @@ def _with_neighbours(
     pairs: Pairs,
     patches: Regions,
     home: NDArray[np.int64],
-    with_images: NDArray[np.bool_],
     tract_depth: NDArray[np.float64],
     margin: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -221,11 +223,9 @@ def _with_neighbours(
     own = own[reaching]
     same = patches.tract[pairs.region[reaching]] == patches.tract[pairs.region[own]]
     beyond = tract_depth[own] < margin[pairs.position[reaching]]
-    fills = (reaching != own) & with_images[pairs.region[reaching]] & (same | beyond)
+    fills = (reaching != own) & (same | beyond)
     reaching, same = reaching[fills], same[fills]
-    order = np.lexsort(
-        (pairs.region[reaching], -pairs.depth[reaching], ~same, pairs.position[reaching])
-    )
+    order = np.lexsort((pairs.region[reaching], -pairs.depth[reaching], ~same, pairs.position[reaching]))
     reaching = reaching[order]
     position = pairs.position[reaching]
     starts = np.searchsorted(position, position)

@@ -72,10 +72,7 @@ class Planes:
             parts = [(window, _native(np.asarray(hdu.section[window]))) for window in windows]
         except Exception as error:
             # zlib, Rice, table and scaling errors each have a type of their own.
-            raise ImageError(
-                Reason.BAD_IMAGE,
-                f"{self.name}: plane {plane} cannot be decoded ({type(error).__name__}: {error}); fetch it again",
-            ) from error
+            raise self._undecodable(plane, error) from error
         dtype = parts[0][1].dtype if parts else np.dtype(np.float32)
         whole = np.full(self.shape, np.nan if dtype.kind == "f" else 0, dtype)
         for window, part in parts:
@@ -94,10 +91,14 @@ class Planes:
             hdu = self.hdus[plane]
             return [_native(np.asarray(hdu.section[window])) for window in windows]
         except Exception as error:
-            raise ImageError(
-                Reason.BAD_IMAGE,
-                f"{self.name}: plane {plane} cannot be decoded ({type(error).__name__}: {error}); fetch it again",
-            ) from error
+            raise self._undecodable(plane, error) from error
+
+    def _undecodable(self, plane: str, error: Exception) -> ImageError:
+        return ImageError(
+            Reason.BAD_IMAGE,
+            f"{self.name}: plane {plane} cannot be decoded ({type(error).__name__}: {error}); "
+            "fetch the file again",
+        )
 
 
 def open_planes(stored: bytes, name: str) -> Planes:
@@ -114,7 +115,8 @@ def open_planes(stored: bytes, name: str) -> Planes:
     ------
     ImageError
         As `gzscale.surveys.fitsfile.read_fits`; CHECKSUM where the bytes of a plane (its compressed tiles)
-        do not add up to its DATASUM; BAD_IMAGE if a plane is missing or they differ in shape; OVERSIZED_IMAGE.
+        do not add up to its DATASUM; BAD_IMAGE if a plane is missing or they differ in shape;
+        OVERSIZED_IMAGE.
 
     References
     ----------
@@ -138,33 +140,54 @@ def open_planes(stored: bytes, name: str) -> Planes:
         found = {plane: hdu.header for plane, hdu in hdus.items()}
     except Exception as error:
         raise ImageError(
-            Reason.BAD_IMAGE, f"{name}: unreadable extension ({type(error).__name__}: {error}); fetch it again"
+            Reason.BAD_IMAGE,
+            f"{name}: unreadable extension ({type(error).__name__}: {error}); fetch it again",
         ) from error
     tile_rows = {plane: int(headers[plane].get("ZTILE2", 1)) for plane in PLANES}
     return Planes(name, units[0].header, found, shapes["IMAGE"], tile_rows, hdus)
 
 
-def mask_bits(header: fits.Header, wanted: Sequence[str], name: str) -> dict[str, int]:
+def mask_bits(
+    header: fits.Header, required: Sequence[str], others: Sequence[str], name: str
+) -> dict[str, int]:
     """Return the bit number of mask planes by name, from a mask's ``MP_*`` cards.
+
+    Parameters
+    ----------
+    header
+        Of the mask.
+    required, others
+        Planes; the others are left out where the mask does not declare them.
+    name
+        Of the file, for messages.
 
     Raises
     ------
     ImageError
-        BAD_IMAGE if a wanted plane is not declared.
+        BAD_IMAGE if a required plane is not declared.
     """
     bits = {key[3:]: value for key, value in header.items() if key.startswith("MP_")}
-    absent = [plane for plane in wanted if not isinstance(bits.get(plane), int) or not 0 <= bits[plane] < 63]
+    found = {
+        plane: bits[plane]
+        for plane in (*required, *others)
+        if isinstance(bits.get(plane), int) and 0 <= bits[plane] < 63
+    }
+    absent = [plane for plane in required if plane not in found]
     if absent:
         raise ImageError(
             Reason.BAD_IMAGE,
-            f"{name}: its mask declares no plane {', '.join(absent)}; it has {', '.join(sorted(bits)) or 'none'}. "
-            "Check survey.options.blank and survey.options.flags",
+            f"{name}: its mask declares no plane {', '.join(absent)}; it has "
+            f"{', '.join(sorted(bits)) or 'none'}. Check survey.options.blank and survey.options.flags",
         )
-    return {plane: bits[plane] for plane in wanted}
+    return found
 
 
 def windows_of(
-    shape: tuple[int, int], cell: int, x: NDArray[np.float64], y: NDArray[np.float64], reach: NDArray[np.float64]
+    shape: tuple[int, int],
+    cell: int,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    reach: NDArray[np.float64],
 ) -> list[Window] | None:
     """Choose what to decode of a plane for some stamps: cells of a grid, or None for all of it.
 

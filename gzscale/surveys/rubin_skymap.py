@@ -177,9 +177,7 @@ def join_regions(parts: Sequence[Regions]) -> Regions:
     if not parts:
         return make_regions([], [], [])
     edges = max(part.normals.shape[1] for part in parts)
-    normals = [
-        part.normals[:, np.minimum(np.arange(edges), part.normals.shape[1] - 1)] for part in parts
-    ]
+    normals = [part.normals[:, np.minimum(np.arange(edges), part.normals.shape[1] - 1)] for part in parts]
     return Regions(
         np.concatenate([part.tract for part in parts]),
         np.concatenate([part.patch for part in parts]),
