@@ -128,8 +128,8 @@ def _pattern(row: Mapping[str, Any]) -> galsim.GSObject:
     )
 
 
-def stamp_side(row: Mapping[str, Any]) -> int:
-    """Return the side of the stamp that holds an object (a row of the truth table), in pixels."""
+def stamp_side(row: Mapping[str, Any], scale: float = scan.PIXEL_SCALE) -> int:
+    """Return the side of the stamp that holds an object (a row of the truth table), in pixels of ``scale``."""
     if row["kind"] == "star":
         return 128 if row["mag_r"] < 17 else 64
     reach = max(
@@ -137,14 +137,26 @@ def stamp_side(row: Mapping[str, Any]) -> int:
         _TRUNCATION * row["bulge_radius"],
         row["companion_separation"] + 3 * row["half_light_radius"],
     )
-    needed = 2 * (reach / scan.PIXEL_SCALE + _PSF_ROOM)
+    needed = 2 * (reach / scale + _PSF_ROOM)
     return next((side for side in _SIDES if side >= needed), _SIDES[-1])
 
 
-def _transform(profile: galsim.GSObject, side: int) -> NDArray[np.complex128]:
-    """Return a profile's Fourier transform in the layout of `numpy.fft.rfft2`, shape (side, side/2 + 1)."""
+def transform(
+    profile: galsim.GSObject, side: int, scale: float = scan.PIXEL_SCALE
+) -> NDArray[np.complex128]:
+    """Return a profile's Fourier transform in the layout of `numpy.fft.rfft2`, shape (side, side/2 + 1).
+
+    Parameters
+    ----------
+    profile
+        In arcsec.
+    side
+        Of the stamp, pixels.
+    scale
+        Arcsec a pixel.
+    """
     bounds = galsim.BoundsI(0, side // 2, -side // 2, side // 2 - 1)
-    step = 2 * np.pi / (side * scan.PIXEL_SCALE)
+    step = 2 * np.pi / (side * scale)
     image = profile.drawKImage(galsim.ImageCD(bounds, scale=step), recenter=False)
     return np.fft.ifftshift(image.array, axes=0)
 
@@ -153,7 +165,7 @@ def _transform(profile: galsim.GSObject, side: int) -> NDArray[np.complex128]:
 def _response(band: str, side: int) -> NDArray[np.complex128]:
     """Return the transform of a band's seeing and of the pixel."""
     seeing = galsim.Moffat(_MOFFAT_BETA, fwhm=SEEING[band])
-    return _transform(galsim.Convolve([seeing, galsim.Pixel(scan.PIXEL_SCALE)]), side)
+    return transform(galsim.Convolve([seeing, galsim.Pixel(scan.PIXEL_SCALE)]), side)
 
 
 def draw_object(row: Mapping[str, Any]) -> dict[str, Stamp]:
@@ -182,7 +194,9 @@ def draw_object(row: Mapping[str, Any]) -> dict[str, Stamp]:
     return stamps
 
 
-def light(row: Mapping[str, Any], side: int, bands: int) -> Iterator[NDArray[np.complex128] | float]:
+def light(
+    row: Mapping[str, Any], side: int, bands: int, scale: float = scan.PIXEL_SCALE
+) -> Iterator[NDArray[np.complex128] | float]:
     """Yield an object's Fourier transform above the atmosphere, band after band.
 
     Parameters
@@ -193,6 +207,8 @@ def light(row: Mapping[str, Any], side: int, bands: int) -> Iterator[NDArray[np.
         Of the stamp, pixels.
     bands
         How many bands the row's fluxes have.
+    scale
+        Arcsec a pixel.
 
     Yields
     ------
@@ -202,7 +218,7 @@ def light(row: Mapping[str, Any], side: int, bands: int) -> Iterator[NDArray[np.
     if row["kind"] == "star":
         yield from row["flux_bulge"]
         return
-    parts = {name: _transform(body, side) for name, body in bodies(row).items()}
+    parts = {name: transform(body, side, scale) for name, body in bodies(row).items()}
     for band in range(bands):
         yield sum(row[f"flux_{name}"][band] * part for name, part in parts.items())
 
