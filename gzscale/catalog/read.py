@@ -17,6 +17,7 @@ import pyarrow as pa
 from gzscale.catalog.canonical import (
     angle_factor,
     is_text,
+    scaled_column,
     to_angles,
     to_identifiers,
     to_locators,
@@ -74,20 +75,26 @@ class CatalogReader:
         self._finalizer = weakref.finalize(self, shutil.rmtree, scratch, True)
         self.path = config.path
         self.name = config.path.rstrip("/").rpartition("/")[2].partition("?")[0]
-        self._mapping = {name: config.columns[name] for name in _TYPES if name in config.columns}
+        given = {name: config.columns[name] for name in _TYPES if name in config.columns}
+        self._mapping = dict(given)
+        scale: float | None = None
+        if "size" in given:
+            self._mapping["size"], scale = scaled_column(given["size"])
         self.columns = tuple(self._mapping)
         self.schema = pa.schema([("row", pa.int64()), *((name, _TYPES[name]) for name in self._mapping)])
         self.format, files, self._source = locate_table(config.path, config.format, scratch)
         self.row_count = self._source.row_count
         self.identity = hashlib.sha256(
-            f"{files_identity(files)}\t{self.format}\t{sorted(self._mapping.items())}".encode()
+            f"{files_identity(files)}\t{self.format}\t{sorted(given.items())}".encode()
         ).hexdigest()
         self._check_names()
         self._factors: dict[str, float] = {
             role: angle_factor(role, self._mapping[role], self._source.units.get(self._mapping[role]))
             for role in ("ra", "dec", "size")
-            if role in self._mapping
+            if role in self._mapping and not (role == "size" and scale is not None)
         }
+        if scale is not None:
+            self._factors["size"] = scale
 
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Yield the catalog in file order, in batches of about ``rows`` rows; none is empty.

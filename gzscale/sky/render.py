@@ -26,7 +26,17 @@ except ImportError as error:
         "the synthetic sky is drawn with GalSim, which is not installed: pip install 'gzscale[sky]'"
     ) from error
 
-__all__ = ["Stamp", "bodies", "draw_field", "draw_object", "light", "petrosian", "shift", "stamp_side"]
+__all__ = [
+    "Stamp",
+    "bodies",
+    "draw_field",
+    "draw_object",
+    "light",
+    "petrosian",
+    "shift",
+    "stamp_side",
+    "transform",
+]
 
 #: Accuracies a little below GalSim's defaults: the error stays a tenth of the noise.
 _ACCURACY = galsim.GSParams(folding_threshold=2e-2, maxk_threshold=5e-3, kvalue_accuracy=1e-4)
@@ -129,7 +139,7 @@ def _pattern(row: Mapping[str, Any]) -> galsim.GSObject:
 
 
 def stamp_side(row: Mapping[str, Any], scale: float = scan.PIXEL_SCALE) -> int:
-    """Return the side of the stamp that holds an object (a row of the truth table), in pixels of ``scale``."""
+    """Return the side of the stamp that holds an object (a row of the truth table), pixels of ``scale``."""
     if row["kind"] == "star":
         return 128 if row["mag_r"] < 17 else 64
     reach = max(
@@ -141,9 +151,7 @@ def stamp_side(row: Mapping[str, Any], scale: float = scan.PIXEL_SCALE) -> int:
     return next((side for side in _SIDES if side >= needed), _SIDES[-1])
 
 
-def transform(
-    profile: galsim.GSObject, side: int, scale: float = scan.PIXEL_SCALE
-) -> NDArray[np.complex128]:
+def transform(profile: galsim.GSObject, side: int, scale: float = scan.PIXEL_SCALE) -> NDArray[np.complex128]:
     """Return a profile's Fourier transform in the layout of `numpy.fft.rfft2`, shape (side, side/2 + 1).
 
     Parameters
@@ -183,12 +191,12 @@ def draw_object(row: Mapping[str, Any]) -> dict[str, Stamp]:
     """
     side = stamp_side(row)
     stamps = {}
-    for band, transform in zip(scan.BANDS, light(row, side, len(scan.BANDS)), strict=True):
+    for band, spectrum in zip(scan.BANDS, light(row, side, len(scan.BANDS)), strict=True):
         column, line = (
             float(value) for value in scan.sky_to_pixel(row["camcol"], band, row["mu"], row["nu"])
         )
         left, bottom = round(column) - side // 2, round(line) - side // 2
-        moved = transform * _response(band, side) * shift(column - left, line - bottom, side)
+        moved = spectrum * _response(band, side) * shift(column - left, line - bottom, side)
         pixels = np.fft.irfft2(moved, s=(side, side), axes=(0, 1))
         stamps[band] = bottom, left, pixels.astype(np.float32)
     return stamps

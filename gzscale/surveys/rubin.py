@@ -311,10 +311,8 @@ def _settings(bands: str, options: Mapping[str, Any]) -> dict[str, Any]:
             isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
         ):
             raise ConfigError(f"survey.options.{name}: {value!r} is not a list of names")
-    if len(settings["flags"]) > 8:
-        raise ConfigError(
-            f"survey.options.flags: {len(settings['flags'])} mask planes; at most 8 become flags"
-        )
+    if len(settings["flags"] or ()) > 8:
+        raise ConfigError("survey.options.flags: at most 8 mask planes become flags")
     zero_point = settings["zero_point"]
     if zero_point is not None and not (isinstance(zero_point, int | float) and 0 < zero_point < 60):
         raise ConfigError(f"survey.options.zero_point: {zero_point!r} is not an AB magnitude")

@@ -144,13 +144,12 @@ def make_regions(
     tract, patch
         Identifiers, n of each.
     vertices
-        For each region the unit vectors of its vertices, shape (k, 3), anticlockwise as seen from
-        inside the sphere's outside: the interior is to the left of each edge.
+        For each region the unit vectors of its vertices, shape (k, 3), in order round it, either way.
 
     Raises
     ------
     ValueError
-        If a polygon has fewer than three vertices or is not convex and anticlockwise.
+        If a polygon has fewer than three vertices or is not convex.
     """
     edges = max((len(polygon) for polygon in vertices), default=3)
     normals = np.empty((len(vertices), edges, 3))
@@ -163,9 +162,10 @@ def make_regions(
         planes /= np.linalg.norm(planes, axis=1, keepdims=True)
         middle = polygon.sum(axis=0)
         middle /= np.linalg.norm(middle)
-        # Every vertex is to the left of every edge, or on it.
-        if not np.all(polygon @ planes.T > -_ROUNDING):
-            raise ValueError(f"tract {tract[row]}, patch {patch[row]}: not convex, or clockwise")
+        planes *= np.sign(planes @ middle).sum() / len(planes)
+        # Every vertex is on the inner side of every edge, or on it.
+        if not np.all(np.isfinite(planes)) or not np.all(polygon @ planes.T > -_ROUNDING):
+            raise ValueError(f"tract {tract[row]}, patch {patch[row]}: not convex")
         normals[row] = planes[np.minimum(np.arange(edges), len(polygon) - 1)]
         centre[row] = middle
         reach[row] = np.arccos(np.clip(polygon @ middle, -1, 1)).max()

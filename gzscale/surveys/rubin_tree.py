@@ -111,8 +111,7 @@ def write_patches(
     tract, patch
         Identifiers, n of each.
     corners
-        ra and dec in degrees of the outer region's corners, shape (n, 4, 2), anticlockwise with
-        north up and east left.
+        ra and dec in degrees of the outer region's corners, shape (n, 4, 2), in order round it.
     location
         Path or URL.
     """
@@ -163,7 +162,7 @@ def read_patches(location: str) -> tuple[Regions, NDArray[np.float64]]:
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise ConfigError(
             f"{location}: not a table of patches ({error}); it has the columns {', '.join(_COLUMNS)}, "
-            "corners anticlockwise with north up and east left"
+            "corners in order round the patch"
         ) from error
     return patches, vertices[order]
 
@@ -180,8 +179,7 @@ def _hulls(patches: Regions, corners: NDArray[np.float64]) -> Regions:
         x, y = tan_pixels(plane, *_sky(points))
         flat = np.stack([x, y], axis=1)
         hull = flat[ConvexHull(flat).vertices]
-        # East is to the left on the sky: anticlockwise here is clockwise there.
-        vertices.append(unit_vectors(*tan_sky(plane, hull[::-1, 0], hull[::-1, 1])))
+        vertices.append(unit_vectors(*tan_sky(plane, hull[:, 0], hull[:, 1])))
     return make_regions(tracts, np.full(len(tracts), -1), vertices)
 
 
