@@ -234,6 +234,8 @@ def _content(
         noise=stack.noise[kept],
         band_status=verdict.status[kept],
         image_index=image_index,
+        flags=stack.flags[kept] if stack.flag_names else None,
+        flag_names=stack.flag_names,
         sources=tuple(
             {
                 "name": records[n].name,

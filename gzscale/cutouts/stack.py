@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.affine import Tiles, affine_tiles
+from gzscale.cutouts.flags import flags_below
 from gzscale.cutouts.stamp import CLIPPED, COVERED, FINITE, Target, finish_stamps, resample
 from gzscale.surveys.base import Image
 
@@ -46,6 +47,9 @@ class Stack:
         See `finish_band`, float32, shape (n, bands); NaN without coverage.
     reached
         Whether an image contains the object's position, bool, shape (n, bands).
+    flags, flag_names
+        Bits of the images' masks below each stamp, uint8, shape (n, bands), and what they mean; no names if
+        the survey has no masks.
     used
         For each object and band the images that went into its stamp, in order of addition.
     clipped
@@ -60,6 +64,8 @@ class Stack:
         self.coverage = np.zeros((count, bands), dtype=np.float32)
         self.noise = np.full((count, bands), np.nan, dtype=np.float32)
         self.reached = np.zeros((count, bands), dtype=bool)
+        self.flags = np.zeros((count, bands), dtype=np.uint8)
+        self.flag_names: tuple[str, ...] = ()
         self.used: dict[tuple[int, int], list[int]] = {}
         self.clipped = 0
         self._target: Target | None = None
@@ -143,6 +149,9 @@ class Stack:
         places = self._target.slot[rows]
         self._target.slot[rows] = first
         share = self._target.tally[rows, COVERED] - before
+        if image.flags is not None:
+            self.flag_names = image.flag_names
+            self.flags[rows, band] |= flags_below(image.flags, tiles, len(rows))
         seen = np.isfinite(x) & np.isfinite(y)
         sigma = np.zeros(len(rows))
         sigma[seen] = image.sigma_at(x[seen], y[seen])
