@@ -28,6 +28,7 @@ _STRIP = 8
 PIXEL_RANGE = (0.05, 1.0)
 #: Relative difference of two calibrations in one header that is an error.
 _CALIBRATION_TOLERANCE = 0.01
+_NUMBERS = ("CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
 _KINDS = (("RA---TAN", "DEC--TAN"), ("RA---TAN-SIP", "DEC--TAN-SIP"))
 
 # wcslib's set-up keeps static state.
@@ -133,9 +134,7 @@ def nanomaggies_per_unit(planes: Planes, zero_point: float | None) -> float:
     headers = (planes.headers["IMAGE"], planes.primary)
     unit = str(next((h["BUNIT"] for h in headers if h.get("BUNIT")), "")).strip()
     counts = next((h["FLUXMAG0"] for h in headers if h.get("FLUXMAG0")), None)
-    from_counts = None
-    if isinstance(counts, int | float) and not isinstance(counts, bool) and 0 < counts < math.inf:
-        from_counts = 1e9 / counts
+    from_counts = 1e9 / counts if _is_number(counts) and counts > 0 else None
     if unit.lower() == "njy":
         if from_counts and abs(from_counts / NANOJANSKY - 1) > _CALIBRATION_TOLERANCE:
             raise ImageError(
@@ -168,6 +167,9 @@ def coadd_wcs(header: fits.Header, name: str, shape: tuple[int, int]) -> WCS:
     kinds = tuple(str(header.get(f"CTYPE{i}", "")).strip() for i in (1, 2))
     if kinds not in _KINDS:
         raise _bad_wcs(name, f"CTYPE is {kinds[0]!r}, {kinds[1]!r}, expected RA---TAN or RA---TAN-SIP")
+    wrong = [key for key in _NUMBERS if not _is_number(header.get(key))]
+    if wrong:
+        raise _bad_wcs(name, f"{', '.join(wrong)} missing or not a number")
     try:
         with _wcs_lock:
             wcs: Any = WCS(header, naxis=2)
@@ -205,6 +207,10 @@ def _sigma(planes: Planes) -> NDArray[np.float32]:
     # A cell without variance is one without pixels; stamps that reach into it take the image's.
     sigma[~known] = np.median(sigma[known])
     return sigma
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _bad_wcs(name: str, what: str) -> ImageError:
