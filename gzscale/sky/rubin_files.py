@@ -17,6 +17,8 @@ _QUANTIZE = 16
 #: Any fixed number: the same pixels must give the same bytes.
 _DITHER_SEED = 1
 _SUBTRACTIVE_DITHER = 1
+#: Bytes of a gzip stream's header.
+_GZIP_HEADER = 10
 
 
 def coadd_bytes(
@@ -85,8 +87,28 @@ def _extension(pixels: NDArray[np.float32] | NDArray[np.int32], header: fits.Hea
 def _with_sums(stored: bytes) -> bytes:
     """Add DATASUM and CHECKSUM to every HDU, without the date that their comments would have."""
     sink = io.BytesIO()
-    with fits.open(io.BytesIO(stored), disable_image_compression=True, memmap=False) as hdus:
+    with fits.open(io.BytesIO(_without_times(stored)), disable_image_compression=True, memmap=False) as hdus:
         for hdu in hdus:
             hdu.add_checksum(when="FITS 4.0, section 4.4.2.7")
         hdus.writeto(sink)
     return sink.getvalue()
+
+
+def _without_times(stored: bytes) -> bytes:
+    """Clear the time of compression that each gzip stream of a tile begins with (RFC 1952, MTIME)."""
+    changed = bytearray(stored)
+    with fits.open(io.BytesIO(stored), disable_image_compression=True, memmap=False) as hdus:
+        for hdu in hdus[1:]:
+            if "ZIMAGE" not in hdu.header:
+                continue
+            start = hdu.fileinfo()["datLoc"]
+            heap = start + hdu.header["NAXIS1"] * hdu.header["NAXIS2"]
+            table = np.frombuffer(stored, hdu.columns.dtype.newbyteorder(">"), hdu.header["NAXIS2"], start)
+            for column in hdu.columns:
+                if column.format[:2] not in {"1P", "1Q"}:
+                    continue
+                for length, offset in table[column.name].reshape(-1, 2).tolist():
+                    place = heap + offset
+                    if length >= _GZIP_HEADER and stored[place : place + 2] == b"\x1f\x8b":
+                        changed[place + 4 : place + 8] = bytes(4)
+    return bytes(changed)

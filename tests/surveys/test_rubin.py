@@ -91,7 +91,8 @@ def test_fluxes_and_positions_of_stars_in_every_band(tmp_path, sip):
         places = np.array([centroid(stamp) for stamp in stamps[:, index]])
         # In pixels of the coadd.
         assert np.abs(places - 15.5).max() * 0.25 / 0.2 < 0.02
-    assert cutouts.noise == pytest.approx(0.02 * 1.25 / NANOJANSKY_A_NANOMAGGY, rel=1e-3)
+    # The distortion changes the area of the coadd's pixels by up to 1 %.
+    assert cutouts.noise == pytest.approx(0.02 * 1.25 / NANOJANSKY_A_NANOMAGGY, rel=1e-2 if sip else 1e-3)
 
 
 def test_a_stamp_over_an_edge_is_the_own_patchs_then_the_neighbours(tmp_path):
