@@ -122,7 +122,9 @@ def cut_partition(
     clipped = {name: stack.clipped for name, stack in stacks.items()}
     for name in list(stacks):
         stack = stacks.pop(name)
-        verdict = judge(stack.reached, stack.coverage, survey.bands, cover, records, refused[name])
+        verdict = judge(
+            stack.reached, stack.coverage, survey.bands, cover, records, refused[name], stack.conflicts
+        )
         verdicts[name] = verdict
         done[name] = count - len(verdict.lost)
         with clock.stage("write"):

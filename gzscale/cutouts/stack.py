@@ -15,6 +15,9 @@ from gzscale.surveys.base import Image
 
 __all__ = ["Stack"]
 
+#: Two images are compared where each covers this much of a pixel, if they share this many pixels. Their
+#: median difference may be so many standard deviations of both images' noise, and this share of the flux.
+WHOLE, LEAST_SHARED, LARGEST_DIFFERENCE, CALIBRATION = 0.999, 16, 3.0, 0.05
 #: Bits of a float16 NaN.
 _NAN = 0x7E00
 
@@ -50,6 +53,9 @@ class Stack:
     flags, flag_names
         Bits of the images' masks below each stamp, uint8, shape (n, bands), and what they mean; no names if
         the survey has no masks.
+    conflicts
+        (object, band) -> the two images that differ, where both cover the stamp, by more than their noise
+        allows, and by how much. Such a band is not measured.
     used
         For each object and band the images that went into its stamp, in order of addition.
     clipped
@@ -66,6 +72,7 @@ class Stack:
         self.reached = np.zeros((count, bands), dtype=bool)
         self.flags = np.zeros((count, bands), dtype=np.uint8)
         self.flag_names: tuple[str, ...] = ()
+        self.conflicts: dict[tuple[int, int], tuple[int, int, str]] = {}
         self.used: dict[tuple[int, int], list[int]] = {}
         self.clipped = 0
         self._target: Target | None = None
@@ -188,14 +195,25 @@ class Stack:
         """Put an object's layers together in the first: each fills in what those before it leave."""
         first = int(target.slot[row])
         flux, covered = target.sums[first]
+        before: tuple[int, float] | None = None
         for slot in range(first, first + int(self._layers[row])):
             if slot not in self._sources:
                 continue
             number, variance = self._sources[slot]
-            share = float(covered.sum()) if slot == first else _add_missing(flux, covered, target.sums[slot])
+            if slot == first:
+                share = float(covered.sum())
+            else:
+                if before is not None:
+                    said = _disagreement(target.sums[first], target.sums[slot], before[1] + variance)
+                    if said:
+                        self.conflicts[row, band] = before[0], number, said
+                share = _add_missing(flux, covered, target.sums[slot])
+            before = before or (number, variance)
             if share > 0:
                 self.used.setdefault((row, band), []).append(number)
             self._variance[row] += share**2 * variance
+        if (row, band) in self.conflicts:
+            covered[:] = 0
         target.tally[row, COVERED] = covered.sum()
 
     def keep(self, rows: Sequence[int]) -> NDArray[np.float16]:
@@ -221,6 +239,25 @@ def _add_missing(
         flux += np.where(take > 0, more * (take / share), np.float32(0))
     covered += take
     return float(take.sum())
+
+
+def _disagreement(one: NDArray[np.float32], other: NDArray[np.float32], variance: float) -> str:
+    """Say by how much two layers differ where both cover a pixel, or return nothing if they agree.
+
+    Images that share pixels are made of much the same exposures: their difference has at most the noise of
+    both, and calibrations agree to a few percent.
+    """
+    both = (one[1] > WHOLE) & (other[1] > WHOLE)
+    if both.sum() < LEAST_SHARED:
+        return ""
+    difference = float(np.median(np.abs(one[0][both] - other[0][both])))
+    allowed = LARGEST_DIFFERENCE * np.sqrt(variance) + CALIBRATION * float(np.median(np.abs(one[0][both])))
+    if difference <= allowed:
+        return ""
+    return (
+        f"the median difference of their {int(both.sum())} shared pixels is {difference:.3g} nanomaggies, "
+        f"at most {allowed:.3g} are noise"
+    )
 
 
 def _renumbered(tiles: Tiles, rows: NDArray[np.int64]) -> Tiles:

@@ -430,3 +430,26 @@ def test_from_a_folder_on_s3_only_the_mapped_columns_are_fetched(tmp_path, s3, m
     assert (tmp_path / "t.parquet").stat().st_size > 1_000_000
     assert sum(fetched) < 300_000
     assert identity(f"{s3.url}/folder") == identity(f"{s3.url}/folder")
+
+
+def test_a_size_that_is_no_angle_is_mapped_with_what_makes_it_one(tmp_path):
+    path = tmp_path / "t.parquet"
+    radius = pa.field("kron", pa.float32(), metadata={"unit": "pixel"})
+    columns = [
+        pa.array([1, 2]),
+        pa.array([1.0, 2.0]),
+        pa.array([3.0, 4.0]),
+        pa.array([5.0, None], pa.float32()),
+    ]
+    fields = [
+        pa.field("objID", pa.int64()),
+        pa.field("ra", pa.float64()),
+        pa.field("dec", pa.float64()),
+        radius,
+    ]
+    pq.write_table(pa.table(columns, schema=pa.schema(fields)), path)
+    with pytest.raises(CatalogError, match="is in 'pixel'"):
+        open_catalog(config(path, MINIMAL | {"size": "kron"}), needs_size=True)
+    assert read(path, MINIMAL | {"size": "0.39 * kron"})["size"].to_pylist() == [pytest.approx(1.95), None]
+    with pytest.raises(CatalogError, match=r"catalog.columns.size is 'kronn'"):
+        open_catalog(config(path, MINIMAL | {"size": "0.39*kronn"}), needs_size=True)

@@ -96,19 +96,19 @@ def test_fluxes_and_positions_of_stars_in_every_band(tmp_path, sip):
 
 
 def test_a_stamp_over_an_edge_is_the_own_patchs_then_the_neighbours(tmp_path):
-    # The patches disagree by a constant, so that it can be seen whose pixels are where.
+    # The patches differ by less than their noise, so that it can be seen whose pixels are where.
     for patch in range(COLUMNS * ROWS):
         x0, y0, x1, y1 = box(patch)
-        level = np.full((y1 - y0, x1 - x0), 100.0 * (patch + 1))
+        level = np.full((y1 - y0, x1 - x0), 100.0 + 2 * patch)
         write(tmp_path, path(patch, "r"), coadd(level, cards=wcs_cards(x0, y0)))
     survey = RubinSurvey(str(tmp_path), "r", options(tmp_path))
     same = {"sky": GeometryConfig(size=64, scale=0.2)}
     # A stamp of 64 x 64 from column 158.5 - 31.5 on: patch 0 ends with column 219, patch 1 fills the rest in.
     rows = rows_at([190.5], [100.5])
     _, cutouts = cut(survey, rows, tmp_path / "out", same)
-    level = np.median(cutouts.images[0, 0].astype(float), axis=0)[::1] * NANOJANSKY_A_NANOMAGGY
-    assert level[:60] == pytest.approx(100, rel=2e-3)
-    assert level[62:] == pytest.approx(200, rel=2e-3)
+    level = np.median(cutouts.images[0, 0].astype(float), axis=0) * NANOJANSKY_A_NANOMAGGY
+    assert level[:60] == pytest.approx(100, rel=1e-3)
+    assert level[62:] == pytest.approx(102, rel=1e-3)
     assert cutouts.coverage == pytest.approx(1.0)
     assert [cutouts.sources[i]["name"] for i in cutouts.image_index[0, 0] if i >= 0] == [
         "coadd-r-7-0",
@@ -118,7 +118,30 @@ def test_a_stamp_over_an_edge_is_the_own_patchs_then_the_neighbours(tmp_path):
     _, cutouts = cut(
         survey, rows_at([197.0], [100.0]), tmp_path / "own", {"sky": GeometryConfig(size=16, scale=0.2)}
     )
-    assert cutouts.images.astype(float) * NANOJANSKY_A_NANOMAGGY == pytest.approx(100, rel=2e-3)
+    assert cutouts.images.astype(float) * NANOJANSKY_A_NANOMAGGY == pytest.approx(100, rel=1e-3)
+
+
+def test_two_patches_that_disagree_are_named_and_neither_is_believed(tmp_path):
+    for patch in range(COLUMNS * ROWS):
+        x0, y0, x1, y1 = box(patch)
+        for band in "gr":
+            # Twice as bright in r: another calibration.
+            level = np.full((y1 - y0, x1 - x0), 200.0 if (patch, band) == (1, "r") else 100.0)
+            write(tmp_path, path(patch, band), coadd(level, cards=wcs_cards(x0, y0)))
+    same = {"sky": GeometryConfig(size=64, scale=0.2)}
+    rows = rows_at([190.5, 100], [100.5, 100])
+    survey = RubinSurvey(str(tmp_path), "gr", options(tmp_path))
+    result, cutouts = cut(survey, rows, tmp_path / "two", same)
+    assert result.done == {"sky": 2}
+    (gap,) = result.gaps.to_pylist()
+    assert (gap["object_id"], gap["band"], gap["reason"]) == (0, "r", "BAD_IMAGE")
+    assert "coadd-r-7-0 and coadd-r-7-1 disagree here" in gap["detail"]
+    assert np.isnan(cutouts.images[0, 1]).all()
+    assert np.isfinite(cutouts.images[0, 0]).all()
+    alone = RubinSurvey(str(tmp_path), "r", options(tmp_path))
+    result, _ = cut(alone, rows, tmp_path / "one", same)
+    (lost,) = result.quarantine.to_pylist()
+    assert (lost["object_id"], lost["reason"]) == (0, "BAD_IMAGE")
 
 
 def test_a_missing_neighbour_leaves_a_hole_and_a_missing_own_patch_a_reason(tmp_path):
