@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("frames", "stamps", "engine", "folder", "release", "night")
+BENCHMARKS = ("frames", "stamps", "coadds", "engine", "folder", "release", "night")
 
 
 def main() -> int:
