@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -33,7 +34,7 @@ class ButlerSource:
     Parameters
     ----------
     root
-        Folder, ``butler.yaml`` or URL of the repository: whatever `Butler.from_config` takes.
+        Folder, ``butler.yaml``, URL or alias of the repository: whatever `Butler.from_config` takes.
     skymap
         The skymap's name, or None where the repository has only one.
     dataset_type
@@ -162,7 +163,10 @@ def _butler(root: str) -> Butler:
             "'gzscale[rubin]', or set survey.options.tree to read a plain tree of coadds"
         ) from error
     try:
-        return Butler.from_config(root, writeable=False)
+        name = root.rstrip("/").rpartition("/")[2]
+        # A configuration's relative paths are made absolute, and so is the alias of a repository.
+        alias = "://" not in root and not os.path.exists(root) and name in Butler.get_known_repos()
+        return Butler.from_config(name if alias else root, writeable=False)
     except Exception as error:
         # Wrong paths, other schemas, unreachable databases: each has a type of its own.
         raise ConfigError(

@@ -177,3 +177,11 @@ def test_the_simulated_night_is_configured_for_it(rubin_sky):
     survey = survey_of(load_config(str(rubin_sky / "night.yaml")))
     assert survey.kind == "rubin"
     assert survey.root == str(rubin_sky / "repository")
+
+
+def test_a_repository_can_be_named_by_its_alias(rubin_sky, tmp_path, monkeypatch):
+    index = tmp_path / "repositories.yaml"
+    index.write_text(f"dp0: {rubin_sky / 'repository'}\n")
+    monkeypatch.setenv("DAF_BUTLER_REPOSITORY_INDEX", str(index))
+    # As a configuration file beside it would have it.
+    assert len(source(tmp_path / "dp0").tracts()) == 1
