@@ -51,7 +51,7 @@ def _all_settings(settings: tuple[str, ...], output: str | None, cluster: str | 
 
 @main.command()
 @click.argument("out", type=click.Path())
-@click.option("--survey", type=click.Choice(["sdss"]), default="sdss", show_default=True)
+@click.option("--survey", type=click.Choice(["sdss", "rubin"]), default="sdss", show_default=True)
 @click.option("--objects", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 def simulate(out: str, survey: str, objects: int, seed: int) -> None:

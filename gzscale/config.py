@@ -89,9 +89,21 @@ class CatalogConfig(_Section):
 
     path: str = Field(description="File, folder or URL of the table.")
     columns: dict[str, str] = Field(
-        description="gzscale's name -> the table's name; object_id, ra and dec are needed."
+        description="gzscale's name -> the table's, or '0.39 * name' for size; object_id, ra, dec are needed."
     )
     format: Literal["auto", "parquet", "hats", "fits", "votable", "csv"] = "auto"
+    where: str | None = Field(
+        default=None, description="Cuts on the table's own columns: refExtendedness = 1 and r_psfFlux > 363."
+    )
+
+    @field_validator("where")
+    @classmethod
+    def _where(cls, where: str | None) -> str | None:
+        if where is not None:
+            from gzscale.catalog.cuts import parse_cuts  # pyarrow takes a while to import
+
+            parse_cuts(where)
+        return where
 
     @field_validator("columns")
     @classmethod

@@ -16,6 +16,7 @@ __all__ = [
     "angle_factor",
     "from_numpy",
     "is_text",
+    "scaled_column",
     "to_angles",
     "to_floats",
     "to_identifiers",
@@ -37,6 +38,8 @@ _SIZE_UNITS = {
 }
 #: VOUnits 1.0 lets a number stand before a unit: astropy writes hour angles as ``15 deg``.
 _SCALED = re.compile(r"(\d+\.?\d*)? *([A-Za-z]+)")
+#: A size that is no angle, with what makes it one: ``0.39 * r_kronRad``.
+_TIMES = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*\*\s*(\S.*?)\s*")
 _INTEGER = r"^[+-]?\d{1,19}$"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _FLOATING = r"^[+-]?(\d+\.\d*|\.\d+|\d+\.?\d*[eE][+-]?\d+)$"
@@ -72,6 +75,16 @@ def angle_factor(role: str, column: str, unit: str | None) -> float:
             "convert the column, or map another one in catalog.columns"
         )
     return factor * float(scaled[1] or 1)
+
+
+def scaled_column(text: str) -> tuple[str, float | None]:
+    """Split ``0.39 * r_kronRad`` into the column's name and the number; None without one.
+
+    The number turns the column into arcsec, whatever unit the file states: a radius in pixels, or one of
+    another kind.
+    """
+    match = _TIMES.fullmatch(text)
+    return (match[2], float(match[1])) if match else (text, None)
 
 
 def from_numpy(values: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> pa.Array:

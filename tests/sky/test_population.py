@@ -58,14 +58,6 @@ def test_galaxies_are_plausible(truth):
     assert truth[truth.kind == "star"].redshift.isna().all()
 
 
-def test_distance_modulus_against_astropy():
-    from astropy.cosmology import FlatLambdaCDM
-
-    redshift = np.linspace(1e-4, 0.5, 5000)
-    expected = FlatLambdaCDM(H0=70, Om0=0.3, Tcmb0=0).distmod(redshift).value
-    np.testing.assert_allclose(population._distance_modulus(redshift)[50:], expected[50:], atol=1e-3)
-
-
 def test_units_stand_in_the_fields(table):
     units = {field.name: field.metadata[b"unit"].decode() for field in table.schema if field.metadata}
     assert units["ra"] == "deg"
