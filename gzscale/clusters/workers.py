@@ -61,8 +61,16 @@ class Workers:
         """Set the number of jobs or pods of one kind, within its limits."""
 
     def renew(self) -> int:
-        """Start again what has ended though it is wanted; return how many."""
-        return 0
+        """Start again what has ended though it is wanted; return how many.
+
+        Dask gives a worker process up that does not come back within 15 seconds of its death.
+        """
+        wanted = getattr(self.target, "worker_spec", {})
+        gone = set(wanted) - set(getattr(self.target, "workers", wanted))
+        if gone:
+            # To the same number: brings what runs in line with the specification.
+            self.target.scale(len(wanted))
+        return len(gone)
 
     def close(self) -> None:
         """End what was made; a cluster that ran already goes on."""
