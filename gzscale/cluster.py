@@ -104,6 +104,11 @@ def count_slots(client: Any) -> dict[str, int]:
 
 def _quieten() -> None:
     """Keep the scheduler's and the nannies' chatter out of the night's progress."""
+    # They set their loggers' levels themselves when they are imported.
+    import distributed.nanny
+    import distributed.scheduler
+    import distributed.worker  # noqa: F401
+
     for logger in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
         logging.getLogger(logger).setLevel(logging.CRITICAL)
 
