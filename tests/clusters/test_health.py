@@ -42,7 +42,11 @@ def test_good_workers_say_what_they_compute_with():
 @pytest.mark.parametrize(
     ("bad", "wants_gpu", "said"),
     [
-        ({"versions": {**own_versions(), "code": "0" * 12}}, False, "cut-1 at .*code 000000000000.*other code.*install"),
+        (
+            {"versions": {**own_versions(), "code": "0" * 12}},
+            False,
+            "cut-1 at .*code 000000000000.*other code.*install",
+        ),
         ({"versions": {**own_versions(), "torch": "1.0"}}, False, "torch 1.0, here"),
         ({"versions": {}}, False, "gzscale none"),
         ({"clock": time.time() - 3600}, False, "36..\\.. s off, 5 s allowed.*synchronise"),
@@ -58,7 +62,7 @@ def test_a_worker_that_would_spoil_the_night_is_named(bad, wants_gpu, said):
 
 
 def test_a_worker_that_cannot_run_the_question_has_no_gzscale_of_ours():
-    with pytest.raises(ClusterError, match="cut-0 .*ModuleNotFoundError.*install the same gzscale"):
+    with pytest.raises(ClusterError, match=r"cut-0 .*ModuleNotFoundError.*install the same gzscale"):
         check_workers(Workers(ModuleNotFoundError("gzscale"), answer()), 10**9, wants_gpu=False)
 
 
@@ -68,7 +72,7 @@ def test_of_many_bad_workers_three_are_named():
 
 
 def test_where_none_predicts_there_is_no_kind():
-    with pytest.raises(ClusterError, match="0 ways .none"):
+    with pytest.raises(ClusterError, match=r"0 ways .none"):
         check_workers(Workers(answer(compute="")), 10**9, wants_gpu=False)
 
 

@@ -58,6 +58,11 @@ def test_tasks_that_wait_for_others_do_not_count():
     def task(state, *kinds):
         return SimpleNamespace(state=state, resource_restrictions=dict.fromkeys(kinds, 1) or None)
 
-    tasks = [task("processing", "CUT"), task("no-worker", "CUT"), task("waiting", "PREDICT"), task("memory", "CUT")]
+    tasks = [
+        task("processing", "CUT"),
+        task("no-worker", "CUT"),
+        task("waiting", "PREDICT"),
+        task("memory", "CUT"),
+    ]
     scheduler = SimpleNamespace(tasks=dict(enumerate([*tasks, task("processing")])))
     assert count_tasks(scheduler) == {"CUT": 2, "PREDICT": 0}

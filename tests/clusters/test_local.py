@@ -67,7 +67,7 @@ def test_a_gpu_that_does_not_work_is_an_error_before_the_night(two_gpus, tmp_pat
     if torch.cuda.is_available():
         pytest.skip("there is a GPU, and it works")
     path = write(tmp_path, "kind: cuda\ngpus: [0]\ncut_workers: 1\n")
-    with pytest.raises(ClusterError, match="none that works.*nvidia-smi"), open_cluster(path):
+    with pytest.raises(ClusterError, match=r"none that works.*nvidia-smi"), open_cluster(path):
         pass
 
 
@@ -90,9 +90,9 @@ def test_without_a_driver_it_says_so(monkeypatch):
 
 def test_a_scheduler_that_does_not_answer(monkeypatch):
     monkeypatch.setattr("gzscale.cluster.CONNECT_TIMEOUT", 1)
-    with pytest.raises(ClusterError, match="no scheduler answers at tcp://127.0.0.1:1 within 1 s"):
-        with open_cluster("tcp://127.0.0.1:1"):
-            pass
+    said = r"no scheduler answers at tcp://127.0.0.1:1 within 1 s"
+    with pytest.raises(ClusterError, match=said), open_cluster("tcp://127.0.0.1:1"):
+        pass
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_workers_of_one_kind_alone_are_not_enough(tmp_path):
         protocol="tcp://",
     ) as cluster:
         path = write(tmp_path, f"kind: address\naddress: {cluster.scheduler.address}\nstart_timeout: 1\n")
-        with pytest.raises(ClusterError, match="1 of CUT, 0 of PREDICT.*--resources"), open_cluster(path):
+        with pytest.raises(ClusterError, match=r"1 of CUT, 0 of PREDICT.*--resources"), open_cluster(path):
             pass
 
 

@@ -75,7 +75,7 @@ def test_what_kills_its_workers_is_quarantined_and_the_rest_is_done(cluster, tmp
 def test_a_death_that_was_not_the_partition_s_fault_costs_nothing(cluster, tmp_path):
     once = tmp_path / "once"
     once.mkdir()
-    config, _, tally, counts = night(cluster, tmp_path, deadly="a", once=str(once))
+    _config, _, tally, counts = night(cluster, tmp_path, deadly="a", once=str(once))
     assert list(once.iterdir())
     assert tally.failures == []
     assert counts["morphology"].done == 40

@@ -94,7 +94,7 @@ def test_a_wrong_preset_says_what_is_wrong(tmp_path, text, said):
 
 
 def test_an_unknown_name_is_told_what_is_known(tmp_path):
-    with pytest.raises(ClusterError, match="known are .*cuda.*local.*slurm-cpu"):
+    with pytest.raises(ClusterError, match=r"known are .*cuda.*local.*slurm-cpu"):
         load_preset("slrum")
     with pytest.raises(ClusterError, match="cannot be read"):
         load_preset(str(tmp_path / "absent.yaml"))

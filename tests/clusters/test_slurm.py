@@ -30,11 +30,13 @@ def commands(tmp_path, monkeypatch):
         path.write_text(
             f'#!/bin/sh\necho "$@" >> {folder}/{name}.calls\n'
             f'for last in "$@"; do :; done; [ -f "$last" ] && cat "$last" >> {folder}/{name}.script\n'
-            f'[ -f {folder}/{name}.error ] && {{ cat {folder}/{name}.error >&2; exit 1; }}\n'
+            f"[ -f {folder}/{name}.error ] && {{ cat {folder}/{name}.error >&2; exit 1; }}\n"
             f"[ -f {folder}/{name}.answer ] && cat {folder}/{name}.answer; exit 0\n"
         )
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    (folder / "sinfo.answer").write_text("survey|2:00:00|(null)\ndebug|30:00|(null)\ngpu|infinite|gpu:a100:4\n")
+    (folder / "sinfo.answer").write_text(
+        "survey|2:00:00|(null)\ndebug|30:00|(null)\ngpu|infinite|gpu:a100:4\n"
+    )
     (folder / "sbatch.answer").write_text("Submitted batch job 17\n")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return folder
@@ -73,7 +75,9 @@ def test_jobs_that_cut_ask_for_cores_and_jobs_that_predict_for_gpus(tmp_path):
     assert '--resources "PREDICT=1"' in predict
 
 
-@pytest.mark.parametrize(("walltime", "seconds"), [("00:01:00", 60), ("01:00:00", 3600), ("7-00:00:00", 604_800)])
+@pytest.mark.parametrize(
+    ("walltime", "seconds"), [("00:01:00", 60), ("01:00:00", 3600), ("7-00:00:00", 604_800)]
+)
 def test_workers_leave_before_the_walltime(tmp_path, walltime, seconds):
     chosen = preset(tmp_path, f"cut: {{memory: 1GB, walltime: '{walltime}'}}\n")
     script = script_of(chosen, "CUT")
@@ -87,7 +91,10 @@ def test_workers_leave_before_the_walltime(tmp_path, walltime, seconds):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (f"cut: {{{POOL}}}\n".replace("survey", "surwey"), "'surwey' does not exist; sinfo knows debug, gpu, survey"),
+        (
+            f"cut: {{{POOL}}}\n".replace("survey", "surwey"),
+            "'surwey' does not exist; sinfo knows debug, gpu, survey",
+        ),
         (f"cut: {{{POOL}}}\n".replace("01:00", "03:00"), "longer than partition 'survey' allows"),
         (f"cut: {{{POOL}}}\n".replace("survey", "debug"), r"longer than partition 'debug' allows \(30:00\)"),
         (f"cut: {{{POOL}, gpus: 1}}\n", "partition 'survey' has none; those with GPUs: gpu"),
@@ -101,7 +108,7 @@ def test_a_preset_that_the_site_does_not_fit_is_refused(commands, tmp_path, text
 
 def test_what_slurm_itself_refuses_is_told_in_its_words(commands, tmp_path):
     (commands / "sbatch.error").write_text("allocation failure: Invalid account\n")
-    with pytest.raises(ClusterError, match="refuse the jobs of `cut`.*Invalid account"):
+    with pytest.raises(ClusterError, match=r"refuse the jobs of `cut`.*Invalid account"):
         slurm.make_slurm(preset(tmp_path, f"cut: {{{POOL}}}\n"))
     assert (commands / "sbatch.calls").read_text() == "--test-only\n"
 
@@ -172,5 +179,7 @@ def test_real_jobs(tmp_path):
         }
         assert both == {"cut-0": {"CUT": 1.0}, "predict-0": {"PREDICT": 1.0}}
         assert cluster.compute.startswith("cpu")
-    queue = subprocess.run(["squeue", "--me", "--noheader", "--name=gzscale-cut"], capture_output=True, text=True)
+    queue = subprocess.run(
+        ["squeue", "--me", "--noheader", "--name=gzscale-cut"], capture_output=True, text=True
+    )
     assert queue.stdout.strip() == "" or "CG" in queue.stdout
