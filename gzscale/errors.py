@@ -23,6 +23,7 @@ __all__ = [
     "MissingError",
     "Reason",
     "StorageError",
+    "WorkerError",
 ]
 
 
@@ -73,6 +74,10 @@ class Reason(StrEnum):
     """The network's output for this object is not finite."""
     BLANK_BAND = "BLANK_BAND"
     """Every measured pixel of a band that is needed is zero."""
+    WORKER_LOST = "WORKER_LOST"
+    """Workers died, one after the other, while they worked on the object's partition alone."""
+    TIME_LIMIT = "TIME_LIMIT"
+    """The object's partition took longer than the cluster's preset allows, twice."""
 
 
 class GzscaleError(Exception):
@@ -173,3 +178,24 @@ class ClusterError(GzscaleError, RuntimeError):
     """The Dask cluster cannot be made or reached."""
 
     code = "CLUSTER"
+
+
+class WorkerError(ClusterError):
+    """One worker cannot do this night's work, while another may: it is let go.
+
+    Parameters
+    ----------
+    message
+        The worker, what is wrong with it, and what to do.
+    worker
+        Its address, where it is known.
+    """
+
+    code = "WORKER"
+
+    def __init__(self, message: str, worker: str = "") -> None:
+        super().__init__(message)
+        self.worker = worker
+
+    def __reduce__(self) -> tuple[type[WorkerError], tuple[str, str]]:
+        return type(self), (str(self), self.worker)

@@ -58,7 +58,7 @@ def publish(config: NightConfig, plan: Plan, started: str) -> str:
     Raises
     ------
     LedgerError
-        If a partition is not committed.
+        If a partition is not committed, or predictions are of several kinds of device.
     DamageError
         If what a partition's commit names is not what is stored.
     """
@@ -140,13 +140,22 @@ def _contents(config: NightConfig, plan: Plan, storage: Storage) -> Iterator[lis
     A worker that an earlier night has left running may have committed what that one asked for.
     """
     ledger, origin = Ledger(storage), origins(config)
+    kinds: set[str] = set()
     for item in plan.partitions:
         if not is_made_from(origin, ledger, item.partition, item.digest):
             raise LedgerError(
                 f"{item.partition.path}: not committed for what this night was planned with, so that "
                 "nothing is released; run the night again"
             )
-        yield [item.partition.path, _committed(storage, item.partition).content]
+        record = _committed(storage, item.partition)
+        kinds.add(record.inputs.get("compute", ""))
+        if len(kinds) > 1:
+            raise LedgerError(
+                f"{item.partition.path}: predictions of this plan were made in {len(kinds)} ways "
+                f"({', '.join(sorted(kinds))}), so that nothing is released; run the night again, which "
+                "makes them in one"
+            )
+        yield [item.partition.path, record.content]
 
 
 def _committed(storage: Storage, partition: Partition) -> Record:

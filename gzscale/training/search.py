@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gzscale.cluster import open_cluster
+from gzscale.cluster import count_slots, open_cluster
 from gzscale.errors import ConfigError
 from gzscale.models.network import build_network
 from gzscale.training.fit import Examples, Settings, fit, predict, rmse
@@ -72,12 +72,13 @@ def search_settings(
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=recipe.fit.seed))
     study.enqueue_trial(_own(recipe))
     lines: list[str] = []
-    with open_cluster(cluster) as client:
+    with open_cluster(cluster) as opened:
+        client = opened.client
         data = client.scatter([known, asked], broadcast=True)
         running: dict[str, Any] = {}
         done = as_completed(loop=client.loop)
         left = trials
-        for _ in range(len(client.scheduler_info(n_workers=-1)["workers"])):
+        for _ in range(count_slots(client)["PREDICT"]):
             left -= _start(client, study, recipe, data, running, done) if left else 0
         for future in done:
             trial = running.pop(future.key)

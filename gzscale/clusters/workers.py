@@ -1,0 +1,83 @@
+"""What every kind of cluster can do once it was made: the interface, and the plainest case of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gzscale.errors import ClusterError
+
+__all__ = ["CUT", "KINDS", "PREDICT", "Limits", "Workers", "missing_extra"]
+
+CUT = "CUT"
+PREDICT = "PREDICT"
+#: The two kinds of work; Dask resources by these names say which worker does which.
+KINDS = (CUT, PREDICT)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far the workers of one kind are scaled.
+
+    Attributes
+    ----------
+    minimum, maximum
+        Jobs or pods.
+    workers
+        Workers of each.
+    """
+
+    minimum: int
+    maximum: int
+    workers: int = 1
+
+
+class Workers:
+    """A cluster that was made, or one that runs already.
+
+    Parameters
+    ----------
+    target
+        What `distributed.Client` takes: a cluster or an address.
+    security
+        `distributed.Security` of an encrypted connection.
+
+    Attributes
+    ----------
+    limits
+        Kind of work -> how far its workers are scaled; empty where nothing is scaled here.
+    """
+
+    def __init__(self, target: Any, security: Any = None) -> None:
+        self.target = target
+        self.security = security
+        self.limits: dict[str, Limits] = {}
+
+    def waits_for(self) -> str:
+        """Say what workers that are not up yet wait for, as far as it can be told."""
+        return "look at the workers' logs"
+
+    def scale(self, kind: str, number: int) -> None:
+        """Set the number of jobs or pods of one kind, within its limits."""
+
+    def renew(self) -> int:
+        """Start again what has ended though it is wanted; return how many.
+
+        Dask gives a worker process up that does not come back within 15 seconds of its death.
+        """
+        wanted = getattr(self.target, "worker_spec", {})
+        gone = set(wanted) - set(getattr(self.target, "workers", wanted))
+        if gone:
+            # To the same number: brings what runs in line with the specification.
+            self.target.scale(len(wanted))
+        return len(gone)
+
+    def close(self) -> None:
+        """End what was made; a cluster that ran already goes on."""
+        if hasattr(self.target, "close"):
+            self.target.close()
+
+
+def missing_extra(kind: str, extra: str, error: ImportError) -> ClusterError:
+    """Return the error of a kind of cluster whose packages are not installed."""
+    return ClusterError(f"cluster {kind}: {error}; install gzscale[{extra}]")
