@@ -218,6 +218,9 @@ _MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset
 @click.option(
     "--search", type=click.IntRange(min=0), default=0, help="Trials of a search for better settings first."
 )
+@click.option(
+    "--cluster", default="local", show_default=True, metavar="NAME", help="Where the trials of --search run."
+)
 def train(
     task: str,
     labels: str,
@@ -228,11 +231,15 @@ def train(
     name: str,
     settings: tuple[str, ...],
     search: int,
+    cluster: str,
 ) -> None:
-    """Train a bundle on a survey's own votes; killed and started again, it goes on."""
+    """Train a bundle on a survey's own votes; killed and started again, it goes on.
+
+    On several GPUs: torchrun --nproc-per-node=4 --no-python gzscale train ...
+    """
     from gzscale.training.command import train_bundle
 
-    for line in train_bundle(labels, images, kind, mapping, output, name, settings, search):
+    for line in train_bundle(labels, images, kind, mapping, output, name, settings, search, cluster):
         click.echo(line)
 
 

@@ -17,9 +17,12 @@ from gzscale.training.evaluate import evaluate_morphology
 from gzscale.training.label_tables import read_labels
 from gzscale.training.labelled import LabelledSet, read_labelled
 from gzscale.training.loop import Epoch
-from gzscale.training.morphology import Recipe, train_morphology
+from gzscale.training.members import learn_members
+from gzscale.training.morphology import train_morphology
+from gzscale.training.processes import count_processes, is_first, joined, sole_writer
+from gzscale.training.recipe import Recipe
 
-__all__ = ["change", "evaluate_bundle", "train_bundle"]
+__all__ = ["Curve", "change", "changed", "evaluate_bundle", "train_bundle"]
 
 _Settings = TypeVar("_Settings")
 
@@ -33,8 +36,11 @@ def train_bundle(
     name: str,
     settings: Sequence[str] = (),
     search: int = 0,
+    cluster: str = "local",
 ) -> Iterator[str]:
     """Train a morphology bundle and write it, with its learning curve beside it.
+
+    Started by ``torchrun``, every process calls it; the first says and writes all.
 
     Parameters
     ----------
@@ -48,36 +54,43 @@ def train_bundle(
     name
         Name of the model.
     settings
-        ``key=value`` for any key of `gzscale.training.morphology.Recipe`, dotted.
+        ``key=value`` for any key of `gzscale.training.recipe.Recipe`, dotted.
     search
         Trials of a search for better settings, 0 for none.
+    cluster
+        That the trials run on, see `gzscale.cluster.open_cluster`.
 
     Yields
     ------
     str
         Lines for the user.
     """
-    labelled = read_labelled(read_labels(labels, kind, mapping), images)
-    yield _account(labelled)
-    recipe = Recipe()
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as fit.epochs=40")
-        recipe = change(recipe, key, value)
-    if search:
-        from gzscale.training.search import search_settings
-
-        recipe, lines = search_settings(labelled, recipe, search)
-        yield from lines
+    recipe = changed(Recipe(), settings)
+    recipe.check()
     work = Path(f"{output}.work")
-    work.mkdir(parents=True, exist_ok=True)
-    curve = _Curve(Path(f"{output}.curve.csv"))
-    bundle = train_morphology(labelled, recipe, name, work, curve.add)
-    part = Path(f"{output}.part")
-    part.write_bytes(write_bundle(bundle))
-    part.replace(output)
-    shutil.rmtree(work)
+    with joined():
+        if search and count_processes() > 1:
+            raise ConfigError(
+                f"--search {search} with {count_processes()} processes: search without torchrun, on "
+                "--cluster cuda say, then train with the settings that it prints"
+            )
+        if not is_first():
+            labelled = read_labelled(read_labels(labels, kind, mapping), images)
+            learn_members(labelled, recipe, name, work)
+            return
+        with sole_writer(work):
+            labelled = read_labelled(read_labels(labels, kind, mapping), images)
+            yield _account(labelled)
+            if search:
+                from gzscale.training.search import search_settings
+
+                recipe, lines = search_settings(labelled, recipe, search, work / "search.journal", cluster)
+                yield from lines
+            bundle = train_morphology(labelled, recipe, name, work, _begin_curve(output, work).add)
+            part = Path(f"{output}.part")
+            part.write_bytes(write_bundle(bundle))
+            part.replace(output)
+            shutil.rmtree(work)
     yield from _table(bundle.scores)
     yield output
 
@@ -104,6 +117,16 @@ def evaluate_bundle(
     return story, lines
 
 
+def changed(settings: _Settings, pairs: Sequence[str]) -> _Settings:
+    """Return settings with the values of ``key=value`` pairs; see `change`."""
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {pair}: expected KEY=VALUE, such as fit.epochs=40")
+        settings = change(settings, key, value)
+    return settings
+
+
 def change(settings: _Settings, key: str, value: str) -> _Settings:
     """Return settings with one value replaced.
 
@@ -119,13 +142,17 @@ def change(settings: _Settings, key: str, value: str) -> _Settings:
     Raises
     ------
     ConfigError
-        If there is no such key, or the value is of another type.
+        If there is no such key, or the value cannot be used.
     """
     first, _, rest = key.partition(".")
     names = [item.name for item in dataclasses.fields(settings)]  # type: ignore[arg-type]
     if first not in names:
         raise ConfigError(f"{key!r}: no such setting; there are {', '.join(names)}")
     old = getattr(settings, first)
+    if bool(rest) != (dataclasses.is_dataclass(old) or isinstance(old, dict)):
+        raise ConfigError(
+            f"{key}={value}: {first} {'has no parts' if rest else f'needs a part: {first}.KEY'}"
+        )
     if dataclasses.is_dataclass(old):
         new: Any = change(old, rest, value)
     else:
@@ -135,6 +162,8 @@ def change(settings: _Settings, key: str, value: str) -> _Settings:
             new = value
         if isinstance(old, dict):
             new = {**old, rest: new}
+        elif isinstance(old, tuple) and isinstance(new, list):
+            new = tuple(new)
         elif isinstance(old, float) and isinstance(new, int):
             new = float(new)
         elif type(new) is not type(old):
@@ -157,11 +186,20 @@ def _table(scores: dict[str, float] | Any) -> list[str]:
     return [*lines, "votes: " + ", ".join(inside)] if inside else lines
 
 
+def _begin_curve(output: str, work: Path) -> Curve:
+    """Return the curve of a training: a new one, unless the training goes on from a checkpoint."""
+    curve = Curve(Path(f"{output}.curve.csv"))
+    if not any(work.glob("*.safetensors")):
+        curve.path.unlink(missing_ok=True)
+    return curve
+
+
 @dataclasses.dataclass(frozen=True)
-class _Curve:
+class Curve:
     """The learning curve: a file of all epochs, and a line on the terminal now and then."""
 
     path: Path
+    score: str = "RMSE"
 
     def add(self, stage: str, line: Epoch) -> None:
         """Keep one epoch; several processes may at a time."""
@@ -170,7 +208,11 @@ class _Curve:
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
             if new:
-                csv.writer(file).writerow(["stage", "epoch", "rate", "loss", "rmse_held_back", "seconds"])
+                csv.writer(file).writerow(
+                    ["stage", "epoch", "rate", "loss", f"{self.score.lower()}_held_back", "seconds"]
+                )
             csv.writer(file).writerow(row)
         if score or line.epoch % 10 == 0:
-            print(f"{stage}: epoch {row[1]}, loss {row[3]} {score and 'RMSE ' + score}", file=sys.stderr)
+            print(
+                f"{stage}: epoch {row[1]}, loss {row[3]} {score and f'{self.score} {score}'}", file=sys.stderr
+            )
