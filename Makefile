@@ -31,8 +31,10 @@ bench: env
 	$(BIN)/python tests/benchmarks/run.py
 
 # A bundle from labelled pictures: make train LABELS=votes.csv IMAGES=images BUNDLE=own.safetensors
-train: env
-	$(BIN)/gzscale train morphology --labels $(LABELS) --images $(IMAGES) -o $(BUNDLE)
+train: $(if $(LABELS),$(if $(IMAGES),env))
+	@test -n "$(LABELS)" && test -n "$(IMAGES)" || \
+	  { echo "make train needs both: make train LABELS=votes.csv IMAGES=images [BUNDLE=$(BUNDLE)]" >&2; exit 2; }
+	$(BIN)/gzscale train morphology --labels "$(LABELS)" --images "$(IMAGES)" -o "$(BUNDLE)"
 
 lint: env
 	$(BIN)/ruff format --check .
