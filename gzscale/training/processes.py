@@ -46,7 +46,7 @@ def joined() -> Iterator[None]:
     ConfigError
         If torchrun started more processes on this machine than it has GPUs.
     """
-    if distributed.is_initialized() or not all(name in os.environ for name in _TOLD):
+    if _several() or not distributed.is_available() or not all(name in os.environ for name in _TOLD):
         yield
         return
     if torch.cuda.is_available():
