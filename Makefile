@@ -32,8 +32,10 @@ bench: env
 	$(BIN)/python tests/benchmarks/run.py
 
 # A bundle from labelled pictures: make train LABELS=votes.csv IMAGES=images BUNDLE=own.safetensors
-train: env
-	$(BIN)/gzscale train morphology --labels $(LABELS) --images $(IMAGES) -o $(BUNDLE)
+train: $(if $(LABELS),$(if $(IMAGES),env))
+	@test -n "$(LABELS)" && test -n "$(IMAGES)" || \
+	  { echo "make train needs both: make train LABELS=votes.csv IMAGES=images [BUNDLE=$(BUNDLE)]" >&2; exit 2; }
+	$(BIN)/gzscale train morphology --labels "$(LABELS)" --images "$(IMAGES)" -o "$(BUNDLE)"
 
 # The shipped lens finder: a simulated sky, and REAL, outputs of nights on real frames with the geometry `sky`.
 # Images of HELD_OUT are kept apart for the test: make train-lenses REAL="night-fields night-m2" BUNDLE=lenses.safetensors

@@ -250,6 +250,9 @@ _MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset
 @click.option(
     "--search", type=click.IntRange(min=0), default=0, help="Trials of a search for better settings first."
 )
+@click.option(
+    "--cluster", default="local", show_default=True, metavar="NAME", help="Where the trials of --search run."
+)
 def train(
     task: str,
     labels: str | None,
@@ -261,8 +264,12 @@ def train(
     name: str,
     settings: tuple[str, ...],
     search: int,
+    cluster: str,
 ) -> None:
-    """Train a bundle on a survey's own labels, or on injections; killed and started again, it goes on."""
+    """Train a bundle on a survey's own labels, or on injections; killed and started again, it goes on.
+
+    Morphology on several GPUs: torchrun --nproc-per-node=4 --no-python gzscale train ...
+    """
     if task == "lenses":
         from gzscale.training.lens_command import train_lens_bundle
 
@@ -274,7 +281,9 @@ def train(
     else:
         from gzscale.training.command import train_bundle
 
-        lines = train_bundle(_needed(labels), images[0], kind, mapping, output, name, settings, search)
+        lines = train_bundle(
+            _needed(labels), images[0], kind, mapping, output, name, settings, search, cluster
+        )
     for line in lines:
         click.echo(line)
 

@@ -17,7 +17,10 @@ from gzscale.training.evaluate import evaluate_morphology
 from gzscale.training.label_tables import read_labels
 from gzscale.training.labelled import LabelledSet, read_labelled
 from gzscale.training.loop import Epoch
-from gzscale.training.morphology import Recipe, train_morphology
+from gzscale.training.members import learn_members
+from gzscale.training.morphology import train_morphology
+from gzscale.training.processes import count_processes, is_first, joined, sole_writer
+from gzscale.training.recipe import Recipe
 
 __all__ = ["Curve", "change", "changed", "evaluate_bundle", "train_bundle"]
 
@@ -33,8 +36,11 @@ def train_bundle(
     name: str,
     settings: Sequence[str] = (),
     search: int = 0,
+    cluster: str = "local",
 ) -> Iterator[str]:
     """Train a morphology bundle and write it, with its learning curve beside it.
+
+    Started by ``torchrun``, every process calls it; the first says and writes all.
 
     Parameters
     ----------
@@ -48,31 +54,43 @@ def train_bundle(
     name
         Name of the model.
     settings
-        ``key=value`` for any key of `gzscale.training.morphology.Recipe`, dotted.
+        ``key=value`` for any key of `gzscale.training.recipe.Recipe`, dotted.
     search
         Trials of a search for better settings, 0 for none.
+    cluster
+        That the trials run on, see `gzscale.cluster.open_cluster`.
 
     Yields
     ------
     str
         Lines for the user.
     """
-    labelled = read_labelled(read_labels(labels, kind, mapping), images)
-    yield _account(labelled)
     recipe = changed(Recipe(), settings)
-    if search:
-        from gzscale.training.search import search_settings
-
-        recipe, lines = search_settings(labelled, recipe, search)
-        yield from lines
+    recipe.check()
     work = Path(f"{output}.work")
-    work.mkdir(parents=True, exist_ok=True)
-    curve = Curve(Path(f"{output}.curve.csv"))
-    bundle = train_morphology(labelled, recipe, name, work, curve.add)
-    part = Path(f"{output}.part")
-    part.write_bytes(write_bundle(bundle))
-    part.replace(output)
-    shutil.rmtree(work)
+    with joined():
+        if search and count_processes() > 1:
+            raise ConfigError(
+                f"--search {search} with {count_processes()} processes: search without torchrun, on "
+                "--cluster cuda say, then train with the settings that it prints"
+            )
+        if not is_first():
+            labelled = read_labelled(read_labels(labels, kind, mapping), images)
+            learn_members(labelled, recipe, name, work)
+            return
+        with sole_writer(work):
+            labelled = read_labelled(read_labels(labels, kind, mapping), images)
+            yield _account(labelled)
+            if search:
+                from gzscale.training.search import search_settings
+
+                recipe, lines = search_settings(labelled, recipe, search, work / "search.journal", cluster)
+                yield from lines
+            bundle = train_morphology(labelled, recipe, name, work, _begin_curve(output, work).add)
+            part = Path(f"{output}.part")
+            part.write_bytes(write_bundle(bundle))
+            part.replace(output)
+            shutil.rmtree(work)
     yield from _table(bundle.scores)
     yield output
 
@@ -124,13 +142,17 @@ def change(settings: _Settings, key: str, value: str) -> _Settings:
     Raises
     ------
     ConfigError
-        If there is no such key, or the value is of another type.
+        If there is no such key, or the value cannot be used.
     """
     first, _, rest = key.partition(".")
     names = [item.name for item in dataclasses.fields(settings)]  # type: ignore[arg-type]
     if first not in names:
         raise ConfigError(f"{key!r}: no such setting; there are {', '.join(names)}")
     old = getattr(settings, first)
+    if bool(rest) != (dataclasses.is_dataclass(old) or isinstance(old, dict)):
+        raise ConfigError(
+            f"{key}={value}: {first} {'has no parts' if rest else f'needs a part: {first}.KEY'}"
+        )
     if dataclasses.is_dataclass(old):
         new: Any = change(old, rest, value)
     else:
@@ -162,6 +184,14 @@ def _table(scores: dict[str, float] | Any) -> list[str]:
         lines.append(f"{name:<12}{rmse:>9.4f}{error:>9.4f}{smooth:>15.3f}")
     inside = [f"{100 * scores[key]:.1f} % in the {key[-2:]} % intervals" for key in scores if "inside" in key]
     return [*lines, "votes: " + ", ".join(inside)] if inside else lines
+
+
+def _begin_curve(output: str, work: Path) -> Curve:
+    """Return the curve of a training: a new one, unless the training goes on from a checkpoint."""
+    curve = Curve(Path(f"{output}.curve.csv"))
+    if not any(work.glob("*.safetensors")):
+        curve.path.unlink(missing_ok=True)
+    return curve
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,18 +9,18 @@ from gzscale.errors import BundleError, CatalogError, ConfigError
 from gzscale.models.bundle import load_bundle, write_bundle
 from gzscale.models.votes import QUESTIONS, to_joint
 from gzscale.tasks.morphology import OUTPUT, MorphologyTask
-from gzscale.training import morphology
+from gzscale.training import members
 from gzscale.training.augment import Augmentation
 from gzscale.training.command import change
 from gzscale.training.evaluate import evaluate_morphology
 from gzscale.training.fit import Settings
 from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import Labels, folds
-from gzscale.training.morphology import NETWORK, Recipe, train_morphology
-from gzscale.training.search import search_settings
+from gzscale.training.morphology import train_morphology
+from gzscale.training.recipe import NETWORK, Recipe
 
 SMALL = {**NETWORK, "widths": [2, 3], "blocks": [1, 1], "crop": 48, "size": 32}
-QUICK = Settings(epochs=2, batch=16, extent=48, size=32, augmentation=Augmentation(blur=0))
+QUICK = Settings(epochs=2, batch=16, augmentation=Augmentation(blur=0))
 RECIPE = Recipe(members=2, sketches=64, sketch_fit=QUICK, fit=QUICK, network=SMALL)
 
 
@@ -94,7 +94,7 @@ def test_one_network_is_not_scored_on_what_it_has_learnt(trained, labelled):
 
 def test_killed_between_members_and_started_again(trained, labelled, tmp_path, monkeypatch):
     # One process at a time, so that the kill comes at a known place.
-    monkeypatch.setattr(morphology.os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(members.os, "sched_getaffinity", lambda _: {0})
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
@@ -139,16 +139,60 @@ def test_settings_are_changed_by_their_names():
         ("fit.epoch", "7", "no such setting"),
         ("fit.epochs", "many", "expected int"),
         ("fit.loss", "guess", "dirichlet"),
+        ("fit.batch", "0", "at least 1"),
+        ("fit.augmentation.noise", "-1", "0 or more"),
+        ("network", "5", "needs a part"),
+        ("fit", "5", "needs a part"),
+        ("members.two", "5", "has no parts"),
     ):
         with pytest.raises(ConfigError, match=words):
             change(RECIPE, key, value)
 
 
-@pytest.mark.slow
-def test_a_search_over_workers_chooses_the_best_trial(labelled):
-    recipe, lines = search_settings(labelled, RECIPE, trials=3)
-    assert len(lines) == 4
-    assert all("RMSE" in line for line in lines)
-    best = min(float(line.split("RMSE ")[1].split()[0]) for line in lines[:3])
-    assert f"RMSE {best:.4f}" in lines[3]
-    assert len(recipe.network["widths"]) in (2, 3, 4)
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("members", "1", "at least 2"),
+        ("sketches", "-1", "0 or more"),
+        ("sketch_fit.patience", "3", "no sketches are held back"),
+        ("network.foo", "1", "does not take"),
+        ("network.crop", "200", "at most 96"),
+        ("network.crop", "47", "an even number"),
+        ("network.size", "36", "a multiple of 8"),
+        ("network.channels", "5", "pictures have 3"),
+        ("network.widths", "[]", "0 widths"),
+        ("network.widths", "many", "network"),
+        ("network.spread", "0", "above 0"),
+        ("network.mean", "grey", "expected a number"),
+        ("network.dropout", "2", "dropout"),
+        ("network.heads", "{}", "expected a tree head"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained(key, value, words):
+    RECIPE.check()
+    with pytest.raises(ConfigError, match=words):
+        change(RECIPE, key, value).check()
+
+
+def test_patience_goes_by_galaxies_of_no_fold_that_is_scored(labelled, tmp_path, monkeypatch):
+    monkeypatch.setattr(members.os, "sched_getaffinity", lambda _: {0})
+    asked = []
+
+    def watch(network, known, settings, *, held_back=None, **others):
+        if others["checkpoint"].name != "sketches.safetensors":
+            asked.append((known.rows, held_back.rows))
+        return network.eval()
+
+    monkeypatch.setattr(members, "fit", watch)
+    patient = dataclasses.replace(RECIPE, members=3, fit=dataclasses.replace(QUICK, patience=2))
+    members.learn_members(labelled, patient, "x", tmp_path)
+    fold = folds(labelled.labels.names, 3)
+    for number, (known, held_back) in enumerate(asked):
+        assert 0 < len(held_back) < 0.25 * len(known)
+        assert not set(known) & set(held_back)
+        assert {*known, *held_back} == set(np.flatnonzero(fold != number))
+    asked.clear()
+    members.learn_members(labelled, dataclasses.replace(patient, fit=QUICK), "x", tmp_path)
+    for number, (known, held_back) in enumerate(asked):
+        assert np.array_equal(known, np.flatnonzero(fold != number))
+        assert np.array_equal(held_back, np.flatnonzero(fold == number))
