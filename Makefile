@@ -7,8 +7,10 @@ SKY    ?= sky
 OUT    ?= night
 OBJECTS ?= 400
 BUNDLE ?= own.safetensors
+SAMPLE ?= sample
+GALAXIES ?= 81920
 
-.PHONY: env night test bench train train-lenses lint clean
+.PHONY: env night test bench train train-lenses train-redshifts lint clean
 
 env: $(VENV)/.ready
 
@@ -46,10 +48,17 @@ train-lenses: env
 	$(BIN)/gzscale train lenses --images lens-sky/night $(addprefix --images ,$(REAL)) -o $(BUNDLE) \
 	  --name sdss-lenses-1 --set 'held_out=$(HELD_OUT)'
 
+# The redshift bundle, from nothing: galaxies are drawn, learnt, and scored beside their colours alone.
+train-redshifts: env
+	$(BIN)/gzscale sky sample $(SAMPLE) --survey sdss --objects $(GALAXIES) --seed 1
+	$(BIN)/gzscale train redshifts --labels $(SAMPLE)/truth --images $(SAMPLE) --name sdss-sky-1 -o redshifts-sdss.safetensors
+	$(BIN)/gzscale sky sample $(SAMPLE)-unseen --survey sdss --objects 20480 --seed 2
+	$(BIN)/gzscale evaluate redshifts-sdss.safetensors --labels $(SAMPLE)-unseen/truth --images $(SAMPLE)-unseen
+
 lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(SKY) $(OUT) bench lens-sky
+	rm -rf $(SKY) $(OUT) $(SAMPLE) $(SAMPLE)-unseen bench lens-sky

@@ -359,5 +359,7 @@ def _print_account(account: dict[str, Any], output: str) -> None:
     click.echo(f"report    {output}/reports/{account['night']}/report.html")
 
 
+main.add_command(sky)
+
 if __name__ == "__main__":
     main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 __all__ = ["sky"]
@@ -45,3 +47,19 @@ def inject(
     injection = Injection(lenses, mimics, geometry, radii, prior, visible, None, seed)  # type: ignore[arg-type]
     made = inject_store(store, output, injection)
     click.echo(f"{made} lenses and {mimics} mimics: {output}, {output}/truth.parquet")
+
+
+@sky.command()
+@click.argument("out")
+@click.option("--survey", type=click.Choice(["sdss"]), default="sdss", show_default=True)
+@click.option("--objects", type=click.IntRange(min=1), default=10_000, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; one a core by default.")
+def sample(out: str, survey: str, objects: int, seed: int, workers: int | None) -> None:
+    """Write galaxies of known redshift as cutouts, with a truth table, without frames."""
+    from gzscale.sky.blocks import Request
+    from gzscale.sky.samples import write_sample
+
+    with click.progressbar(length=objects, label="drawing galaxies", file=sys.stderr) as bar:
+        write_sample(out, Request(survey, objects, seed), workers, lambda done, _: bar.update(done - bar.pos))
+    click.echo(f"drew {objects} galaxies: {out}/sample.json")

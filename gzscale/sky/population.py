@@ -189,6 +189,12 @@ _UNITS = {
     **dict.fromkeys(("half_light_radius", "bulge_radius", "disk_radius", "companion_separation"), "arcsec"),
     **{f"mag_{band}": "mag" for band in "ugrizy"},
     "absolute_r": "mag",
+    "ebv": "mag",
+    "measured_radius": "arcsec",
+    **{f"seeing_{band}": "arcsec" for band in "ugrizy"},
+    **{f"measured_mag_{band}": "mag" for band in "ugrizy"},
+    **{f"measured_flux_{band}": "nmgy" for band in "ugrizy"},
+    **{f"measured_flux_error_{band}": "nmgy" for band in "ugrizy"},
     **{f"flux_{body}": "nmgy" for body in BODIES},
 }
 _FIRST = ("object_id", "catalogued", "kind", "ra", "dec", "run", "camcol", "field", "redshift")

@@ -40,6 +40,7 @@ geometries:
 tasks:
   morphology: {{geometry: galaxy}}
   lenses: {{geometry: sky}}
+  redshifts: {{geometry: sky}}
 output: night
 cluster: local
 """

@@ -160,8 +160,8 @@ def change(settings: _Settings, key: str, value: str) -> _Settings:
             new = json.loads(value)
         except json.JSONDecodeError:
             new = value
-        if isinstance(old, dict):
-            new = {**old, rest: new}
+        if isinstance(old, dict) and rest:
+            new = _within(old, rest, new)
         elif isinstance(old, tuple) and isinstance(new, list):
             new = tuple(new)
         elif isinstance(old, float) and isinstance(new, int):
@@ -169,6 +169,17 @@ def change(settings: _Settings, key: str, value: str) -> _Settings:
         elif type(new) is not type(old):
             raise ConfigError(f"{key}={value}: expected {type(old).__name__}, such as {old!r}")
     return dataclasses.replace(settings, **{first: new})  # type: ignore[type-var]
+
+
+def _within(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return a mapping of mappings with one value, at a dotted key, replaced or added."""
+    first, _, rest = key.partition(".")
+    if not rest:
+        return {**settings, first: value}
+    below = settings.get(first, {})
+    if not isinstance(below, dict):
+        raise ConfigError(f"{key!r}: {first} is {below!r}, and has no keys")
+    return {**settings, first: _within(below, rest, value)}
 
 
 def _account(labelled: LabelledSet) -> str:
