@@ -46,6 +46,10 @@ SHIPPED: dict[str, tuple[str, str]] = {
         "morphology-gz2.safetensors",
         "eb0ece5676327a52789046428ba659ecb69877707be0c4f0bedb8e2b8cd56580",
     ),
+    "lenses": (
+        "lenses-sdss.safetensors",
+        "7d18fbf95acb1bd8d9ebbcbf9fb42b95b17a0bda832c9463251e13b841bc3192",
+    ),
 }
 
 

@@ -18,7 +18,14 @@ from gzscale.models.observation import Observation
 from gzscale.sky.stamps import Stamps, read_stamps
 from gzscale.training.bologna import is_challenge
 from gzscale.training.command import change
-from gzscale.training.lens_evaluate import LensEvaluation, LensTest, evaluate_lenses, injected_test
+from gzscale.training.lens_evaluate import (
+    LensEvaluation,
+    LensTest,
+    evaluate_lenses,
+    injected_test,
+    mixed_test,
+)
+from gzscale.training.lens_examples import Mix
 from gzscale.training.lens_labels import read_labelled_lenses
 from gzscale.training.lens_plots import draw_evaluation
 from gzscale.training.lenses import LensRecipe, train_labelled, train_lenses
@@ -115,11 +122,13 @@ def evaluate_lens_bundle(
     if labels is not None or is_challenge(images[0]):
         stamps, lens, bands = read_labelled_lenses(images[0], labels, made.bands, geometry)
         seen = Observation.of(stamps.images, bands, stamps.scale, stamps.noise)
-        test = LensTest(seen, lens, np.full(len(lens), np.nan))
+        test, mixed = LensTest(seen, lens, np.full(len(lens), np.nan)), None
     else:
         stamps, _ = read_stamps(images, made.bands, geometry)
-        test = injected_test(stamps, made.bands, lenses, np.random.default_rng(seed))
-    found = evaluate_lenses(made, test)
+        rng = np.random.default_rng(seed)
+        test = injected_test(stamps, made.bands, lenses, rng)
+        mixed = mixed_test(stamps, made.bands, Mix(lenses=lenses), rng)
+    found = evaluate_lenses(made, test, mixed)
     if picture is not None:
         draw_evaluation(found, test, picture)
     return {"scores": found.scores}, list(_table(found))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gzscale.errors import BundleError
@@ -17,10 +18,10 @@ from gzscale.sky.inject import add_light, electrons_of
 from gzscale.sky.stamps import Stamps
 from gzscale.tasks.lenses import LENS, RADIUS, calibrated_chance, radius_moments, shift_prevalence
 from gzscale.training.arc_filter import arc_filter
-from gzscale.training.lens_examples import draw_visible
+from gzscale.training.lens_examples import Mix, draw_visible, make_examples
 from gzscale.training.lens_metrics import Reliability, finder_scores, reliability
 
-__all__ = ["LensEvaluation", "LensTest", "evaluate_lenses", "fit_calibration", "injected_test"]
+__all__ = ["LensEvaluation", "LensTest", "evaluate_lenses", "fit_calibration", "injected_test", "mixed_test"]
 
 #: Einstein radius in arcsec from which on a lens should be found in SDSS's seeing.
 LARGE = 1.2
@@ -105,8 +106,35 @@ def injected_test(
     return LensTest(observation, np.arange(len(every)) < count, radius)
 
 
-def evaluate_lenses(bundle: Bundle, test: LensTest) -> LensEvaluation:
+def mixed_test(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator) -> LensTest:
+    """Make a test of examples mixed as those learnt: what calibrated chances are calibrated for.
+
+    Parameters
+    ----------
+    stamps, bands, rng
+        See `injected_test`.
+    mix
+        How many of what.
+    """
+    examples = make_examples(stamps, bands, mix, rng)
+    images = examples.images(np.arange(len(examples)), torch.Generator().manual_seed(0)).numpy()
+    base = examples.base
+    seen = Observation.of(images, bands, stamps.scale[base], stamps.noise[base])
+    return LensTest(seen, examples.lens, examples.radius.astype(np.float64))
+
+
+def evaluate_lenses(bundle: Bundle, test: LensTest, mixed: LensTest | None = None) -> LensEvaluation:
     """Score a bundle and the arc filter on the same objects.
+
+    Parameters
+    ----------
+    bundle
+        The bundle.
+    test
+        Lenses and others.
+    mixed
+        What the reliability of chances is measured on: examples mixed as those learnt. The test itself where
+        there are none.
 
     Raises
     ------
@@ -129,14 +157,26 @@ def evaluate_lenses(bundle: Bundle, test: LensTest) -> LensEvaluation:
         if large.any():
             scores |= _named(name, "_large", finder_scores(values[lens][large], values[~lens]))
     scores |= _radius_scores(outputs[RADIUS][lens], test.radius[lens])
-    diagrams = (
-        reliability(chance, lens, learnt),
-        reliability(score, lens, stated, _RARE_EDGES),
-    )
+    diagrams = _diagrams(bundle, mixed, learnt, stated) if mixed else _weighed(chance, lens, learnt, stated)
     scores |= {"reliability": diagrams[0].deviation, "reliability_stated": diagrams[1].deviation}
     return LensEvaluation(
         {name: round(value, 5) for name, value in scores.items()}, chance, score, filtered, diagrams
     )
+
+
+def _diagrams(
+    bundle: Bundle, mixed: LensTest, learnt: float, stated: float
+) -> tuple[Reliability, Reliability]:
+    outputs = Engine(bundle).run(mixed.observation)
+    return _weighed(calibrated_chance(outputs[LENS][:, 0], bundle.calibration), mixed.lens, learnt, stated)
+
+
+def _weighed(
+    chance: NDArray[np.float64], lens: NDArray[np.bool_], learnt: float, stated: float
+) -> tuple[Reliability, Reliability]:
+    """Return reliability with lenses and others weighed to each of two prevalences."""
+    score = shift_prevalence(chance, learnt, stated)
+    return reliability(chance, lens, learnt), reliability(score, lens, stated, _RARE_EDGES)
 
 
 def fit_calibration(chance: NDArray[np.floating], lens: NDArray[np.bool_]) -> dict[str, float]:

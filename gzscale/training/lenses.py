@@ -13,7 +13,7 @@ Killed and started again with the same working folder, it goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,13 @@ from gzscale.models.inputs import SDSS_REDDENING, FluxInputs
 from gzscale.models.network import build_network
 from gzscale.sky.stamps import Stamps
 from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES
-from gzscale.training.lens_evaluate import LensEvaluation, evaluate_lenses, fit_calibration, injected_test
+from gzscale.training.lens_evaluate import (
+    LensEvaluation,
+    evaluate_lenses,
+    fit_calibration,
+    injected_test,
+    mixed_test,
+)
 from gzscale.training.lens_examples import (
     EXTENT,
     LensExamples,
@@ -137,7 +143,7 @@ def train_lenses(
     rng = np.random.default_rng(recipe.pace.seed)
     back = learnt.object_id % _HELD_BACK == 0
     examples = make_examples(learnt.take(~back), recipe.bands, recipe.mix, rng)
-    few = Mix(**{**asdict(recipe.mix), "lenses": max(64, recipe.mix.lenses // _HELD_BACK)})
+    few = replace(recipe.mix, lenses=max(64, recipe.mix.lenses // _HELD_BACK))
     held = make_examples(learnt.take(back), recipe.bands, few, rng)
     return _train(examples, held, kept, geometry, recipe, name, work, progress)
 
@@ -211,8 +217,10 @@ def _train(
     bundle = _bundle(network, parameters, inputs, geometry, calibration, examples, recipe, name)
     if not len(kept):
         return bundle, None
-    test = injected_test(kept, recipe.bands, recipe.tested, np.random.default_rng(recipe.pace.seed + 1))
-    evaluation = evaluate_lenses(bundle, test)
+    rng = np.random.default_rng(recipe.pace.seed + 1)
+    test = injected_test(kept, recipe.bands, recipe.tested, rng)
+    mixed = mixed_test(kept, recipe.bands, replace(recipe.mix, lenses=recipe.tested), rng)
+    evaluation = evaluate_lenses(bundle, test, mixed)
     bundle = _bundle(
         network, parameters, inputs, geometry, calibration, examples, recipe, name, evaluation.scores
     )

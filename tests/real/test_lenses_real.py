@@ -80,10 +80,10 @@ def test_shipped_finder_on_fields_that_it_never_saw(held_out):
     test = injected_test(stamps, "gri", 500, np.random.default_rng(11))
     found = evaluate_lenses(bundle, test).scores
     print(found)
-    assert found["network_auroc_large"] > 0.96
+    assert found["network_auroc_large"] > 0.98
     assert found["network_tpr10_large"] > 0.5
     assert found["network_tpr10"] > found["arc_filter_tpr10"]
-    assert abs(found["radius_bias"]) < 0.15
+    assert abs(found["radius_bias"]) < 0.25
 
 
 def test_command_prints_both_means(held_out):
