@@ -27,7 +27,7 @@ class ImageRef:
     band
         One letter of the survey's bands.
     path
-        Relative to the survey's root.
+        Relative to the survey's root; for a survey whose images a registry places, their coordinates in it.
     exposure
         What the bands of one pointing share: ``301-3918-3-213``.
     """

@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
+from numba import njit
 from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
@@ -87,30 +88,42 @@ def decode_coadd(
     ImageError
         BAD_UNIT, BAD_IMAGE.
     """
-    factor = nanomaggies_per_unit(planes, zero_point)
-    pixels = planes.read("IMAGE", windows)
-    if pixels.dtype != np.float32:
-        pixels = pixels.astype(np.float32)
-    pixels *= np.float32(factor)
-    flagged: NDArray[np.uint8] | None = None
+    factor = np.float32(nanomaggies_per_unit(planes, zero_point))
+    pixels = planes.read("IMAGE", windows).astype(np.float32, copy=False)
+    required = [*blank, *flags] if need_flags else blank
+    mask = np.zeros((0, 0), np.int32)
+    bits: dict[str, int] = {}
     if blank or flags:
-        required = [*blank, *flags] if need_flags else blank
         bits = mask_bits(planes.headers["MASK"], required, flags, planes.name)
         mask = planes.read("MASK", windows)
-        blanked = sum(1 << bits[plane] for plane in set(blank))
-        if blanked:
-            pixels[(mask & blanked) != 0] = np.nan
-        if flags:
-            flagged = np.zeros(mask.shape, np.uint8)
-            for place, plane in enumerate(flags):
-                if plane in bits:
-                    flagged |= (((mask >> bits[plane]) & 1) << place).astype(np.uint8)
-        del mask
-    with np.errstate(invalid="ignore"):
-        total = np.sum(pixels)
-    if not np.isfinite(total):
-        pixels[np.isinf(pixels)] = np.nan
-    return Coadd(pixels, _sigma(planes) * np.float32(factor), flagged)
+    flagged = np.zeros(mask.shape if flags else (0, 0), np.uint8)
+    meanings = np.array([1 << bits[plane] if plane in bits else 0 for plane in flags], dtype=np.int64)
+    _calibrate(pixels, factor, mask, sum(1 << bits[plane] for plane in set(blank)), meanings, flagged)
+    del mask
+    return Coadd(pixels, _sigma(planes) * factor, flagged if flags else None)
+
+
+@njit(cache=True, nogil=True)
+def _calibrate(pixels, factor, mask, blank, meanings, flags):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Multiply, blank and flag in one pass; without a mask, and without flags, those arrays are empty."""
+    for row in range(pixels.shape[0]):
+        for column in range(pixels.shape[1]):
+            value = pixels[row, column] * factor
+            pixels[row, column] = value if np.isfinite(value) else np.nan
+        if mask.shape[0] == 0:
+            continue
+        for column in range(pixels.shape[1]):
+            bits = np.int64(mask[row, column])
+            if bits == 0:
+                continue
+            if bits & blank:
+                pixels[row, column] = np.nan
+            if flags.shape[0] > 0:
+                found = np.uint8(0)
+                for k in range(len(meanings)):
+                    if bits & meanings[k]:
+                        found |= np.uint8(1 << k)
+                flags[row, column] = found
 
 
 def nanomaggies_per_unit(planes: Planes, zero_point: float | None) -> float:
