@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import subprocess
@@ -65,46 +66,54 @@ class SlurmWorkers(Workers):
         super().__init__(cluster)
         self._job = job
         self._options = options
-        self._wanted = dict.fromkeys(pools, 0)
+        self._numbers = itertools.count()
         self._renewed: Counter[str] = Counter()
         self.limits = {kind: Limits(pool.minimum, pool.most, pool.workers) for kind, pool in pools.items()}
         for kind, limit in self.limits.items():
             self.scale(kind, limit.minimum)
 
     def scale(self, kind: str, number: int) -> None:
-        """Submit jobs of one kind, or drain and cancel those that have the highest numbers."""
+        """Submit jobs of one kind, or drain and cancel those that were submitted last."""
         limit = self.limits[kind]
-        self._wanted[kind] = max(limit.minimum, min(number, limit.maximum))
-        spec = self.target.worker_spec
-        names = [f"{kind.lower()}-{place}" for place in range(self._wanted[kind])]
-        for name in [name for name in spec if name.startswith(kind.lower()) and name not in names]:
-            del spec[name]
-        group = {"group": [f"-{place}" for place in range(limit.workers)]} if limit.workers > 1 else {}
-        for name in names:
-            spec.setdefault(name, {"cls": self._job, "options": self._options[kind], **group})
-        # To the same number: brings what runs in line with the specification.
-        self.target.scale(jobs=len(spec))
+        wanted = max(limit.minimum, min(number, limit.maximum))
+        names = [name for name in self.target.worker_spec if _kind_of(name) == kind]
+        for name in names[wanted:]:
+            del self.target.worker_spec[name]
+        for _ in range(wanted - len(names)):
+            self._specify(kind)
+        self._correct()
 
     def renew(self) -> int:
         """Submit jobs again that have ended, by their walltime, by `scancel` or with their node."""
         queue = self._queue()
         if queue is None:
             return 0
-        arrived = {str(worker["name"]) for worker in self.target.scheduler_info["workers"].values()}
-        gone = [name for name, job in list(self.target.workers.items()) if str(job.job_id) not in queue]
-        for kind in self._wanted:
-            if any(name.startswith(kind.lower()) for name in arrived):
-                self._renewed[kind] = 0
+        for worker in self.target.scheduler_info["workers"].values():
+            self._renewed[_kind_of(str(worker["name"]))] = 0
+        submitted = dict(self.target.workers)
+        gone = [name for name, job in submitted.items() if str(job.job_id) not in queue]
+        # Those whose workers have left are cancelled and struck off by Dask itself.
+        gone += [name for name in self.target.worker_spec if name not in submitted]
         gone = [name for name in gone if self._renewed[_kind_of(name)] < RENEWALS]
+        for name in gone:
+            self._renewed[_kind_of(name)] += 1
+            # Under another name: Dask cancels what has the name of a worker that it lost, a while later.
+            if self.target.worker_spec.pop(name, None) is not None:
+                self._specify(_kind_of(name))
         if gone:
-            self._renewed.update(_kind_of(name) for name in gone)
-            self.target.sync(self._forget, gone)
-            self.target.scale(jobs=len(self.target.worker_spec))
+            self._correct()
         return len(gone)
 
-    async def _forget(self, names: list[str]) -> None:
-        for name in names:
-            self.target.workers.pop(name, None)
+    def _specify(self, kind: str) -> None:
+        """Ask for one more job; the next correction submits it."""
+        workers = self.limits[kind].workers
+        group = {"group": [f"-{place}" for place in range(workers)]} if workers > 1 else {}
+        name = f"{kind.lower()}-{next(self._numbers)}"
+        self.target.worker_spec[name] = {"cls": self._job, "options": self._options[kind], **group}
+
+    def _correct(self) -> None:
+        """Bring what runs in line with what is asked for: scaling to the same number does that."""
+        self.target.scale(jobs=len(self.target.worker_spec))
 
     def waits_for(self) -> str:
         """Say for each job what SLURM says of it."""

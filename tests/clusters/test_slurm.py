@@ -145,8 +145,17 @@ def test_a_job_that_is_gone_is_submitted_again_and_surplus_is_cancelled(commands
         (commands / "squeue.answer").write_text("")
         assert workers.renew() == 1
         submitted(2)
+        _wait_for(lambda: workers.target.workers)
+        # As Dask does with a job whose workers have left:
+        before = set(workers.target.worker_spec)
+        workers.target.workers.clear()
+        (commands / "squeue.answer").write_text("17|RUNNING|None\n")
+        assert workers.renew() == 1
+        submitted(3)
+        # Dask may yet cancel, by its name, the job that it has lost.
+        assert before.isdisjoint(workers.target.worker_spec)
         workers.scale("CUT", 9)  # three at most
-        submitted(4)
+        submitted(5)
         _wait_for(lambda: len(workers.target.workers) == 3)
         workers.scale("CUT", 1)
         _wait_for(lambda: len(workers.target.workers) == 1)
@@ -177,7 +186,7 @@ def test_real_jobs(tmp_path):
             worker["name"]: worker["resources"]
             for worker in cluster.client.scheduler_info(n_workers=-1)["workers"].values()
         }
-        assert both == {"cut-0": {"CUT": 1.0}, "predict-0": {"PREDICT": 1.0}}
+        assert both == {"cut-0": {"CUT": 1.0}, "predict-1": {"PREDICT": 1.0}}
         assert cluster.compute.startswith("cpu")
     queue = subprocess.run(
         ["squeue", "--me", "--noheader", "--name=gzscale-cut"], capture_output=True, text=True

@@ -124,11 +124,14 @@ def test_a_holder_that_cannot_renew_stops_before_another_takes_over(storage, mon
 
 
 def _wait_until_lost(hold, said):
-    deadline = time.monotonic() + 10
-    with pytest.raises(LockedError, match=said):
+    def wait():
+        deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             hold.check()
             time.sleep(0.01)
+
+    with pytest.raises(LockedError, match=said):
+        wait()
 
 
 def test_a_process_of_another_container_is_not_looked_for_here(storage, monkeypatch):
