@@ -7,7 +7,7 @@ from gzscale.errors import ConfigError
 from gzscale.training.search import _open_study, search_settings
 
 #: One worker, in a thread of this process.
-PRESET = "kind: local\noptions: {processes: false, n_workers: 1}\n"
+PRESET = "kind: local\noptions: {processes: false, n_workers: 1, dashboard_address: ':0'}\n"
 #: A cluster that cannot be opened: nothing is left to try.
 NOWHERE = "tcp://nowhere:1"
 
@@ -60,6 +60,6 @@ def test_what_was_tried_with_another_recipe_does_not_count(labelled, tmp_path):
 
 
 def test_no_trial_can_be_done(labelled, tmp_path, cluster):
-    small = dataclasses.replace(RECIPE, network={**RECIPE.network, "size": 8})
+    small = dataclasses.replace(RECIPE, network={**RECIPE.network, "size": 4})
     with pytest.raises(ConfigError, match=r"none of 2 trials could be done.*a multiple of"):
         search_settings(labelled, small, 2, tmp_path / "search.journal", cluster)
