@@ -142,8 +142,11 @@ def predict_folder(
                 for row in np.flatnonzero(~finite):
                     result.refuse(Reason.NONFINITE_OUTPUT, f"{names[row]}: the output is not finite")
                 kept = {
-                    name: pa.array(np.ma.getdata(value)[finite], mask=np.ma.getmaskarray(value)[finite])
-                    for name, value in values.items()
+                    item.name: pa.array(
+                        np.ma.getdata(values[item.name])[finite],
+                        mask=np.ma.getmaskarray(values[item.name])[finite],
+                    )
+                    for item in fields
                 }
                 stems = [name for name, good in zip(names, finite, strict=True) if good]
                 writer.write_table(pa.table({key: pa.array(stems, pa.string()), **kept}, schema=schema))

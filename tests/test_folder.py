@@ -5,8 +5,10 @@ import torch
 from astropy.io import fits
 from astropy.wcs import WCS
 from PIL import Image
+from toy import write_redshift_bundle
 
 from gzscale import folder
+from gzscale.catalog.redshift_columns import RedshiftFlag
 from gzscale.errors import BundleError, ConfigError, Reason, StorageError
 from gzscale.folder import predict_folder
 from gzscale.models.bundle import Bundle, BundleGeometry, write_bundle
@@ -156,3 +158,37 @@ def test_an_old_table_survives_a_failure(images, bundle, tmp_path, monkeypatch):
         predict_folder("morphology", [images], target, bundle=bundle)
     assert target.read_text() == "old"
     assert sorted(item.name for item in tmp_path.iterdir()) == ["images", "t.csv"]
+
+
+def test_redshifts_of_fits_cutouts(tmp_path):
+    bundle = write_redshift_bundle(tmp_path / "redshifts.safetensors")
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:32, :32] - 15.5
+    galaxy = 3 * np.exp(-np.hypot(x, y) / 3)
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.cdelt = ["RA---TAN", "DEC--TAN"], [-1e-4, 1e-4]
+    for name, bands, factor in (
+        ("a", "ugri", 1),
+        ("b", "gri", 1),
+        ("c", "ugi", 1),
+        ("d", "ugri", 0),
+        ("e", "gri", -1),
+    ):
+        cube = np.stack([factor * galaxy + abs(factor) * rng.normal(0, 0.02, galaxy.shape) for _ in bands])
+        header = wcs.to_header()
+        header["BANDS"] = bands
+        fits.PrimaryHDU(cube.astype(np.float32), header).writeto(tmp_path / f"{name}.fits")
+    Image.fromarray(rng.integers(0, 90, (32, 32, 3), np.uint8)).save(tmp_path / "p.png")
+    found = predict_folder(
+        "redshifts", [tmp_path / f"{name}.fits" for name in "abcde"], tmp_path / "z.parquet", bundle=bundle
+    )
+    assert (found.found, found.done) == (5, 3)
+    assert found.refused == {Reason.MISSING_BAND: 1, Reason.BLANK_BAND: 1}
+    table = pd.read_parquet(tmp_path / "z.parquet").set_index("name")
+    unknown = RedshiftFlag.EXTINCTION_UNKNOWN
+    assert table.loc["a", "z_flags"] == unknown
+    assert table.loc["b", "z_flags"] == unknown | RedshiftFlag.BAND_MISSING
+    assert table.loc["e", "z_flags"] & RedshiftFlag.NEGATIVE_FLUX
+    assert table["z_median"].isna().tolist() == [False, False, True]
+    with pytest.raises(BundleError, match="FITS"):
+        predict_folder("redshifts", [tmp_path / "p.png"], tmp_path / "z.csv", bundle=bundle)

@@ -50,7 +50,7 @@ class RedshiftSettings:
 
     pace: Pace = field(
         default_factory=lambda: Pace(
-            epochs=6, batch=128, rate=0.01, head_rate=1.5e-3, decay=0.01, memory=0.998, seed=20190106
+            epochs=5, batch=128, rate=0.002, head_rate=1e-3, decay=0.01, memory=0.998, seed=20190106
         )
     )
     views: FluxViews = field(default_factory=FluxViews)

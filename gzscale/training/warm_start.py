@@ -47,7 +47,7 @@ class _Measured(Network):
     """The part of a photometric network that reads measurements; the body says nothing."""
 
     def __init__(self, whole: PhotometricNetwork) -> None:
-        super().__init__(0.0, 1.0, 0.0)
+        super().__init__(0.0, 1.0, whole.dropout.p)
         self.silent, self.heads = whole.body.length, whole.heads
         self.first, self.second = whole.first, whole.second
         self.middle, self.breadth = whole.middle, whole.breadth

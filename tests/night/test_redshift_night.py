@@ -7,64 +7,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import qp
-import torch
 from conftest import run_night
 from hats.io.validation import is_valid_collection
-from toy import toy_catalog, toy_config
+from toy import toy_catalog, toy_config, write_redshift_bundle
 
 from gzscale.catalog.redshift_columns import RedshiftFlag
-from gzscale.models.bundle import Bundle, BundleGeometry, write_bundle
-from gzscale.models.inputs import FluxInputs
-from gzscale.models.network import build_network
 from gzscale.night import work
 from gzscale.night.explain import explain
 from gzscale.night.pointer import read_manifest
 from gzscale.night.report import write_report
 from gzscale.night.verify import verify
 from gzscale.storage import open_storage
-
-BINS = 20
-
-
-def write_redshift_bundle(path: Path) -> Path:
-    """Write a network with random weights as a redshift bundle for 32-pixel cutouts; u may be missing."""
-    torch.manual_seed(1)
-    parameters = {
-        "bands": 4,
-        "side": 24,
-        "crop": 24,
-        "width": 8,
-        "body": {"widths": [4], "blocks": [1]},
-        "heads": {"pdf": {"kind": "pdf", "bins": BINS}},
-    }
-    network = build_network("photometric", parameters)
-    network.heads["pdf"].logits.bias.data = -(((torch.arange(BINS) - 8.0) / 1.5) ** 2)
-    bundle = Bundle(
-        task="redshifts",
-        name="toy",
-        network="photometric",
-        parameters=parameters,
-        geometry=BundleGeometry(32, "0.1 * size"),
-        inputs=FluxInputs("ugri", "gr", (0.1,) * 4, (4.0, 3.0, 2.0, 1.5)),
-        symmetries=1,
-        outputs={"pdf": [str(number) for number in range(BINS)]},
-        training={},
-        scores={},
-        terms={},
-        tensors=network.state_dict(),
-        calibration={
-            "limit": 0.4,
-            "bins": BINS,
-            "temperature": 1.0,
-            "pit": [0.0, 1.0],
-            "bands": "ugri",
-            "reference": "r",
-            "flux": [0.0, 1e9],
-            "saturation": dict.fromkeys("ugri", 1e6),
-        },
-    )
-    path.write_bytes(write_bundle(bundle))
-    return path
 
 
 @pytest.fixture(scope="module")

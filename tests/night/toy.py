@@ -14,7 +14,7 @@ from astropy.wcs import WCS
 from gzscale.config import NightConfig
 from gzscale.errors import ImageError, Reason
 from gzscale.models.bundle import Bundle, BundleGeometry, write_bundle
-from gzscale.models.inputs import SDSS_STRETCH
+from gzscale.models.inputs import SDSS_STRETCH, FluxInputs
 from gzscale.models.network import build_network
 from gzscale.models.votes import ANSWERS
 from gzscale.surveys.base import Coverage, Image, ImageRef
@@ -100,6 +100,48 @@ def write_toy_bundle(path: Path) -> Path:
         terms={"licence": "CC0"},
         tensors=dict(network.state_dict()),
         calibration={"spread": [[2.0, 0.0]] * 11, "usual_distance": 1.0},
+    )
+    path.write_bytes(write_bundle(bundle))
+    return path
+
+
+def write_redshift_bundle(path: Path) -> Path:
+    """Write a network with random weights as a redshift bundle for 32-pixel cutouts; u may be missing."""
+    torch.manual_seed(1)
+    bins = 20
+    parameters = {
+        "bands": 4,
+        "side": 24,
+        "crop": 24,
+        "width": 8,
+        "body": {"widths": [4], "blocks": [1]},
+        "heads": {"pdf": {"kind": "pdf", "bins": bins}},
+    }
+    network = build_network("photometric", parameters)
+    network.heads["pdf"].logits.bias.data = -(((torch.arange(bins) - 8.0) / 1.5) ** 2)
+    bundle = Bundle(
+        task="redshifts",
+        name="toy",
+        network="photometric",
+        parameters=parameters,
+        geometry=BundleGeometry(32, "0.1 * size"),
+        inputs=FluxInputs("ugri", "gr", (0.1,) * 4, (4.0, 3.0, 2.0, 1.5)),
+        symmetries=1,
+        outputs={"pdf": [str(number) for number in range(bins)]},
+        training={},
+        scores={},
+        terms={},
+        tensors=network.state_dict(),
+        calibration={
+            "limit": 0.4,
+            "bins": bins,
+            "temperature": 1.0,
+            "pit": [0.0, 1.0],
+            "bands": "ugri",
+            "reference": "r",
+            "flux": [0.0, 1e9],
+            "saturation": dict.fromkeys("ugri", 1e6),
+        },
     )
     path.write_bytes(write_bundle(bundle))
     return path
