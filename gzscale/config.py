@@ -92,11 +92,15 @@ class CatalogConfig(_Section):
         description="gzscale's name -> the table's name; object_id, ra and dec are needed."
     )
     format: Literal["auto", "parquet", "hats", "fits", "votable", "csv"] = "auto"
+    mode: Literal["full", "delta"] = Field(
+        default="full",
+        description="Whether the table is the whole catalog, or what changed since the last complete night.",
+    )
 
     @field_validator("columns")
     @classmethod
     def _columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        known = {"object_id", "ra", "dec", "size", "ebv", "run", "camcol", "field"}
+        known = {"object_id", "ra", "dec", "size", "ebv", "run", "camcol", "field", "version", "removed"}
         missing = {"object_id", "ra", "dec"} - set(columns)
         unknown = set(columns) - known
         if missing or unknown:

@@ -38,7 +38,7 @@ class Reason(StrEnum):
     BAD_ID = "BAD_ID"
     """The identifier is missing, or names no image of this survey."""
     DUPLICATE_ID = "DUPLICATE_ID"
-    """An earlier row of the catalog has the same identifier."""
+    """Another row of the catalog has the same identifier: a newer one, or an earlier one of equal version."""
     MISSING_SIZE = "MISSING_SIZE"
     """The geometry is tied to the object's size, and the size is missing."""
     BAD_SIZE = "BAD_SIZE"
@@ -73,6 +73,8 @@ class Reason(StrEnum):
     """The network's output for this object is not finite."""
     BLANK_BAND = "BLANK_BAND"
     """Every measured pixel of a band that is needed is zero."""
+    BAD_VERSION = "BAD_VERSION"
+    """The catalog has a column of versions, and the row's is missing, or neither an integer nor a time."""
 
 
 class GzscaleError(Exception):
