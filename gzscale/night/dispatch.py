@@ -12,7 +12,7 @@ from gzscale.config import NightConfig
 from gzscale.errors import ClusterError
 from gzscale.night.ledger import Count, add_counts
 from gzscale.night.origins import Origins, origins
-from gzscale.night.plan import Plan, PlannedPartition
+from gzscale.night.planned import Plan, PlannedPartition
 from gzscale.night.tally import Failure, Tally
 from gzscale.night.work import Summary, cut, predict
 

@@ -19,7 +19,7 @@ from gzscale.errors import GzscaleError
 from gzscale.night.answers import done_column
 from gzscale.night.ledger import Ledger, NightRecord, Record
 from gzscale.night.panels import Panel
-from gzscale.night.plan import Plan, PlannedPartition, catalog_quarantine_key
+from gzscale.night.planned import Plan, PlannedPartition, catalog_quarantine_key
 from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage
 
