@@ -38,7 +38,8 @@ from gzscale.night.dispatch import process  # noqa: E402
 from gzscale.night.fingerprint import fingerprint  # noqa: E402
 from gzscale.night.ledger import Ledger, NightRecord  # noqa: E402
 from gzscale.night.lock import Hold, hold_lock  # noqa: E402
-from gzscale.night.plan import check, is_done, make_plan, read_plan  # noqa: E402
+from gzscale.night.plan import check, is_done, make_plan  # noqa: E402
+from gzscale.night.planned import read_plan  # noqa: E402
 from gzscale.night.progress import NightProgress  # noqa: E402
 from gzscale.night.release import prune, publish  # noqa: E402
 from gzscale.night.report import write_report  # noqa: E402
@@ -119,9 +120,13 @@ def process_stage(config: NightConfig, night: str, hold: Hold) -> Tally:
 def release_stage(config: NightConfig, night: str, started: str) -> str:
     """Write the catalogs and move the pointer."""
     plan = read_plan(open_storage(config.output), night)
-    release = publish(config, plan, started)
-    prune(config, plan)
-    return release
+    return publish(config, plan, started)
+
+
+@task(name="prune", **_STAGE)
+def prune_stage(config: NightConfig, night: str) -> int:
+    """Remove what the released night no longer needs."""
+    return prune(config, read_plan(open_storage(config.output), night))
 
 
 @task(name="report", **_STAGE)
@@ -191,6 +196,9 @@ def nightly(config: str, settings: list[Setting] | None = None, night: str | Non
                 write_report(loaded.output, name)
             raise
         ledger.write_night(record)
+        if record.state == "complete":
+            # Only now: until the record says so, a night that starts anew needs the rows of the one before.
+            prune_stage(loaded, name)
         report_stage(loaded, name)
     return accounting(record)
 
@@ -209,7 +217,8 @@ def _stages(config: NightConfig, record: NightRecord, hold: Hold) -> None:
     lap("plan")
     tally = process_stage(config, record.night, hold) if record.partitions else Tally()
     lap("process")
-    record.counts = close_account(read_plan(open_storage(config.output), record.night), tally)
+    plan = read_plan(open_storage(config.output), record.night)
+    record.counts, record.changes = close_account(plan, tally), plan.changes
     record.bytes_read = tally.bytes_read
     record.failures = [vars(failure) for failure in tally.failures]
     record.seconds |= tally.seconds

@@ -351,9 +351,19 @@ def _account_line(account: dict[str, Any]) -> str:
     )
 
 
+def _changes_line(changes: dict[str, int]) -> str:
+    rows = ("new", "changed", "unchanged", "stale", "removed", "quarantined")
+    return (
+        f"given {changes['given']} = {' + '.join(f'{name} {changes[name]}' for name in rows)}; "
+        f"moved {changes['moved']}, kept {changes['kept']}, vanished {changes['vanished']}"
+    )
+
+
 def _print_account(account: dict[str, Any], output: str) -> None:
     click.echo(f"night     {account['night']} ({account['state']})")
     click.echo(f"objects   {_account_line(account)}")
+    if account.get("changes"):
+        click.echo(f"catalog   {_changes_line(account['changes'])}")
     if account["release"]:
         click.echo(f"release   {output}/releases/{account['release']}")
     click.echo(f"report    {output}/reports/{account['night']}/report.html")

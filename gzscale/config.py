@@ -92,6 +92,10 @@ class CatalogConfig(_Section):
         description="gzscale's name -> the table's, or '0.39 * name' for size; object_id, ra, dec are needed."
     )
     format: Literal["auto", "parquet", "hats", "fits", "votable", "csv"] = "auto"
+    mode: Literal["full", "delta"] = Field(
+        default="full",
+        description="Whether the table is the whole catalog, or what changed since the last complete night.",
+    )
     where: str | None = Field(
         default=None, description="Cuts on the table's own columns: refExtendedness = 1 and r_psfFlux > 363."
     )
@@ -108,7 +112,7 @@ class CatalogConfig(_Section):
     @field_validator("columns")
     @classmethod
     def _columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        known = {"object_id", "ra", "dec", "size", "ebv", "run", "camcol", "field"}
+        known = {"object_id", "ra", "dec", "size", "ebv", "run", "camcol", "field", "version", "removed"}
         missing = {"object_id", "ra", "dec"} - set(columns)
         unknown = set(columns) - known
         if missing or unknown:

@@ -39,7 +39,7 @@ class Reason(StrEnum):
     BAD_ID = "BAD_ID"
     """The identifier is missing, or names no image of this survey."""
     DUPLICATE_ID = "DUPLICATE_ID"
-    """An earlier row of the catalog has the same identifier."""
+    """Another row of the catalog has the same identifier: a newer one, or an earlier one of equal version."""
     MISSING_SIZE = "MISSING_SIZE"
     """The geometry is tied to the object's size, and the size is missing."""
     BAD_SIZE = "BAD_SIZE"
@@ -78,6 +78,8 @@ class Reason(StrEnum):
     """Workers died, one after the other, while they worked on the object's partition alone."""
     TIME_LIMIT = "TIME_LIMIT"
     """The object's partition took longer than the cluster's preset allows, twice."""
+    BAD_VERSION = "BAD_VERSION"
+    """The catalog has a column of versions, and the row's is missing, or neither an integer nor a time."""
 
 
 class GzscaleError(Exception):

@@ -16,6 +16,7 @@ __all__ = [
     "angle_factor",
     "from_numpy",
     "is_text",
+    "plain",
     "scaled_column",
     "to_angles",
     "to_floats",
@@ -128,7 +129,7 @@ def to_identifiers(values: pa.Array, column: str) -> pa.Array:
         If identifiers are floating-point numbers that have lost digits or hold fractions, exceed
         2**63 - 1, or are of another type.
     """
-    values = _plain(values)
+    values = plain(values)
     kind = values.type
     if kind == pa.int64():
         return values
@@ -171,7 +172,7 @@ def to_locators(values: pa.Array, column: str) -> pa.Array:
     return pc.if_else(pc.fill_null(whole, False), numbers, None).cast(pa.int32())
 
 
-def _plain(values: pa.Array) -> pa.Array:
+def plain(values: pa.Array) -> pa.Array:
     """Undo what a column's encoding adds: chunks, dictionaries, other layouts of text."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
@@ -190,7 +191,7 @@ def to_floats(values: pa.Array, column: str) -> pa.Array:
     CatalogError
         If the column holds neither numbers nor text.
     """
-    values = _plain(values)
+    values = plain(values)
     kind = values.type
     if is_text(kind):
         trimmed = pc.utf8_trim_whitespace(values)

@@ -28,6 +28,7 @@ from gzscale.catalog.canonical import (
 from gzscale.catalog.cuts import parse_cuts, passing
 from gzscale.catalog.locate import locate_table
 from gzscale.catalog.source import files_identity
+from gzscale.catalog.versions import to_removals, to_versions
 from gzscale.config import CatalogConfig
 from gzscale.errors import CatalogError
 
@@ -48,6 +49,13 @@ _TYPES = {
     "run": pa.int32(),
     "camcol": pa.int32(),
     "field": pa.int32(),
+    "version": pa.int64(),
+    "removed": pa.bool_(),
+}
+#: What text must hold that is to be read as one of our columns; decimal numbers for the others.
+_NEEDED = {
+    **dict.fromkeys(("object_id", "run", "camcol", "field"), "integers"),
+    "version": "integers or ISO 8601 times",
 }
 
 
@@ -67,8 +75,9 @@ class CatalogReader:
     schema
         Of the batches: ``row`` (int64, the 0-based number of the row in the catalog),
         ``object_id`` (int64), ``ra``, ``dec`` (float64, degrees), ``size`` (float32,
-        arcsec), ``ebv`` (float32, magnitudes) and ``run``, ``camcol``, ``field`` (int32) where they are
-        mapped. All but ``row`` may be null.
+        arcsec), ``ebv`` (float32, magnitudes), ``run``, ``camcol``, ``field`` (int32), ``version``
+        (int64, the largest is the newest) and ``removed`` (bool) where they are mapped. All but
+        ``row`` and ``removed`` may be null.
     identity
         64 hexadecimal digits that change when the stored files or the mapping do; no content is read.
     row_count
@@ -157,10 +166,9 @@ class CatalogReader:
             given, understood = raw.column(column), converted.column(name)
             if is_text(given.type) and given.null_count < len(given) and understood.null_count == len(given):
                 example = next(value for value in given.to_pylist() if value is not None)
-                needed = "integers" if name in ("object_id", "run", "camcol", "field") else "decimal numbers"
                 raise CatalogError(
                     f"{self.path}: column {column!r} (as {name}) holds text such as {example!r}; "
-                    f"{needed} are needed"
+                    f"{_NEEDED.get(name, 'decimal numbers')} are needed"
                 )
 
     def _raw(self, rows: int) -> Iterator[pa.RecordBatch]:
@@ -189,6 +197,10 @@ class CatalogReader:
             return to_sizes(values, column, self._factors[name])
         if name == "ebv":
             return to_reddenings(values, column)
+        if name == "version":
+            return to_versions(values, column)
+        if name == "removed":
+            return to_removals(values, column)
         if name in self._factors:
             return to_angles(values, column, self._factors[name])
         return to_locators(values, column)

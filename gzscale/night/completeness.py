@@ -25,7 +25,7 @@ from gzscale.models.observation import Observation
 from gzscale.night.candidates import completeness_key, review_name
 from gzscale.night.ledger import Ledger, NightRecord
 from gzscale.night.origins import cutouts_prefix, location_of
-from gzscale.night.plan import PlannedPartition, read_plan
+from gzscale.night.planned import PlannedPartition, read_plan
 from gzscale.night.tables import parquet_bytes
 from gzscale.sky.inject import add_light, draw_arcs, electrons_of
 from gzscale.sky.lens_population import draw_uniform

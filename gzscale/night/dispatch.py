@@ -13,7 +13,7 @@ from gzscale.night.flight import Flight, Lost
 from gzscale.night.images import LostSurvey
 from gzscale.night.ledger import Count, add_counts
 from gzscale.night.origins import Origins, origins, survey_of
-from gzscale.night.plan import Plan, PlannedPartition
+from gzscale.night.planned import Plan, PlannedPartition
 from gzscale.night.tally import Failure, Tally
 from gzscale.night.work import Summary, commit_cutouts, commit_predictions
 

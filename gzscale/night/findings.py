@@ -15,7 +15,7 @@ from gzscale.night.ledger import NightRecord
 from gzscale.night.overview import Overview, look_over
 from gzscale.night.panels import panels
 from gzscale.night.photoz_counts import has_redshifts
-from gzscale.night.plan import Plan, read_plan
+from gzscale.night.planned import Plan, read_plan
 from gzscale.night.pointer import read_manifest, read_pointer
 from gzscale.storage import Storage
 from gzscale.tasks.base import Task, load_task

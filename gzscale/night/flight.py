@@ -13,7 +13,7 @@ from gzscale.cluster import Cluster, count_slots
 from gzscale.config import NightConfig
 from gzscale.errors import ClusterError, Reason, WorkerError
 from gzscale.night.origins import Origins
-from gzscale.night.plan import PlannedPartition
+from gzscale.night.planned import PlannedPartition
 from gzscale.night.station import executing, run_stage, set_allowed_deaths
 from gzscale.night.tally import Failure
 from gzscale.night.work import Summary, cut, predict

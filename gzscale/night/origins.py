@@ -69,9 +69,9 @@ class Origins:
         return self if self.compute else replace(self, compute=record.inputs.get("compute", ""))
 
 
-def rows_key(partition: Partition) -> str:
-    """Name of the table of a partition's catalog rows."""
-    return f"ledger/rows/{partition.path}.parquet"
+def rows_key(partition: Partition, digest: str) -> str:
+    """Name of the table of a partition's catalog rows, which have that hash."""
+    return f"ledger/rows/{partition.path}.{digest[:16]}.parquet"
 
 
 def cutouts_prefix(partition: Partition) -> str:
@@ -154,7 +154,7 @@ def is_current(
     made = ledger.read("cut", partition)
     if made is None or not cut_is_current(config, origin, ledger, made, rows_digest):
         return False
-    if ledger.storage.stat(rows_key(partition)) is None:
+    if ledger.storage.stat(rows_key(partition, rows_digest)) is None:
         return False
     predicted = ledger.read("predict", partition)
     return predicted is not None and predict_is_current(origin, ledger, predicted, made.content)

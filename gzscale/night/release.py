@@ -28,8 +28,8 @@ from gzscale.night.answers import coverage_column, done_column
 from gzscale.night.candidates import review_name
 from gzscale.night.fingerprint import code_digest, fingerprint
 from gzscale.night.ledger import Ledger, Record, seal
-from gzscale.night.origins import is_made_from, open_bundle, origins
-from gzscale.night.plan import Plan, catalog_quarantine_key
+from gzscale.night.origins import is_made_from, open_bundle, origins, rows_key
+from gzscale.night.planned import Plan, catalog_quarantine_key
 from gzscale.night.pointer import Pointer, holds, manifest_key, move_pointer, read_pointer
 from gzscale.night.review import list_length, write_review
 from gzscale.storage import Storage, open_storage, sha256_hex
@@ -100,8 +100,9 @@ def publish(config: NightConfig, plan: Plan, started: str) -> str:
 
 
 def prune(config: NightConfig, plan: Plan) -> int:
-    """Remove what earlier nights made for partitions that the plan no longer has.
+    """Remove what earlier nights made for partitions that the plan no longer has, and rows that it replaced.
 
+    The night is recorded as complete before: a delta is joined to the rows of the last complete one.
     Releases keep their own copies; they stay.
 
     Returns
@@ -110,20 +111,27 @@ def prune(config: NightConfig, plan: Plan) -> int:
         Number of partitions that were removed.
     """
     storage = open_storage(config.output)
-    planned = {item.partition.path for item in plan.partitions}
-    gone = 0
+    partitions = {item.partition.path for item in plan.partitions}
+    rows = {rows_key(item.partition, item.digest) for item in plan.partitions}
+    gone = set()
     for entry in list(storage.list("ledger/rows")):
-        path = entry.key.removeprefix("ledger/rows/").removesuffix(".parquet")
-        if path in planned:
+        if entry.key in rows:
             continue
-        for key in (f"ledger/cut/{path}.json", f"ledger/predict/{path}.json", f"predictions/{path}.parquet"):
-            storage.delete(key)
-        for table in ("cut/{}.quarantine", "cut/{}.gaps", "predict/{}.quarantine"):
-            storage.delete(f"ledger/{table.format(path)}.parquet")
-        storage.delete_tree(f"cutouts/{path}.zarr")
+        path = entry.key.removeprefix("ledger/rows/").partition(".")[0]
+        if path not in partitions:
+            _remove_partition(storage, path)
+            gone.add(path)
+        # Last, since it is what a prune that was killed finds the partition by.
         storage.delete(entry.key)
-        gone += 1
-    return gone
+    return len(gone)
+
+
+def _remove_partition(storage: Storage, path: str) -> None:
+    for key in (f"ledger/cut/{path}.json", f"ledger/predict/{path}.json", f"predictions/{path}.parquet"):
+        storage.delete(key)
+    for table in ("cut/{}.quarantine", "cut/{}.gaps", "predict/{}.quarantine"):
+        storage.delete(f"ledger/{table.format(path)}.parquet")
+    storage.delete_tree(f"cutouts/{path}.zarr")
 
 
 def _remove_unfinished(storage: Storage) -> None:

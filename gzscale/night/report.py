@@ -11,6 +11,7 @@ from gzscale.night.ledger import Ledger, NightRecord
 from gzscale.night.page import document, join
 from gzscale.night.sections_account import (
     accounting_section,
+    changes_section,
     damage_section,
     failures_section,
     footer,
@@ -76,6 +77,7 @@ def _page(output: str, record: NightRecord, found: Findings) -> str:
     parts = (
         heading(output, record, found),
         accounting_section(record),
+        changes_section(record),
         failures_section(record),
         quarantine_section(record, found),
         release_section(record, found),

@@ -33,7 +33,7 @@ from gzscale.night.answers import done_column
 from gzscale.night.contact import picture_of
 from gzscale.night.ledger import Ledger
 from gzscale.night.origins import cutouts_prefix, location_of
-from gzscale.night.plan import Plan
+from gzscale.night.planned import Plan
 from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage
 from gzscale.tasks.base import Ranked, Task

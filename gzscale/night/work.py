@@ -92,11 +92,10 @@ def _check_worker(config: NightConfig, origin: Origins) -> None:
 
 
 def _read_rows(storage: Storage, partition: Partition, digest: str) -> pa.Table:
-    rows = read_parquet(storage, rows_key(partition))
+    key = rows_key(partition, digest)
+    rows = read_parquet(storage, key)
     if table_digest(rows) != digest:
-        raise LedgerError(
-            f"{storage.url(rows_key(partition))}: not the rows that the night planned; plan it again"
-        )
+        raise LedgerError(f"{storage.url(key)}: not the rows that the night planned; plan it again")
     return rows
 
 

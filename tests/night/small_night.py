@@ -79,7 +79,7 @@ def write_small_night(
             add_counts(tally.counts, failed)
             tally.failures.append(Failure(item.partition.path, item.rows, f"StorageError: {EVIL}"))
             continue
-        rows = read_parquet(storage, rows_key(item.partition))
+        rows = read_parquet(storage, rows_key(item.partition, item.digest))
         lost = np.arange(rows.num_rows) % lost_every == lost_every - 1
         add_counts(tally.counts, commit_cutouts(ledger, item, rows, lost, config))
         counts, table = commit_predictions(ledger, item, rows, lost)
