@@ -5,9 +5,11 @@ Run once, and again after a change: ``python -m flows.automations custom-webhook
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from flows.settings import apply_quiet_defaults
@@ -24,12 +26,12 @@ __all__ = ["automations", "make_automations"]
 
 #: Heartbeats that a run may miss before it counts as dead: its process was killed, or its machine.
 SILENCE = timedelta(minutes=5)
-_RUN = {"prefect.resource.id": "prefect.flow-run.*"}
+_RUN: dict[str, str | list[str]] = {"prefect.resource.id": "prefect.flow-run.*"}
 _EACH = {"prefect.resource.id"}
 _BODY = (
     "Flow run {{ flow_run.name }} of {{ flow.name }} is {{ flow_run.state.name }}.\n"
     "{{ flow_run.state.message }}\n"
-    "Run the deployment again: what is committed is left alone. {{ flow_run|ui_url }}"
+    "Run the deployment again: what is committed is left alone. {{ (flow_run|ui_url) or '' }}"
 )
 
 
@@ -87,6 +89,8 @@ def automations(block: UUID) -> list[Automation]:
             actions=[
                 ChangeFlowRunState(
                     state=StateType.CRASHED,
+                    name="Crashed",
+                    force=False,
                     message=f"no heartbeat for {SILENCE}: the process or its machine was killed",
                 )
             ],
@@ -94,7 +98,7 @@ def automations(block: UUID) -> list[Automation]:
     ]
 
 
-def make_automations(block_name: str) -> list[str]:
+async def make_automations(block_name: str) -> list[str]:
     """Create the automations on Prefect's server, in the place of older ones of the same names.
 
     Parameters
@@ -113,15 +117,15 @@ def make_automations(block_name: str) -> list[str]:
     ValueError
         If there is no such block.
     """
-    block = Block.load(block_name)
+    block: Any = await Block.aload(block_name)
     identifier = block._block_document_id
     if identifier is None:
         raise ValueError(f"block {block_name} is not saved on the server")
     names = []
     for automation in automations(identifier):
         with contextlib.suppress(ValueError):  # There is none of that name yet.
-            Automation.read(name=automation.name).delete()
-        automation.create()
+            await (await Automation.aread(name=automation.name)).adelete()
+        await automation.acreate()
         names.append(automation.name)
     return names
 
@@ -129,4 +133,4 @@ def make_automations(block_name: str) -> list[str]:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m flows.automations TYPE/NAME of a notification block (`prefect block ls`)")
-    print("\n".join(make_automations(sys.argv[1])))
+    print("\n".join(asyncio.run(make_automations(sys.argv[1]))))

@@ -79,7 +79,7 @@ def plan(config: str, settings: tuple[str, ...], output: str | None) -> None:
 @click.argument("config")
 @_SET
 @_OUTPUT
-@click.option("--cluster", metavar="NAME", help="local, cuda, an address, or a preset's path.")
+@click.option("--cluster", metavar="NAME", help="A preset's name or path, or an address.")
 @click.option("--night", "name", metavar="ID", help="Name of the run; the UTC time by default.")
 def night(
     config: str, settings: tuple[str, ...], output: str | None, cluster: str | None, name: str | None

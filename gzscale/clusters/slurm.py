@@ -41,7 +41,9 @@ def make_slurm(preset: SlurmPreset) -> SlurmWorkers:
     options = {kind: job_options(preset, kind, pool) for kind, pool in pools.items()}
     for kind, chosen in options.items():
         _try_submission(kind, SLURMJob("tcp://127.0.0.1:8786", name="gzscale-test", **chosen).job_script())
-    cluster = SLURMCluster(silence_logs=50, scheduler_options={"dashboard_address": None}, **options[CUT])
+    cluster = SLURMCluster(
+        silence_logs=50, scheduler_options={"dashboard_address": ":0", "dashboard": False}, **options[CUT]
+    )
     return SlurmWorkers(cluster, SLURMJob, pools, options)
 
 
