@@ -73,6 +73,8 @@ class Reason(StrEnum):
     """The network's output for this object is not finite."""
     BLANK_BAND = "BLANK_BAND"
     """Every measured pixel of a band that is needed is zero."""
+    UNDERSIZED_IMAGE = "UNDERSIZED_IMAGE"
+    """The picture has too few pixels to tell what it shows."""
 
 
 class GzscaleError(Exception):
