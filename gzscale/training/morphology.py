@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from gzscale.models.backbone import Network
-from gzscale.models.bundle import Bundle, BundleGeometry
+from gzscale.models.bundle import Bundle
 from gzscale.models.heads import DistanceHead
 from gzscale.models.inputs import SDSS_STRETCH
 from gzscale.models.network import Committee, build_network
@@ -36,16 +36,17 @@ from gzscale.models.votes import ANSWERS
 from gzscale.tasks.morphology import DISTANCE, OUTPUT
 from gzscale.training.fit import Examples, Settings, fit, predict
 from gzscale.training.labelled import LabelledSet
-from gzscale.training.labels import folds, name_hashes, require_enough
+from gzscale.training.labels import folds, require_enough
+from gzscale.training.learnt import remember
 from gzscale.training.loop import Epoch
 from gzscale.training.scores import compare
+from gzscale.training.shown import GEOMETRY
 from gzscale.training.sketch import draw_sketches
-from gzscale.training.spread import coverage, fit_spread
+from gzscale.training.spread import cross_fitted, fit_spread, interval_scores
+from gzscale.training.unlikeness import usual_distance
 
 __all__ = ["GEOMETRY", "Recipe", "examples_of", "sketches", "take_examples", "train_morphology"]
 
-#: What Galaxy Zoo 2 showed, averaged over 4 x 4 pixels and cut to the centre.
-GEOMETRY = BundleGeometry(96, "0.08 * size")
 #: Each member: 64 x 64 pixels, 2.6 R90 to each side, resampled to 96 x 96.
 NETWORK: Mapping[str, Any] = {
     "widths": [6, 12, 24, 48],
@@ -57,15 +58,8 @@ NETWORK: Mapping[str, Any] = {
     "crop": 64,
     "size": 96,
 }
-#: Share of galaxies not learnt whose distance from the training set counts as usual.
-USUAL_SHARE = 0.995
-_TERMS = {
-    "licence": "BSD-3-Clause (weights); images: SDSS, public; votes: Galaxy Zoo 2",
-    "cite": [
-        "Willett et al. 2013, MNRAS 435, 2835 (Galaxy Zoo 2)",
-        "Hart et al. 2016, MNRAS 461, 3663 (Galaxy Zoo 2, debiasing)",
-    ],
-}
+#: Terms of a bundle whose maker states none.
+NO_TERMS: Mapping[str, Any] = {"licence": "not stated", "cite": []}
 
 
 @dataclass(frozen=True)
@@ -84,6 +78,10 @@ class Recipe:
         How labelled galaxies are learnt.
     network
         Keyword arguments of each member, see `gzscale.models.equivariant.EquivariantNetwork`.
+    terms
+        Licence and citations of the weights, the images and the votes, kept in the bundle.
+    search
+        How the settings were found, kept in the bundle; empty where they were given.
     """
 
     members: int = 5
@@ -91,6 +89,8 @@ class Recipe:
     sketch_fit: Settings = field(default_factory=lambda: Settings(epochs=3, batch=32))
     fit: Settings = field(default_factory=lambda: Settings(epochs=80, batch=32))
     network: Mapping[str, Any] = field(default_factory=lambda: dict(NETWORK))
+    terms: Mapping[str, Any] = field(default_factory=lambda: dict(NO_TERMS))
+    search: Mapping[str, Any] = field(default_factory=dict)
 
 
 #: Told the name of the stage (``sketches``, ``member 1 of 5``) and the line of its learning curve; it is sent
@@ -133,11 +133,13 @@ def train_morphology(
     start = _learn_sketches(recipe, work, progress)
     members = _learn_folds(start, examples, fold, recipe, work, progress)
     unseen, distance = _out_of_fold(members, examples, fold, recipe.fit)
-    limit = float(np.quantile(distance, USUAL_SHARE))
+    limit = usual_distance(distance, fold)
     spread = fit_spread(unseen, examples.joint, examples.votes)
     scores = compare(labelled.pictures, examples.joint, fold, {"network": unseen})
-    scores |= _interval_scores(unseen, examples, fold)
-    return _bundle(members, labelled, recipe, name, {"spread": spread, "usual_distance": limit}, scores)
+    strength = cross_fitted(unseen, examples.joint, examples.votes, fold)
+    scores |= interval_scores(unseen, examples.joint, examples.votes, strength)
+    calibration = {"vote_spread": spread, "usual_distance": limit}
+    return _bundle(members, labelled, fold, recipe, name, calibration, scores)
 
 
 def examples_of(labelled: LabelledSet) -> Examples:
@@ -246,36 +248,23 @@ def _features(network: Network, pictures: NDArray[np.uint8]) -> torch.Tensor:
 def _out_of_fold(
     members: list[Network], examples: Examples, fold: NDArray[np.int64], settings: Settings
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return each galaxy's joint fractions and distance, by the member that has not seen it."""
+    """Return joint fractions by the member that has not seen the galaxy, and every member's distances."""
     unseen = np.empty((len(examples), len(ANSWERS)), np.float32)
-    distance = np.zeros(len(examples), np.float32)
+    distance = np.zeros((len(members), len(examples)), np.float32)
     for number, member in enumerate(members):
         chosen = fold == number
         unseen[chosen] = predict(member, examples.pictures[chosen], settings)
         if DISTANCE in member.heads:
             with torch.inference_mode():
-                features = _features(member, examples.pictures[chosen])
-                distance[chosen] = member.heads[DISTANCE](features).numpy()[:, 0]
+                features = _features(member, examples.pictures)
+                distance[number] = member.heads[DISTANCE](features).numpy()[:, 0]
     return unseen, distance
-
-
-def _interval_scores(
-    unseen: NDArray[np.float32], examples: Examples, fold: NDArray[np.int64]
-) -> dict[str, float]:
-    """Return how many votes lie in the 68 and 95 % intervals, whose width each fold takes from the others."""
-    shares = {0.68: 0.0, 0.95: 0.0}
-    for number in np.unique(fold):
-        known, asked = fold != number, fold == number
-        spread = fit_spread(unseen[known], examples.joint[known], examples.votes[known])
-        for level in shares:
-            found = coverage(unseen[asked], examples.joint[asked], examples.votes[asked], spread, level)
-            shares[level] += found * float(asked.mean())
-    return {f"inside_{round(100 * level)}": round(share, 4) for level, share in shares.items()}
 
 
 def _bundle(
     members: list[Network],
     labelled: LabelledSet,
+    fold: NDArray[np.int64],
     recipe: Recipe,
     name: str,
     calibration: dict[str, Any],
@@ -285,7 +274,8 @@ def _bundle(
     committee = Committee("equivariant", recipe.members, recipe.network)
     for place, member in zip(committee.members, members, strict=True):
         place.load_state_dict(member.state_dict())
-    names = labelled.labels.names
+    labels = labelled.labels
+    seen, seen_fold = remember(labelled, fold)
     return Bundle(
         task="morphology",
         name=name,
@@ -296,21 +286,26 @@ def _bundle(
         symmetries=1,
         outputs={OUTPUT: list(ANSWERS), DISTANCE: ["distance"]},
         training={
-            "data": "pictures as Galaxy Zoo 2 showed them and its volunteers' vote fractions",
+            "images": labelled.origin,
+            "votes": labels.kind or "not stated",
+            "named_by": labels.named_by,
+            "labels_sha256": labels.digest(),
             "galaxies": len(labelled),
-            "refused": dict(labelled.labels.refused),
+            "refused": dict(labels.refused),
             "split": f"{recipe.members} folds: the first 64 bits of SHA-256 of the name, in equal parts",
             "recipe": {
                 "sketches": recipe.sketches,
                 "sketch_fit": asdict(recipe.sketch_fit),
                 "fit": asdict(recipe.fit),
             },
+            **({"search": dict(recipe.search)} if recipe.search else {}),
         },
         scores=scores,
-        terms=_TERMS,
+        terms=dict(recipe.terms),
         tensors={key: _half(value) for key, value in committee.state_dict().items()},
         calibration=calibration,
-        seen=torch.from_numpy(np.sort(name_hashes(names).view(np.int64))),
+        seen=seen,
+        seen_fold=seen_fold,
     )
 
 

@@ -89,7 +89,9 @@ def search_settings(
             )
             left -= _start(client, study, recipe, data, running, done) if left else 0
     lines.append(f"best: trial {study.best_trial.number}, RMSE {study.best_value:.4f}")
-    return _with(recipe, study.best_trial.params), lines
+    found: dict[str, Any] = {"trials": len(study.trials), "best_rmse": round(study.best_value, 5)}
+    found["best"] = study.best_trial.params
+    return dataclasses.replace(_with(recipe, study.best_trial.params), search=found), lines
 
 
 def try_recipe(recipe: Recipe, known: Examples, unseen: Examples) -> float:
