@@ -32,6 +32,8 @@ bench: env
 
 # A bundle from labelled pictures: make train LABELS=votes.csv IMAGES=images BUNDLE=own.safetensors
 train: env
+	$(if $(LABELS),,$(error make train needs LABELS, a table of votes, and IMAGES: LABELS=votes.csv IMAGES=images BUNDLE=own.safetensors))
+	$(if $(IMAGES),,$(error make train needs IMAGES, a folder of pictures or a night's output: IMAGES=images))
 	$(BIN)/gzscale train morphology --labels $(LABELS) --images $(IMAGES) -o $(BUNDLE)
 
 lint: env
