@@ -156,7 +156,7 @@ def _question(number: int, rmse: float | None, part: dict[str, float]) -> str:
         for kind, words in (("inside", "inside"), ("resolved", f"of {part['resolved']:.0f} resolved"))
         if f"{kind}_68" in part
     ]
-    return f"question {number:<2}  {error}; " + ", ".join(shares)
+    return f"question {number:<2}  {'; '.join([error, ', '.join(shares)] if shares else [error])}"
 
 
 def _account(labelled: LabelledSet) -> str:
