@@ -116,7 +116,7 @@ def test_galaxies_that_the_shipped_bundle_has_learnt_are_known_by_any_name(zoo):
 def test_pictures_of_no_galaxy_are_unlike_the_training_set(zoo):
     labelled = read_labelled(read_labels(zoo / "votes.csv"), zoo / "images")
     bundle = load_bundle(shipped("morphology"))
-    galaxies = np.ascontiguousarray(labelled.pictures[:200].transpose(0, 2, 3, 1))
+    galaxies = np.ascontiguousarray(labelled.pictures[::3].transpose(0, 2, 3, 1))
     rng = np.random.default_rng(0)
     noise = rng.normal(8, 5, (20, 96, 96, 3)).clip(0, 255).astype(np.uint8)
     trails = galaxies[:20].copy()
