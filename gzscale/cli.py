@@ -195,7 +195,11 @@ def explain(output: str, object_id: int, as_json: bool) -> None:
 @click.option("-o", "--output", required=True, metavar="TABLE", help=".csv or .parquet")
 @click.option("--bundle", metavar="PATH", help="Another bundle than the shipped one.")
 @click.option(
-    "--scheme", type=click.Choice(["tree", "kaggle", "kaggle-tree"]), default="tree", show_default=True
+    "--scheme",
+    type=click.Choice(["tree", "kaggle", "kaggle-tree"]),
+    default="tree",
+    show_default=True,
+    help="tree: all columns. kaggle, kaggle-tree: Class1.1 to Class11.6 only, without unlike_training.",
 )
 def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None, scheme: str) -> None:
     """Predict a folder of JPEG, PNG or FITS cutouts, no survey needed."""
@@ -206,6 +210,28 @@ def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None,
         click.echo(detail, err=True)
     refused = ", ".join(f"{number} {reason}" for reason, number in sorted(result.refused.items()))
     click.echo(f"{result.found} images: {result.done} predicted, refused: {refused or 0}")
+    click.echo(output)
+
+
+@main.command("debias")
+@click.argument("table")
+@click.option("--redshift", required=True, metavar="COLUMN", help="Column of TABLE with the redshifts.")
+@click.option("-o", "--output", required=True, metavar="TABLE", help=".csv or .parquet")
+def debias_command(table: str, redshift: str, output: str) -> None:
+    """Correct a predicted or released TABLE of votes for what distance hides.
+
+    Each answer's fractions are mapped, rank by rank, onto those of the nearest galaxies of the table (after
+    Hart et al. 2016). Added are the debiased fractions; class strings and clean flags are made of them.
+
+    This takes the galaxies of all redshifts to be alike but for their distance: in a sample limited in
+    magnitude they are not, so give one limited in volume, or one bin of luminosity at a time. It corrects
+    a sample, not a galaxy. Galaxies without a positive redshift, and questions that fewer than 50 galaxies
+    of a bin were asked, keep their fractions.
+    """
+    from gzscale.debiased import debias_table
+
+    rows, corrected = debias_table(table, redshift, output)
+    click.echo(f"{rows} galaxies: {corrected} with a redshift were compared, {rows - corrected} kept as seen")
     click.echo(output)
 
 

@@ -80,6 +80,8 @@ class Reason(StrEnum):
     """The object's partition took longer than the cluster's preset allows, twice."""
     BAD_VERSION = "BAD_VERSION"
     """The catalog has a column of versions, and the row's is missing, or neither an integer nor a time."""
+    UNDERSIZED_IMAGE = "UNDERSIZED_IMAGE"
+    """The picture has too few pixels to tell what it shows."""
 
 
 class GzscaleError(Exception):

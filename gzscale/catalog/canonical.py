@@ -22,6 +22,7 @@ __all__ = [
     "to_floats",
     "to_identifiers",
     "to_locators",
+    "to_names",
     "to_reddenings",
     "to_sizes",
 ]
@@ -144,6 +145,34 @@ def to_identifiers(values: pa.Array, column: str) -> pa.Array:
     if pa.types.is_null(kind):
         return pa.nulls(len(values), pa.int64())
     raise CatalogError(f"column {column!r} (as object_id) has type {kind}; identifiers are integers")
+
+
+def to_names(values: pa.Array, column: str) -> pa.Array:
+    """Convert a column of identifiers of any kind to text, exactly or not at all.
+
+    Whole numbers that were written as floating-point ones are taken for the integers that they are.
+    Blank text and NaN become null.
+
+    Raises
+    ------
+    CatalogError
+        If floating-point numbers, or text of such, have lost digits of the identifier.
+    """
+    values = plain(values)
+    if pa.types.is_floating(values.type):
+        return _identifiers_of_floats(values, column).cast(pa.string())
+    names = pc.utf8_trim_whitespace(values.cast(pa.string()))
+    names = pc.if_else(pc.equal(names, ""), None, names)
+    floating = pc.fill_null(pc.match_substring_regex(names, _FLOATING), False)
+    if not pc.any(floating).as_py():
+        return names
+    numbers = pc.if_else(floating, names, None).cast(pa.float64())
+    largest = pc.max(pc.abs(numbers)).as_py()
+    if largest >= 2.0**53:
+        raise CatalogError(_lost(column, f"{largest:.17g}"))
+    whole = pc.fill_null(pc.equal(numbers, pc.floor(numbers)), False)
+    integers = pc.if_else(whole, numbers, None).cast(pa.int64()).cast(pa.string())
+    return pc.if_else(whole, integers, names)
 
 
 def to_angles(values: pa.Array, column: str, factor: float) -> pa.Array:

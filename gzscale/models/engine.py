@@ -166,13 +166,9 @@ class Engine:
         Raises
         ------
         BundleError
-            If the bundle measures flux, which pictures do not tell.
+            If the bundle was trained for anything that pictures do not show.
         """
-        if not isinstance(self.bundle.inputs, Stretch):
-            raise BundleError(
-                f"bundle {self.bundle.name!r} measures flux, which JPEG and PNG pictures do not tell: "
-                f"give it FITS cutouts in {self.bundle.required}"
-            )
+        self.bundle.require_pictures()
         size = self.bundle.geometry.size
 
         def to_inputs(block: Tensor) -> Tensor:

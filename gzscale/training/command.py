@@ -104,7 +104,9 @@ def evaluate_bundle(
     story = {
         "scores": found.scores,
         "questions": found.questions,
+        "intervals": found.intervals,
         "learnt": found.learnt,
+        "warning": found.warning,
         "refused": dict(labelled.labels.refused),
     }
     lines = [_account(labelled)]
@@ -112,8 +114,12 @@ def evaluate_bundle(
         lines.append(
             f"{found.learnt} of them were learnt: each is predicted by the member that did not learn it"
         )
+    if found.warning:
+        lines.append(f"warning: {found.warning}")
     lines += _table(found.scores)
-    lines += [f"question {number:<2}  RMSE {score:.4f}" for number, score in found.questions.items()]
+    lines += [
+        _question(number, found.questions.get(number), part) for number, part in found.intervals.items()
+    ]
     return story, lines
 
 
@@ -182,6 +188,17 @@ def _within(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return {**settings, first: _within(below, rest, value)}
 
 
+def _question(number: int, rmse: float | None, part: dict[str, float]) -> str:
+    """Return a question's scores in a line: RMSE, shares in the intervals, and of those resolved."""
+    error = "where half were asked: none" if rmse is None else f"RMSE {rmse:.4f}"
+    shares = [
+        f"{100 * part[f'{kind}_68']:.1f} and {100 * part[f'{kind}_95']:.1f} % {words}"
+        for kind, words in (("inside", "inside"), ("resolved", f"of {part['resolved']:.0f} resolved"))
+        if f"{kind}_68" in part
+    ]
+    return f"question {number:<2}  {'; '.join([error, ', '.join(shares)] if shares else [error])}"
+
+
 def _account(labelled: LabelledSet) -> str:
     refused = ", ".join(f"{count} {reason}" for reason, count in sorted(labelled.labels.refused.items()))
     return f"{len(labelled)} labelled galaxies with an image; not used: {refused or 'none'}"
@@ -193,8 +210,15 @@ def _table(scores: dict[str, float] | Any) -> list[str]:
     for name in (key.removesuffix("_rmse") for key in scores if key.endswith("_rmse")):
         rmse, error, smooth = (scores[f"{name}_{what}"] for what in ("rmse", "rmse_error", "smooth"))
         lines.append(f"{name:<12}{rmse:>9.4f}{error:>9.4f}{smooth:>15.3f}")
-    inside = [f"{100 * scores[key]:.1f} % in the {key[-2:]} % intervals" for key in scores if "inside" in key]
-    return [*lines, "votes: " + ", ".join(inside)] if inside else lines
+    for kind, words in (("inside", "votes"), ("resolved", "votes, 10 or more at 0.1 < p < 0.9")):
+        shares = [
+            f"{100 * scores[key]:.1f} % in the {key[-2:]} % intervals"
+            for key in scores
+            if key.startswith(kind)
+        ]
+        if shares:
+            lines.append(f"{words}: " + ", ".join(shares))
+    return lines
 
 
 def _begin_curve(output: str, work: Path) -> Curve:

@@ -28,7 +28,8 @@ from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import folds, positions, require_enough
 from gzscale.training.loop import Epoch
 from gzscale.training.processes import count_processes, end_with_parent, own_device
-from gzscale.training.recipe import GEOMETRY, Recipe
+from gzscale.training.recipe import Recipe
+from gzscale.training.shown import GEOMETRY
 from gzscale.training.sketch import draw_sketches
 
 __all__ = ["Progress", "examples_of", "features_of", "learn_members", "sketches"]

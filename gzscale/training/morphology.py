@@ -32,24 +32,17 @@ from gzscale.models.votes import ANSWERS
 from gzscale.tasks.morphology import DISTANCE, OUTPUT
 from gzscale.training.fit import Examples, predict
 from gzscale.training.labelled import LabelledSet
-from gzscale.training.labels import folds, name_hashes
+from gzscale.training.labels import folds
+from gzscale.training.learnt import remember
 from gzscale.training.members import Progress, examples_of, features_of, learn_members
 from gzscale.training.processes import own_device
-from gzscale.training.recipe import GEOMETRY, Recipe
+from gzscale.training.recipe import Recipe
 from gzscale.training.scores import compare
-from gzscale.training.spread import coverage, fit_spread
+from gzscale.training.shown import GEOMETRY
+from gzscale.training.spread import cross_fitted, fit_spread, interval_scores
+from gzscale.training.unlikeness import usual_distance
 
 __all__ = ["train_morphology"]
-
-#: Share of galaxies not learnt whose distance from the training set counts as usual.
-USUAL_SHARE = 0.995
-_TERMS = {
-    "licence": "BSD-3-Clause (weights); images: SDSS, public; votes: Galaxy Zoo 2",
-    "cite": [
-        "Willett et al. 2013, MNRAS 435, 2835 (Galaxy Zoo 2)",
-        "Hart et al. 2016, MNRAS 461, 3663 (Galaxy Zoo 2, debiasing)",
-    ],
-}
 
 
 def train_morphology(
@@ -86,46 +79,34 @@ def train_morphology(
     examples = examples_of(labelled)
     fold = folds(labelled.labels.names, recipe.members)
     unseen, distance = _out_of_fold(members, examples, fold)
-    limit = float(np.quantile(distance, USUAL_SHARE))
+    limit = usual_distance(distance, fold)
     spread = fit_spread(unseen, examples.joint, examples.votes)
     scores = compare(labelled.pictures, examples.joint, fold, {"network": unseen})
-    scores |= _interval_scores(unseen, examples, fold)
-    return _bundle(members, labelled, recipe, name, {"spread": spread, "usual_distance": limit}, scores)
+    strength = cross_fitted(unseen, examples.joint, examples.votes, fold)
+    scores |= interval_scores(unseen, examples.joint, examples.votes, strength)
+    calibration = {"vote_spread": spread, "usual_distance": limit}
+    return _bundle(members, labelled, fold, recipe, name, calibration, scores)
 
 
 def _out_of_fold(
     members: list[Network], examples: Examples, fold: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return each galaxy's joint fractions and distance, by the member that has not seen it."""
+    """Return joint fractions by the member that has not seen the galaxy, and every member's distances."""
     unseen = np.empty((len(examples), len(ANSWERS)), np.float32)
-    distance = np.zeros(len(examples), np.float32)
+    distance = np.zeros((len(members), len(examples)), np.float32)
     for number, member in enumerate(members):
-        chosen = fold == number
-        asked, device = examples.take(chosen), own_device()
-        unseen[chosen] = predict(member.to(device), asked, device)
-        features = features_of(member.to("cpu"), asked)
+        chosen, device = fold == number, own_device()
+        unseen[chosen] = predict(member.to(device), examples.take(chosen), device)
+        features = features_of(member.to("cpu"), examples)
         with torch.inference_mode():
-            distance[chosen] = member.heads[DISTANCE](features).numpy()[:, 0]
+            distance[number] = member.heads[DISTANCE](features).numpy()[:, 0]
     return unseen, distance
-
-
-def _interval_scores(
-    unseen: NDArray[np.float32], examples: Examples, fold: NDArray[np.int64]
-) -> dict[str, float]:
-    """Return how many votes lie in the 68 and 95 % intervals, whose width each fold takes from the others."""
-    shares = {0.68: 0.0, 0.95: 0.0}
-    for number in np.unique(fold):
-        known, asked = fold != number, fold == number
-        spread = fit_spread(unseen[known], examples.joint[known], examples.votes[known])
-        for level in shares:
-            found = coverage(unseen[asked], examples.joint[asked], examples.votes[asked], spread, level)
-            shares[level] += found * float(asked.mean())
-    return {f"inside_{round(100 * level)}": round(share, 4) for level, share in shares.items()}
 
 
 def _bundle(
     members: list[Network],
     labelled: LabelledSet,
+    fold: NDArray[np.int64],
     recipe: Recipe,
     name: str,
     calibration: dict[str, Any],
@@ -135,7 +116,8 @@ def _bundle(
     committee = Committee("equivariant", recipe.members, recipe.network)
     for place, member in zip(committee.members, members, strict=True):
         place.load_state_dict(member.state_dict())
-    names = labelled.labels.names
+    labels = labelled.labels
+    seen, seen_fold = remember(labelled, fold)
     return Bundle(
         task="morphology",
         name=name,
@@ -146,9 +128,12 @@ def _bundle(
         symmetries=1,
         outputs={OUTPUT: list(ANSWERS), DISTANCE: ["distance"]},
         training={
-            "data": "pictures as Galaxy Zoo 2 showed them and its volunteers' vote fractions",
+            "images": labelled.origin,
+            "votes": labels.kind or "not stated",
+            "named_by": labels.named_by,
+            "labels_sha256": labels.digest(),
             "galaxies": len(labelled),
-            "refused": dict(labelled.labels.refused),
+            "refused": dict(labels.refused),
             "split": f"{recipe.members} folds: the first 64 bits of SHA-256 of the name, in equal parts",
             "recipe": {
                 "sketches": recipe.sketches,
@@ -158,10 +143,11 @@ def _bundle(
             **({"search": dict(recipe.search)} if recipe.search else {}),
         },
         scores=scores,
-        terms=_TERMS,
+        terms=dict(recipe.terms),
         tensors={key: _half(value) for key, value in committee.state_dict().items()},
         calibration=calibration,
-        seen=torch.from_numpy(np.sort(name_hashes(names).view(np.int64))),
+        seen=seen,
+        seen_fold=seen_fold,
     )
 
 

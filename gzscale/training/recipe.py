@@ -11,16 +11,14 @@ import torch
 
 from gzscale.errors import ConfigError
 from gzscale.models.backbone import Network
-from gzscale.models.bundle import BundleGeometry
 from gzscale.models.heads import DistanceHead, TreeHead
 from gzscale.models.network import build_network
 from gzscale.tasks.morphology import DISTANCE, OUTPUT
 from gzscale.training.fit import Settings
+from gzscale.training.shown import GEOMETRY
 
-__all__ = ["GEOMETRY", "NETWORK", "Recipe", "require_member"]
+__all__ = ["NETWORK", "NO_TERMS", "Recipe", "require_member"]
 
-#: What Galaxy Zoo 2 showed, averaged over 4 x 4 pixels and cut to the centre.
-GEOMETRY = BundleGeometry(96, "0.08 * size")
 #: Each member: 64 x 64 pixels, 2.6 R90 to each side, resampled to 96 x 96.
 NETWORK: Mapping[str, Any] = {
     "widths": [6, 12, 24, 48],
@@ -32,6 +30,8 @@ NETWORK: Mapping[str, Any] = {
     "crop": 64,
     "size": 96,
 }
+#: Terms of a bundle whose maker states none.
+NO_TERMS: Mapping[str, Any] = {"licence": "not stated", "cite": []}
 _HEADS = {OUTPUT: TreeHead, DISTANCE: DistanceHead}
 
 
@@ -52,6 +52,8 @@ class Recipe:
     network
         Keyword arguments of each member, see `gzscale.models.equivariant.EquivariantNetwork`. Its ``crop``
         and ``size`` are those of the views that it learns from, too.
+    terms
+        Licence and citations of the weights, the images and the votes, kept in the bundle.
     search
         How the settings were found, kept in the bundle; empty where they were given.
     """
@@ -61,6 +63,7 @@ class Recipe:
     sketch_fit: Settings = field(default_factory=lambda: Settings(epochs=3, batch=32))
     fit: Settings = field(default_factory=lambda: Settings(epochs=80, batch=32))
     network: Mapping[str, Any] = field(default_factory=lambda: dict(NETWORK))
+    terms: Mapping[str, Any] = field(default_factory=lambda: dict(NO_TERMS))
     search: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:

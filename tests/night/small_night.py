@@ -173,7 +173,7 @@ def commit_predictions(ledger, item, rows, lost):
     random = np.random.default_rng(item.partition.pixel + 1)
     task = MorphologyTask()
     outputs = {OUTPUT: to_joint(votes(len(kept), random)), DISTANCE: np.ones((len(kept), 1), np.float32)}
-    values, _ = task.table(outputs, {"spread": [[2.0, 0.0]] * len(QUESTIONS), "usual_distance": 2.0})
+    values, _ = task.table(outputs, {"vote_spread": [[2.0, 0.0]] * len(QUESTIONS), "usual_distance": 2.0})
     answers = Answers(
         task="morphology",
         geometry="galaxy",
