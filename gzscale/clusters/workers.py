@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,7 @@ class Workers:
         self.target = target
         self.security = security
         self.limits: dict[str, Limits] = {}
+        self._numbers = itertools.count(1)
 
     def waits_for(self) -> str:
         """Say what workers that are not up yet wait for, as far as it can be told."""
@@ -66,7 +68,10 @@ class Workers:
         Dask gives a worker process up that does not come back within 15 seconds of its death.
         """
         wanted = getattr(self.target, "worker_spec", {})
-        gone = set(wanted) - set(getattr(self.target, "workers", wanted))
+        gone = [name for name in wanted if name not in getattr(self.target, "workers", wanted)]
+        for name in gone:
+            # Under another name: Dask closes what has the name of a worker that it lost, a while later.
+            wanted[f"{str(name).partition('~')[0]}~{next(self._numbers)}"] = wanted.pop(name)
         if gone:
             # To the same number: brings what runs in line with the specification.
             self.target.scale(len(wanted))
