@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import shutil
 import subprocess
@@ -68,7 +67,6 @@ class SlurmWorkers(Workers):
         super().__init__(cluster)
         self._job = job
         self._options = options
-        self._numbers = itertools.count()
         self._renewed: Counter[str] = Counter()
         self.limits = {kind: Limits(pool.minimum, pool.most, pool.workers) for kind, pool in pools.items()}
         for kind, limit in self.limits.items():

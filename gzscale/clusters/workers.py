@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +14,10 @@ __all__ = ["CUT", "KINDS", "PREDICT", "Limits", "Workers", "missing_extra"]
 
 CUT = "CUT"
 PREDICT = "PREDICT"
+_log = logging.getLogger(__name__)
+
+#: Seconds that a process has to come up before it counts as lost again.
+GRACE = 60.0
 #: The two kinds of work; Dask resources by these names say which worker does which.
 KINDS = (CUT, PREDICT)
 
@@ -52,6 +59,8 @@ class Workers:
         self.target = target
         self.security = security
         self.limits: dict[str, Limits] = {}
+        self._numbers = itertools.count(1)
+        self._settled = 0.0
 
     def waits_for(self) -> str:
         """Say what workers that are not up yet wait for, as far as it can be told."""
@@ -65,17 +74,27 @@ class Workers:
 
         Dask gives a worker process up that does not come back within 15 seconds of its death.
         """
+        if time.monotonic() < self._settled:  # Dask counts a process only once it is up.
+            return 0
         wanted = getattr(self.target, "worker_spec", {})
-        gone = set(wanted) - set(getattr(self.target, "workers", wanted))
+        gone = [name for name in wanted if name not in getattr(self.target, "workers", wanted)]
+        for name in gone:
+            # Under another name: Dask closes what has the name of a worker that it lost, a while later.
+            wanted[f"{str(name).partition('~')[0]}~{next(self._numbers)}"] = wanted.pop(name)
         if gone:
+            self._settled = time.monotonic() + GRACE
             # To the same number: brings what runs in line with the specification.
             self.target.scale(len(wanted))
         return len(gone)
 
     def close(self) -> None:
         """End what was made; a cluster that ran already goes on."""
-        if hasattr(self.target, "close"):
+        if not hasattr(self.target, "close"):
+            return
+        try:
             self.target.close()
+        except Exception as error:  # A worker that was about to start does not undo a night that is done.
+            _log.warning("the cluster did not close in order: %s: %s", type(error).__name__, error)
 
 
 def missing_extra(kind: str, extra: str, error: ImportError) -> ClusterError:

@@ -1,5 +1,6 @@
 """Scaling: as many as the work asks for within the limits, fewer only after a while, lost ones renewed."""
 
+import math
 from types import SimpleNamespace
 
 from hypothesis import given
@@ -66,3 +67,24 @@ def test_tasks_that_wait_for_others_do_not_count():
     ]
     scheduler = SimpleNamespace(tasks=dict(enumerate([*tasks, task("processing")])))
     assert count_tasks(scheduler) == {"CUT": 2, "PREDICT": 0}
+
+
+def test_a_cluster_that_does_not_close_in_order_does_not_undo_the_night(caplog):
+    def close():
+        raise RuntimeError("Nanny failed to start")
+
+    Workers(SimpleNamespace(close=close)).close()
+    assert "did not close in order: RuntimeError: Nanny failed" in caplog.text
+
+
+def test_lost_processes_start_again_under_new_names(monkeypatch):
+    spec = {0: {"cls": "a"}, 1: {"cls": "b"}}
+    scaled = []
+    workers = Workers(SimpleNamespace(worker_spec=spec, workers={0: object()}, scale=scaled.append))
+    assert workers.renew() == 1
+    assert spec == {0: {"cls": "a"}, "1~1": {"cls": "b"}}
+    assert workers.renew() == 0  # It is coming up.
+    monkeypatch.setattr("time.monotonic", lambda: math.inf)
+    assert workers.renew() == 1  # It has not: once more.
+    assert spec == {0: {"cls": "a"}, "1~2": {"cls": "b"}}
+    assert scaled == [2, 2]

@@ -37,9 +37,9 @@ def dying():
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     path = tmp_path_factory.mktemp("preset") / "two.yaml"
-    path.write_text("kind: local\nworkers: 2\npartition_limit: 4\n")
+    path.write_text("kind: local\nworkers: 2\npartition_limit: 20\n")
     # Dask gives a worker up sooner, so that the keeper has to start it again.
-    timeout = {"distributed.deploy.lost-worker-timeout": "2 s"}
+    timeout = {"distributed.deploy.lost-worker-timeout": "5 s"}
     with dask.config.set(timeout), open_cluster(str(path)) as opened:
         opened.client.register_plugin(Dying())
         yield opened

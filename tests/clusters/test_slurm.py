@@ -122,7 +122,7 @@ def test_without_sbatch_it_is_no_submit_host(monkeypatch, tmp_path):
 def test_jobs_that_stay_in_the_queue_are_told_with_slurm_s_reason(commands, tmp_path):
     (commands / "squeue.answer").write_text("17|PENDING|QOSMaxJobsPerUserLimit\n99|RUNNING|None\n")
     preset(tmp_path, f"cut: {{{POOL}}}\n")
-    said = r"0 of CUT, 0 of PREDICT.*job 17 \(cut-0\) PENDING \(QOSMaxJobsPerUserLimit\)$"
+    said = r"0 of CUT, 0 of PREDICT.*job 17 \(cut-1\) PENDING \(QOSMaxJobsPerUserLimit\)$"
     with pytest.raises(ClusterError, match=said), open_cluster(str(tmp_path / "site.yaml")):
         pass
     assert "17" in (commands / "scancel.calls").read_text()
@@ -186,7 +186,7 @@ def test_real_jobs(tmp_path):
             worker["name"]: worker["resources"]
             for worker in cluster.client.scheduler_info(n_workers=-1)["workers"].values()
         }
-        assert both == {"cut-0": {"CUT": 1.0}, "predict-1": {"PREDICT": 1.0}}
+        assert both == {"cut-1": {"CUT": 1.0}, "predict-2": {"PREDICT": 1.0}}
         assert cluster.compute.startswith("cpu")
     queue = subprocess.run(
         ["squeue", "--me", "--noheader", "--name=gzscale-cut"], capture_output=True, text=True
