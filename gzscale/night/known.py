@@ -15,7 +15,7 @@ from gzscale.errors import DamageError, LedgerError, MissingError
 from gzscale.night.fingerprint import table_digest
 from gzscale.night.ledger import Ledger, NightRecord
 from gzscale.night.origins import rows_key
-from gzscale.night.planned import Plan, PlannedPartition, read_plan
+from gzscale.night.planned import Plan, PlannedPartition, plan_key, read_plan
 from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage, open_storage
 
@@ -59,20 +59,24 @@ def last_known(config: NightConfig) -> Known | None:
         _warn_of_lost_deltas(Ledger(storage), config, last)
     if last is None:
         return Known(joined=joined)
-    plan: Plan | None = None
+    plan, lost = _stored_plan(storage, last.night)
+    if plan is not None and not lost:
+        return Known(_rows(storage, plan), joined)
+    if not joined:
+        return None
+    raise LedgerError(
+        f"a delta is joined to the objects of night {last.night}, and {lost} is gone; "
+        "run a full night (catalog.mode: full) with the whole catalog"
+    )
+
+
+def _stored_plan(storage: Storage, night: str) -> tuple[Plan | None, str]:
+    """Return a night's plan, and the first of its tables that is gone; empty where all are there."""
     try:
-        plan = read_plan(storage, last.night)
-        lost = _first_lost(storage, plan)
+        plan = read_plan(storage, night)
     except MissingError:
-        lost = f"its plan, {storage.url(f'ledger/nights/{last.night}/plan.parquet')},"
-    if plan is None or lost:
-        if not joined:
-            return None
-        raise LedgerError(
-            f"a delta is joined to the objects of night {last.night}, and {lost} is gone; "
-            "run a full night (catalog.mode: full) with the whole catalog"
-        )
-    return Known(_rows(storage, plan), joined)
+        return None, storage.url(plan_key(night))
+    return plan, _first_lost(storage, plan)
 
 
 def _warn_of_lost_deltas(ledger: Ledger, config: NightConfig, last: NightRecord | None) -> None:

@@ -155,10 +155,10 @@ def change(settings: _Settings, key: str, value: str) -> _Settings:
     if first not in names:
         raise ConfigError(f"{key!r}: no such setting; there are {', '.join(names)}")
     old = getattr(settings, first)
-    if bool(rest) != (dataclasses.is_dataclass(old) or isinstance(old, dict)):
-        raise ConfigError(
-            f"{key}={value}: {first} {'has no parts' if rest else f'needs a part: {first}.KEY'}"
-        )
+    if rest and not (dataclasses.is_dataclass(old) or isinstance(old, dict)):
+        raise ConfigError(f"{key}={value}: {first} has no parts")
+    if not rest and dataclasses.is_dataclass(old):
+        raise ConfigError(f"{key}={value}: {first} needs a part: {first}.KEY")
     if dataclasses.is_dataclass(old):
         new: Any = change(old, rest, value)
     else:

@@ -6,8 +6,7 @@ from test_training_morphology import RECIPE, galaxies
 from gzscale.errors import ConfigError
 from gzscale.training.search import _open_study, search_settings
 
-#: One worker, in a thread of this process.
-PRESET = "kind: local\noptions: {processes: false, n_workers: 1, dashboard_address: ':0'}\n"
+PRESET = "kind: local\nworkers: 1\n"
 #: A cluster that cannot be opened: nothing is left to try.
 NOWHERE = "tcp://nowhere:1"
 
