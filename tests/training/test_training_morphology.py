@@ -184,7 +184,7 @@ def test_settings_are_changed_by_their_names():
         ("fit.loss", "guess", "dirichlet"),
         ("fit.batch", "0", "at least 1"),
         ("fit.augmentation.noise", "-1", "0 or more"),
-        ("network", "5", "needs a part"),
+        ("network", "5", "expected dict"),
         ("fit", "5", "needs a part"),
         ("members.two", "5", "has no parts"),
     ):
@@ -192,12 +192,50 @@ def test_settings_are_changed_by_their_names():
             change(RECIPE, key, value)
 
 
-QUICK = Settings(epochs=2, batch=16, augmentation=Augmentation(blur=0))
-RECIPE = Recipe(
-    members=2,
-    sketches=64,
-    sketch_fit=QUICK,
-    fit=QUICK,
-    network=SMALL,
-    terms={"licence": "CC-BY-4.0", "cite": []},
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("members", "1", "at least 2"),
+        ("sketches", "-1", "0 or more"),
+        ("sketch_fit.patience", "3", "no sketches are held back"),
+        ("network.foo", "1", "does not take"),
+        ("network.crop", "200", "at most 96"),
+        ("network.crop", "47", "an even number"),
+        ("network.size", "36", "a multiple of 8"),
+        ("network.channels", "5", "pictures have 3"),
+        ("network.widths", "[]", "0 widths"),
+        ("network.widths", "many", "network"),
+        ("network.spread", "0", "above 0"),
+        ("network.mean", "grey", "expected a number"),
+        ("network.dropout", "2", "dropout"),
+        ("network.heads", "{}", "expected a tree head"),
+    ],
 )
+def test_a_recipe_that_cannot_be_trained(key, value, words):
+    RECIPE.check()
+    with pytest.raises(ConfigError, match=words):
+        change(RECIPE, key, value).check()
+
+
+def test_patience_goes_by_galaxies_of_no_fold_that_is_scored(labelled, tmp_path, monkeypatch):
+    monkeypatch.setattr(members.os, "sched_getaffinity", lambda _: {0})
+    asked = []
+
+    def watch(network, known, settings, *, held_back=None, **others):
+        if others["checkpoint"].name != "sketches.safetensors":
+            asked.append((known.rows, held_back.rows))
+        return network.eval()
+
+    monkeypatch.setattr(members, "fit", watch)
+    patient = dataclasses.replace(RECIPE, members=3, fit=dataclasses.replace(QUICK, patience=2))
+    members.learn_members(labelled, patient, "x", tmp_path)
+    fold = folds(labelled.labels.names, 3)
+    for number, (known, held_back) in enumerate(asked):
+        assert 0 < len(held_back) < 0.25 * len(known)
+        assert not set(known) & set(held_back)
+        assert {*known, *held_back} == set(np.flatnonzero(fold != number))
+    asked.clear()
+    members.learn_members(labelled, dataclasses.replace(patient, fit=QUICK), "x", tmp_path)
+    for number, (known, held_back) in enumerate(asked):
+        assert np.array_equal(known, np.flatnonzero(fold != number))
+        assert np.array_equal(held_back, np.flatnonzero(fold == number))
