@@ -63,6 +63,10 @@ SHIPPED: dict[str, tuple[str, str]] = {
         "lenses-sdss.safetensors",
         "7d18fbf95acb1bd8d9ebbcbf9fb42b95b17a0bda832c9463251e13b841bc3192",
     ),
+    "redshifts": (
+        "redshifts-sdss.safetensors",
+        "693d825e38e56a9a533d8b1f567e6f0c09a41fcf1c9bdb2dbc135a199dbd13f9",
+    ),
 }
 
 
