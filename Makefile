@@ -10,7 +10,7 @@ BUNDLE ?= own.safetensors
 SAMPLE ?= sample
 GALAXIES ?= 65536
 
-.PHONY: env night test bench train train-redshifts lint clean
+.PHONY: env night test bench train train-lenses train-redshifts lint clean
 
 env: $(VENV)/.ready
 
@@ -19,7 +19,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_COMPILE_BYTECODE=1 \
-	  $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[sky,train,test,dev]'
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[rubin,sky,train,test,dev]'
 	touch $@
 
 night: env
@@ -34,8 +34,19 @@ bench: env
 	$(BIN)/python tests/benchmarks/run.py
 
 # A bundle from labelled pictures: make train LABELS=votes.csv IMAGES=images BUNDLE=own.safetensors
-train: env
-	$(BIN)/gzscale train morphology --labels $(LABELS) --images $(IMAGES) -o $(BUNDLE)
+train: $(if $(LABELS),$(if $(IMAGES),env))
+	@test -n "$(LABELS)" && test -n "$(IMAGES)" || \
+	  { echo "make train needs both: make train LABELS=votes.csv IMAGES=images [BUNDLE=$(BUNDLE)]" >&2; exit 2; }
+	$(BIN)/gzscale train morphology --labels "$(LABELS)" --images "$(IMAGES)" -o "$(BUNDLE)"
+
+# The shipped lens finder: a simulated sky, and REAL, outputs of nights on real frames with the geometry `sky`.
+# Images of HELD_OUT are kept apart for the test: make train-lenses REAL="night-fields night-m2" BUNDLE=lenses.safetensors
+HELD_OUT ?= $(if $(REAL),["003918-3-0213","008162-6-0080"],[])
+train-lenses: env
+	$(BIN)/gzscale simulate lens-sky --survey sdss --objects 2500 --seed 11
+	$(BIN)/gzscale night lens-sky/night.yaml --output lens-sky/night
+	$(BIN)/gzscale train lenses --images lens-sky/night $(addprefix --images ,$(REAL)) -o $(BUNDLE) \
+	  --name sdss-lenses-1 --set 'held_out=$(HELD_OUT)'
 
 # The redshift bundle, from nothing: galaxies are drawn, learnt, and scored beside their colours alone.
 train-redshifts: env
@@ -50,4 +61,4 @@ lint: env
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(SKY) $(OUT) $(SAMPLE) $(SAMPLE)-unseen bench
+	rm -rf $(SKY) $(OUT) $(SAMPLE) $(SAMPLE)-unseen bench lens-sky

@@ -12,7 +12,9 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from flows.settings import apply_quiet_defaults
 
@@ -27,6 +29,7 @@ from prefect.artifacts import (  # noqa: E402
 )
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 
+from flows.embedded import end_server_with_us  # noqa: E402
 from gzscale.cluster import open_cluster  # noqa: E402
 from gzscale.config import NightConfig, load_config  # noqa: E402
 from gzscale.errors import ConfigError, StorageError  # noqa: E402
@@ -34,8 +37,9 @@ from gzscale.night.accounting import accounting, close_account  # noqa: E402
 from gzscale.night.dispatch import process  # noqa: E402
 from gzscale.night.fingerprint import fingerprint  # noqa: E402
 from gzscale.night.ledger import Ledger, NightRecord  # noqa: E402
-from gzscale.night.lock import hold_lock  # noqa: E402
-from gzscale.night.plan import check, make_plan, read_plan  # noqa: E402
+from gzscale.night.lock import Hold, hold_lock  # noqa: E402
+from gzscale.night.plan import check, is_done, make_plan  # noqa: E402
+from gzscale.night.planned import read_plan  # noqa: E402
 from gzscale.night.progress import NightProgress  # noqa: E402
 from gzscale.night.release import prune, publish  # noqa: E402
 from gzscale.night.report import write_report  # noqa: E402
@@ -43,7 +47,10 @@ from gzscale.night.tally import Failure, Tally  # noqa: E402
 from gzscale.night.work import Summary  # noqa: E402
 from gzscale.storage import open_storage  # noqa: E402
 
-__all__ = ["new_night_name", "nightly"]
+__all__ = ["Setting", "new_night_name", "nightly"]
+
+#: One ``--set`` of the command line; what does not look like one is refused before a run begins.
+Setting = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*=", description="key=value, the key dotted")]
 
 #: Seconds between two updates of the progress artifact: each is a request to the server.
 ARTIFACT_EVERY = 15.0
@@ -86,14 +93,14 @@ def plan_stage(config: NightConfig, night: str) -> int:
 
 
 @task(name="process", **_STAGE)
-def process_stage(config: NightConfig, night: str) -> Tally:
+def process_stage(config: NightConfig, night: str, hold: Hold) -> Tally:
     """Cut and predict every partition on the cluster."""
     plan = read_plan(open_storage(config.output), night)
     total = max(sum(item.rows for item in plan.partitions), 1)
     artifact = _tell(create_progress_artifact, 0.0, key="night-progress", description=f"night {plan.night}")
     last = time.monotonic()
     done = 0
-    with NightProgress() as progress, open_cluster(config.cluster) as client:
+    with NightProgress() as progress, open_cluster(config.cluster) as cluster:
         progress.plan(total)
 
         def note(outcome: Summary | Failure) -> None:
@@ -104,7 +111,7 @@ def process_stage(config: NightConfig, night: str) -> Tally:
                 last = time.monotonic()
                 _tell(update_progress_artifact, artifact, 100.0 * done / total)
 
-        tally = process(client, config, plan, note)
+        tally = process(cluster, config, plan, note, hold.check)
     _tell(update_progress_artifact, artifact, 100.0)
     return tally
 
@@ -113,9 +120,13 @@ def process_stage(config: NightConfig, night: str) -> Tally:
 def release_stage(config: NightConfig, night: str, started: str) -> str:
     """Write the catalogs and move the pointer."""
     plan = read_plan(open_storage(config.output), night)
-    release = publish(config, plan, started)
-    prune(config, plan)
-    return release
+    return publish(config, plan, started)
+
+
+@task(name="prune", **_STAGE)
+def prune_stage(config: NightConfig, night: str) -> int:
+    """Remove what the released night no longer needs."""
+    return prune(config, read_plan(open_storage(config.output), night))
 
 
 @task(name="report", **_STAGE)
@@ -123,16 +134,21 @@ def report_stage(config: NightConfig, night: str) -> str:
     """Write the page, and leave its link and the account with Prefect."""
     url = write_report(config.output, night)
     record = Ledger(open_storage(config.output)).read_night(night)
-    rows = [{"stage": name, **count.to_dict()} for name, count in record.counts.items()]
-    about = f"night {night}: planned = done + quarantined + failed"
-    _tell(create_table_artifact, rows, key="night-accounting", description=about)
+    _leave_account(record)
     _tell(create_link_artifact, url, key="night-report", link_text=f"report of night {night}")
     return url
 
 
+def _leave_account(record: NightRecord) -> None:
+    """Leave the account as a table with Prefect."""
+    rows = [{"stage": name, **count.to_dict()} for name, count in record.counts.items()]
+    about = f"night {record.night}: planned = done + quarantined + failed"
+    _tell(create_table_artifact, rows, key="night-accounting", description=about)
+
+
 @flow(name="nightly", persist_result=False)
-def nightly(config: str, settings: list[str] | None = None, night: str | None = None) -> dict[str, Any]:
-    """Run one night.
+def nightly(config: str, settings: list[Setting] | None = None, night: str | None = None) -> dict[str, Any]:
+    """Run one night, unless the last one did all that it would do.
 
     Parameters
     ----------
@@ -157,16 +173,21 @@ def nightly(config: str, settings: list[str] | None = None, night: str | None = 
     name = night or new_night_name()
     if "/" in name or name.startswith("."):
         raise ConfigError(f"night {name!r}: a name without slashes, not starting with a dot")
+    end_server_with_us()
     loaded = load_config(config, settings or [])
     inputs = check(loaded)
+    last = is_done(loaded, inputs)
+    if last is not None:
+        _leave_account(last)
+        return accounting(last)
     storage = open_storage(loaded.output)
     ledger = Ledger(storage)
-    with hold_lock(storage, name):
+    with hold_lock(storage, name) as hold:
         ledger.clear_unfinished()
         record = NightRecord(name, "running", inputs, fingerprint(inputs), started=_now())
         ledger.write_night(record)
         try:
-            _stages(loaded, record)
+            _stages(loaded, record, hold)
         except BaseException as error:
             record.state, record.ended = "failed", _now()
             record.failures.append({"partition": "", "rows": 0, "error": f"{type(error).__name__}: {error}"})
@@ -175,11 +196,14 @@ def nightly(config: str, settings: list[str] | None = None, night: str | None = 
                 write_report(loaded.output, name)
             raise
         ledger.write_night(record)
+        if record.state == "complete":
+            # Only now: until the record says so, a night that starts anew needs the rows of the one before.
+            prune_stage(loaded, name)
         report_stage(loaded, name)
     return accounting(record)
 
 
-def _stages(config: NightConfig, record: NightRecord) -> None:
+def _stages(config: NightConfig, record: NightRecord, hold: Hold) -> None:
     """Run the stages, noting in the record what each came to."""
     clock = time.perf_counter()
 
@@ -191,15 +215,17 @@ def _stages(config: NightConfig, record: NightRecord) -> None:
 
     record.partitions = plan_stage(config, record.night)
     lap("plan")
-    tally = process_stage(config, record.night) if record.partitions else Tally()
+    tally = process_stage(config, record.night, hold) if record.partitions else Tally()
     lap("process")
-    record.counts = close_account(read_plan(open_storage(config.output), record.night), tally)
+    plan = read_plan(open_storage(config.output), record.night)
+    record.counts, record.changes = close_account(plan, tally), plan.changes
     record.bytes_read = tally.bytes_read
     record.failures = [vars(failure) for failure in tally.failures]
     record.seconds |= tally.seconds
     if record.counts["objects"].failed:
         record.state = "failed"
     else:
+        hold.check()
         record.release = release_stage(config, record.night, record.started[:10])
         record.state = "complete"
     lap("release")

@@ -21,10 +21,18 @@ __all__ = ["train"]
 
 @task(cache_policy=NO_CACHE, retries=1)
 def fit_bundle(
-    labels: str, images: str, kind: str, mapping: str | None, output: str, name: str, settings: list[str]
+    labels: str,
+    images: str,
+    kind: str,
+    mapping: str | None,
+    output: str,
+    name: str,
+    settings: list[str],
+    search: int,
+    cluster: str,
 ) -> list[str]:
     """Train a bundle; tried again, it goes on from its checkpoints."""
-    return list(train_bundle(labels, images, kind, mapping, output, name, settings))
+    return list(train_bundle(labels, images, kind, mapping, output, name, settings, search, cluster))
 
 
 @flow(name="train", log_prints=False)
@@ -36,6 +44,8 @@ def train(
     kind: str = "weighted_fraction",
     mapping: str | None = None,
     settings: list[str] | None = None,
+    search: int = 0,
+    cluster: str = "local",
 ) -> dict[str, float]:
     """Train a morphology bundle.
 
@@ -49,13 +59,17 @@ def train(
         Name of the model.
     settings
         ``key=value`` for keys of the recipe.
+    search
+        Trials of a search for better settings, 0 for none.
+    cluster
+        That the trials run on.
 
     Returns
     -------
     dict[str, float]
         The bundle's scores.
     """
-    fit_bundle(labels, images, kind, mapping, output, name, settings or [])
+    fit_bundle(labels, images, kind, mapping, output, name, settings or [], search, cluster)
     scores = dict(load_bundle(output).scores)
     rows = [{"score": key, "value": value} for key, value in scores.items()]
     create_table_artifact(key="training-scores", table=rows, description=f"{name}: {output}")

@@ -11,6 +11,9 @@ __all__ = ["describe", "is_missing", "passes", "remedy", "status_of"]
 #: HTTP statuses that pass: throttled, in conflict, or a server's own trouble.
 PASSING_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
 
+#: What S3 calls temporary credentials whose time is over.
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
+
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: BaseException | None = error
@@ -82,6 +85,8 @@ def remedy(error: BaseException) -> str:
     status, code = status_of(error), _answer(error).get("Error", {}).get("Code")
     if code == "NoSuchBucket":
         return "make the bucket, or correct the URL"
+    if code in _EXPIRED:
+        return "the credentials have expired: renew them, and run the same command; it goes on from here"
     if status in {401, 403} or "Credentials" in type(error).__name__:
         return "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do (`gzscale doctor`)"
     if passes(error):

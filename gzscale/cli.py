@@ -40,6 +40,9 @@ def main() -> None:
     """From a survey's pixels to galaxy catalogs overnight."""
 
 
+main.add_command(sky)
+
+
 def _all_settings(settings: tuple[str, ...], output: str | None, cluster: str | None = None) -> list[str]:
     """Join ``--set`` with the options that have a name of their own."""
     given = {"output": output, "cluster": cluster}
@@ -48,7 +51,7 @@ def _all_settings(settings: tuple[str, ...], output: str | None, cluster: str | 
 
 @main.command()
 @click.argument("out", type=click.Path())
-@click.option("--survey", type=click.Choice(["sdss"]), default="sdss", show_default=True)
+@click.option("--survey", type=click.Choice(["sdss", "rubin"]), default="sdss", show_default=True)
 @click.option("--objects", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 def simulate(out: str, survey: str, objects: int, seed: int) -> None:
@@ -76,7 +79,7 @@ def plan(config: str, settings: tuple[str, ...], output: str | None) -> None:
 @click.argument("config")
 @_SET
 @_OUTPUT
-@click.option("--cluster", metavar="NAME", help="local, cuda, an address, or a preset's path.")
+@click.option("--cluster", metavar="NAME", help="A preset's name or path, or an address.")
 @click.option("--night", "name", metavar="ID", help="Name of the run; the UTC time by default.")
 def night(
     config: str, settings: tuple[str, ...], output: str | None, cluster: str | None, name: str | None
@@ -130,6 +133,23 @@ def report(output: str, name: str | None) -> None:
 
 @main.command()
 @click.argument("output")
+@click.option("--injections", type=click.IntRange(min=1), default=10_000, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("--night", "name", metavar="ID", help="Name of the run; the last one by default.")
+def completeness(output: str, injections: int, seed: int, name: str | None) -> None:
+    """Put lenses into a night's cutouts, count those found, and show it in the report."""
+    from gzscale.night.completeness import measure_completeness
+    from gzscale.night.report import write_report
+
+    found = measure_completeness(output, injections, seed, name)
+    click.echo(
+        f"{found['found']} of {found['injections']} lenses found, scores from {found['threshold']:.3g}"
+    )
+    click.echo(write_report(output, name))
+
+
+@main.command()
+@click.argument("output")
 @click.option("--repair", "mend", is_flag=True, help="Remove what is damaged; the next night makes it anew.")
 def verify(output: str, mend: bool) -> None:
     """Re-hash everything that was committed."""
@@ -175,7 +195,11 @@ def explain(output: str, object_id: int, as_json: bool) -> None:
 @click.option("-o", "--output", required=True, metavar="TABLE", help=".csv or .parquet")
 @click.option("--bundle", metavar="PATH", help="Another bundle than the shipped one.")
 @click.option(
-    "--scheme", type=click.Choice(["tree", "kaggle", "kaggle-tree"]), default="tree", show_default=True
+    "--scheme",
+    type=click.Choice(["tree", "kaggle", "kaggle-tree"]),
+    default="tree",
+    show_default=True,
+    help="tree: all columns. kaggle, kaggle-tree: Class1.1 to Class11.6 only, without unlike_training.",
 )
 def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None, scheme: str) -> None:
     """Predict a folder of JPEG, PNG or FITS cutouts, no survey needed."""
@@ -189,14 +213,40 @@ def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None,
     click.echo(output)
 
 
+@main.command("debias")
+@click.argument("table")
+@click.option("--redshift", required=True, metavar="COLUMN", help="Column of TABLE with the redshifts.")
+@click.option("-o", "--output", required=True, metavar="TABLE", help=".csv or .parquet")
+def debias_command(table: str, redshift: str, output: str) -> None:
+    """Correct a predicted or released TABLE of votes for what distance hides.
+
+    Each answer's fractions are mapped, rank by rank, onto those of the nearest galaxies of the table (after
+    Hart et al. 2016). Added are the debiased fractions; class strings and clean flags are made of them.
+
+    This takes the galaxies of all redshifts to be alike but for their distance: in a sample limited in
+    magnitude they are not, so give one limited in volume, or one bin of luminosity at a time. It corrects
+    a sample, not a galaxy. Galaxies without a positive redshift, and questions that fewer than 50 galaxies
+    of a bin were asked, keep their fractions.
+    """
+    from gzscale.debiased import debias_table
+
+    rows, corrected = debias_table(table, redshift, output)
+    click.echo(f"{rows} galaxies: {corrected} with a redshift were compared, {rows - corrected} kept as seen")
+    click.echo(output)
+
+
 _LABELS = click.option(
     "--labels",
-    required=True,
     metavar="TABLE",
-    help="Votes in Galaxy Zoo 2's or Kaggle's columns; or redshifts: object_id, z and, if known, ebv.",
+    help="Votes in Galaxy Zoo 2's or Kaggle's columns; redshifts: object_id, z and, if known, ebv; lenses: "
+    "object_id and lens (0 or 1), or none: then lenses are put into the images.",
 )
 _IMAGES = click.option(
-    "--images", required=True, metavar="DIR|STORE", help="Pictures named by identifier, or a night's output."
+    "--images",
+    required=True,
+    multiple=True,
+    metavar="DIR|STORE",
+    help="Pictures named by identifier, a night's output, or the Bologna challenge; for lenses several.",
 )
 _KIND = click.option(
     "--kind",
@@ -212,7 +262,7 @@ _MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset
 
 
 @main.command()
-@click.argument("task", type=click.Choice(["morphology", "redshifts"]))
+@click.argument("task", type=click.Choice(["morphology", "lenses", "redshifts"]))
 @_LABELS
 @_IMAGES
 @_KIND
@@ -226,10 +276,13 @@ _MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset
 @click.option(
     "--search", type=click.IntRange(min=0), default=0, help="Trials of a search for better settings first."
 )
+@click.option(
+    "--cluster", default="local", show_default=True, metavar="NAME", help="Where the trials of --search run."
+)
 def train(
     task: str,
-    labels: str,
-    images: str,
+    labels: str | None,
+    images: tuple[str, ...],
     kind: str,
     mapping: str | None,
     geometry: str,
@@ -237,18 +290,34 @@ def train(
     name: str,
     settings: tuple[str, ...],
     search: int,
+    cluster: str,
 ) -> None:
-    """Train a bundle on a survey's own votes or redshifts; killed and started again, it goes on."""
-    if task == "redshifts":
+    """Train a bundle on a survey's own labels, or on injections; killed and started again, it goes on.
+
+    Morphology on several GPUs: torchrun --nproc-per-node=4 --no-python gzscale train ...
+    """
+    if task == "lenses":
+        from gzscale.training.lens_command import train_lens_bundle
+
+        lines = train_lens_bundle(images, labels, output, name, settings, geometry)
+    elif task == "redshifts":
         from gzscale.training.redshift_command import train_redshift_bundle
 
-        lines = train_redshift_bundle(labels, images, geometry, output, name, settings)
+        lines = train_redshift_bundle(_needed(labels), images[0], geometry, output, name, settings)
     else:
         from gzscale.training.command import train_bundle
 
-        lines = train_bundle(labels, images, kind, mapping, output, name, settings, search)
+        lines = train_bundle(
+            _needed(labels), images[0], kind, mapping, output, name, settings, search, cluster
+        )
     for line in lines:
         click.echo(line)
+
+
+def _needed(labels: str | None) -> str:
+    if labels is None:
+        raise click.UsageError("morphology needs --labels")
+    return labels
 
 
 @main.command()
@@ -258,22 +327,34 @@ def train(
 @_KIND
 @_MAPPING
 @_GEOMETRY
+@click.option("--picture", metavar="FILE", help="Lenses: a picture of rates and reliability, .png or .svg.")
 @_JSON
 def evaluate(
-    bundle: str, labels: str, images: str, kind: str, mapping: str | None, geometry: str, as_json: bool
+    bundle: str,
+    labels: str | None,
+    images: tuple[str, ...],
+    kind: str,
+    mapping: str | None,
+    geometry: str,
+    picture: str | None,
+    as_json: bool,
 ) -> None:
-    """Score a bundle beside what one would use without it: a random forest, or total colours."""
+    """Score a bundle beside what one would use without it: a random forest, total colours, an arc filter."""
     from gzscale.models.bundle import load_bundle
 
     loaded = load_bundle(bundle)
-    if loaded.task == "redshifts":
+    if loaded.task == "lenses":
+        from gzscale.training.lens_command import evaluate_lens_bundle
+
+        story, lines = evaluate_lens_bundle(loaded, images, labels, geometry, picture)
+    elif loaded.task == "redshifts":
         from gzscale.training.redshift_command import evaluate_redshift_bundle
 
-        story, lines = evaluate_redshift_bundle(loaded, labels, images, geometry)
+        story, lines = evaluate_redshift_bundle(loaded, _needed(labels), images[0], geometry)
     else:
         from gzscale.training.command import evaluate_bundle
 
-        story, lines = evaluate_bundle(bundle, labels, images, kind, mapping)
+        story, lines = evaluate_bundle(bundle, _needed(labels), images[0], kind, mapping)
     click.echo(json.dumps(story) if as_json else "\n".join(lines))
 
 
@@ -296,9 +377,19 @@ def _account_line(account: dict[str, Any]) -> str:
     )
 
 
+def _changes_line(changes: dict[str, int]) -> str:
+    rows = ("new", "changed", "unchanged", "stale", "removed", "quarantined")
+    return (
+        f"given {changes['given']} = {' + '.join(f'{name} {changes[name]}' for name in rows)}; "
+        f"moved {changes['moved']}, kept {changes['kept']}, vanished {changes['vanished']}"
+    )
+
+
 def _print_account(account: dict[str, Any], output: str) -> None:
     click.echo(f"night     {account['night']} ({account['state']})")
     click.echo(f"objects   {_account_line(account)}")
+    if account.get("changes"):
+        click.echo(f"catalog   {_changes_line(account['changes'])}")
     if account["release"]:
         click.echo(f"release   {output}/releases/{account['release']}")
     click.echo(f"report    {output}/reports/{account['night']}/report.html")

@@ -1,185 +1,154 @@
-"""The only module that makes a Dask cluster: local, cuda, slurm, kubernetes, or an address.
-
-Every worker that is made here runs one task at a time and offers both resources,
-``CUT`` and ``PREDICT``. Workers that a site starts itself may offer one of them alone
-(GPUs ``PREDICT``, the others ``CUT``), so that a GPU predicts one partition while
-cores cut the next.
-"""
+"""Opens a Dask cluster by the name of a preset: checked before it is used, watched while it is."""
 
 from __future__ import annotations
 
 import logging
-import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from gzscale.clusters.health import check_workers
+from gzscale.clusters.keeper import Keeper
+from gzscale.clusters.kubernetes import make_kubernetes
+from gzscale.clusters.local import make_cuda, make_local, reach_address
+from gzscale.clusters.presets import AddressPreset, Preset, load_preset
+from gzscale.clusters.slurm import make_slurm
+from gzscale.clusters.workers import KINDS, Workers
+from gzscale.config import parse_bytes
 from gzscale.errors import ClusterError
 
-__all__ = ["count_slots", "open_cluster"]
+__all__ = ["Cluster", "count_slots", "open_cluster"]
 
-#: Seconds to wait for the first worker.
-START_TIMEOUT = 180
-_BOTH = {"CUT": 1, "PREDICT": 1}
+#: Seconds within which a scheduler that runs already answers.
+CONNECT_TIMEOUT = 30
+_MAKERS: dict[str, Callable[[Any], Workers]] = {
+    "local": make_local,
+    "cuda": make_cuda,
+    "slurm": make_slurm,
+    "kubernetes": make_kubernetes,
+    "address": reach_address,
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster whose workers are up and were checked.
+
+    Attributes
+    ----------
+    client
+        `distributed.Client`.
+    compute
+        Device and precision of its predictions: see `gzscale.night.compute.compute_kind`.
+    partition_limit
+        Seconds that one partition may take.
+    patience
+        Seconds that the night waits where no worker of a kind is left.
+    waits_for
+        Says what absent workers wait for.
+    """
+
+    client: Any
+    compute: str
+    partition_limit: float
+    patience: float
+    waits_for: Callable[[], str]
 
 
 @contextmanager
-def open_cluster(name: str) -> Iterator[Any]:
-    """Make or reach a cluster, and close what was made.
+def open_cluster(name: str) -> Iterator[Cluster]:
+    """Make or reach a cluster, check its workers, and close what was made.
 
     Parameters
     ----------
     name
-        ``local``, ``cuda``; the address of a scheduler (``tcp://...``, ``tls://...``);
-        or the path of a preset: a YAML file with ``kind`` (one of local, cuda, slurm,
-        kubernetes, address) and ``options`` for it.
+        The name of a preset (``deploy/clusters/*.yaml``), ``local`` or ``cuda``, the
+        address of a scheduler (``tcp://...``, ``tls://...``), or the path of a preset.
 
     Yields
     ------
-    distributed.Client
+    Cluster
 
     Raises
     ------
     ClusterError
-        If the name means nothing, an extra is not installed, or no worker came up in time.
+        If the name means nothing, the preset cannot work, workers of either kind did not
+        come up in time, or one that did would spoil the night.
     """
-    from distributed import Client
-
+    preset = load_preset(name)
     _quieten()
-    kind, options = _preset(name)
-    cluster = _MAKERS[kind](options)
+    workers = _MAKERS[preset.kind](preset)
     try:
-        client = Client(cluster, set_as_default=False, timeout=f"{START_TIMEOUT}s")
-    except OSError as error:
-        raise ClusterError(
-            f"cluster {name!r}: no scheduler answers at {cluster} within {START_TIMEOUT} s ({error}); "
-            "check the address, and that the scheduler runs"
-        ) from error
-    try:
-        _wait(client, name)
-        yield client
+        with _connect(workers, preset, name) as client:
+            _wait(client, workers, preset, name)
+            compute = check_workers(client, parse_bytes(preset.scratch_free), preset.wants_gpu)
+            keeper = Keeper(client, workers)
+            keeper.start()
+            try:
+                yield Cluster(
+                    client, compute, preset.partition_limit, preset.start_timeout, workers.waits_for
+                )
+            finally:
+                keeper.stop()
     finally:
-        client.close()
-        if hasattr(cluster, "close"):
-            cluster.close()
+        workers.close()
 
 
-def count_slots(client: Any) -> int:
-    """Return how many partitions the cluster's workers can cut at a time.
-
-    Raises
-    ------
-    ClusterError
-        If no worker offers both kinds of work.
-    """
+def count_slots(client: Any) -> dict[str, int]:
+    """Return how many tasks of each kind the cluster's workers can do at a time."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    slots = {
-        kind: sum(int(worker["resources"].get(kind, 0)) for worker in workers) for kind in ("CUT", "PREDICT")
-    }
-    if not all(slots.values()):
-        raise ClusterError(
-            f"workers offer {slots}, and a night needs both; "
-            'start them with `dask worker ... --resources "CUT=1 PREDICT=1"`'
-        )
-    return slots["CUT"]
-
-
-def _preset(name: str) -> tuple[str, dict[str, Any]]:
-    if name in {"local", "cuda"}:
-        return name, {}
-    if name.startswith(("tcp://", "tls://", "ucx://", "ws://", "wss://")):
-        return "address", {"address": name}
-    path = Path(name)
-    if path.suffix in {".yaml", ".yml"} and path.is_file():
-        preset = yaml.safe_load(path.read_text())
-        if isinstance(preset, dict) and preset.get("kind") in _MAKERS and set(preset) <= {"kind", "options"}:
-            return preset["kind"], preset.get("options") or {}
-        raise ClusterError(f"{name}: expected `kind` (one of {sorted(_MAKERS)}) and `options`, nothing else")
-    raise ClusterError(f"cluster {name!r}: expected local, cuda, a scheduler's address, or a preset's path")
+    return {kind: sum(int(worker["resources"].get(kind, 0)) for worker in workers) for kind in KINDS}
 
 
 def _quieten() -> None:
     """Keep the scheduler's and the nannies' chatter out of the night's progress."""
+    # They set their loggers' levels themselves when they are imported.
+    import distributed.nanny
+    import distributed.scheduler
+    import distributed.worker  # noqa: F401
+
     for logger in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
         logging.getLogger(logger).setLevel(logging.CRITICAL)
 
 
-def _wait(client: Any, name: str) -> None:
-    from distributed import TimeoutError as DistributedTimeoutError
+@contextmanager
+def _connect(workers: Workers, preset: Preset, name: str) -> Iterator[Any]:
+    from distributed import Client
 
     try:
-        client.wait_for_workers(1, timeout=START_TIMEOUT)
-    except (DistributedTimeoutError, TimeoutError) as error:
+        client = Client(
+            workers.target,
+            security=workers.security,
+            set_as_default=False,
+            timeout=CONNECT_TIMEOUT if isinstance(preset, AddressPreset) else preset.start_timeout,
+        )
+    except (OSError, ValueError) as error:
         raise ClusterError(
-            f"cluster {name!r}: no worker came up in {START_TIMEOUT} s; look at the queue of the batch "
-            "system, or at the workers' logs"
+            f"cluster {name!r}: no scheduler answers at {workers.target} within {CONNECT_TIMEOUT} s "
+            f"({type(error).__name__}: {error}); check the address, that the scheduler runs, and for tls:// "
+            "the certificates"
         ) from error
-
-
-def _local(options: dict[str, Any]) -> Any:
-    import dask
-    from distributed import LocalCluster
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    settings: dict[str, Any] = {
-        "n_workers": cores,
-        "threads_per_worker": 1,
-        "resources": _BOTH,
-        "dashboard_address": None,
-        "silence_logs": 50,
-    }
-    with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
-        return LocalCluster(**{**settings, **options})
-
-
-def _cuda(options: dict[str, Any]) -> Any:
     try:
-        from dask_cuda import LocalCUDACluster
-    except ImportError as error:
-        raise ClusterError(f"cluster cuda: {error}; install gzscale[gpu]") from error
-    try:
-        return LocalCUDACluster(**{"resources": _BOTH, "dashboard_address": None, **options})
-    except Exception as error:
-        raise ClusterError(
-            f"cluster cuda: {type(error).__name__}: {error}; is there a GPU, and its driver? "
-            "`gzscale doctor` tells, and --cluster local needs none"
-        ) from error
+        yield client
+    finally:
+        client.close()
 
 
-def _slurm(options: dict[str, Any]) -> Any:
-    try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError as error:
-        raise ClusterError(f"cluster slurm: {error}; install gzscale[slurm]") from error
-    jobs = int(options.pop("jobs", 1))
-    extra = [*options.pop("worker_extra_args", []), "--resources", "CUT=1 PREDICT=1"]
-    # One process a core: a worker cuts one partition at a time.
-    cores = int(options.setdefault("cores", 1))
-    cluster = SLURMCluster(**{"processes": cores, "worker_extra_args": extra, **options})
-    cluster.scale(jobs=jobs)
-    return cluster
-
-
-def _kubernetes(options: dict[str, Any]) -> Any:
-    try:
-        from dask_kubernetes.operator import KubeCluster
-    except ImportError as error:
-        raise ClusterError(f"cluster kubernetes: {error}; install gzscale[kubernetes]") from error
-    command = ["dask", "worker", "--resources", "CUT=1 PREDICT=1"]
-    return KubeCluster(**{"worker_command": command, **options})
-
-
-def _address(options: dict[str, Any]) -> Any:
-    return options["address"]
-
-
-_MAKERS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "local": _local,
-    "cuda": _cuda,
-    "slurm": _slurm,
-    "kubernetes": _kubernetes,
-    "address": _address,
-}
+def _wait(client: Any, workers: Workers, preset: Preset, name: str) -> None:
+    """Wait until both kinds of work have a worker, and all that were asked for at least are there."""
+    least = {kind: limits.minimum * limits.workers for kind, limits in workers.limits.items()}
+    start = time.monotonic()
+    slots = count_slots(client)
+    while any(slots[kind] < least.get(kind, 1) for kind in KINDS):
+        if time.monotonic() - start > preset.start_timeout:
+            if all(slots.values()):
+                return
+            told = ", ".join(f"{number} of {kind}" for kind, number in slots.items())
+            raise ClusterError(
+                f"cluster {name!r}: after {preset.start_timeout} s there are workers for {told}, and a night "
+                f'needs both (`dask worker ... --resources "CUT=1 PREDICT=1"`); {workers.waits_for()}'
+            )
+        time.sleep(0.2)
+        slots = count_slots(client)

@@ -89,14 +89,30 @@ class CatalogConfig(_Section):
 
     path: str = Field(description="File, folder or URL of the table.")
     columns: dict[str, str] = Field(
-        description="gzscale's name -> the table's name; object_id, ra and dec are needed."
+        description="gzscale's name -> the table's, or '0.39 * name' for size; object_id, ra, dec are needed."
     )
     format: Literal["auto", "parquet", "hats", "fits", "votable", "csv"] = "auto"
+    mode: Literal["full", "delta"] = Field(
+        default="full",
+        description="Whether the table is the whole catalog, or what changed since the last complete night.",
+    )
+    where: str | None = Field(
+        default=None, description="Cuts on the table's own columns: refExtendedness = 1 and r_psfFlux > 363."
+    )
+
+    @field_validator("where")
+    @classmethod
+    def _where(cls, where: str | None) -> str | None:
+        if where is not None:
+            from gzscale.catalog.cuts import parse_cuts  # pyarrow takes a while to import
+
+            parse_cuts(where)
+        return where
 
     @field_validator("columns")
     @classmethod
     def _columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        known = {"object_id", "ra", "dec", "size", "ebv", "run", "camcol", "field"}
+        known = {"object_id", "ra", "dec", "size", "ebv", "run", "camcol", "field", "version", "removed"}
         missing = {"object_id", "ra", "dec"} - set(columns)
         unknown = set(columns) - known
         if missing or unknown:
@@ -142,6 +158,13 @@ class TaskConfig(_Section):
     bundle: str | None = Field(
         default=None, description="Path or URL of a bundle; the shipped one if absent."
     )
+    review: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Share of the catalog on the review list; the task's own if absent.",
+    )
+    review_least: int = Field(default=20, ge=0, le=10_000, description="Objects of that list at least.")
 
 
 class ReleaseConfig(_Section):

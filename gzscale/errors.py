@@ -23,6 +23,7 @@ __all__ = [
     "MissingError",
     "Reason",
     "StorageError",
+    "WorkerError",
 ]
 
 
@@ -38,7 +39,7 @@ class Reason(StrEnum):
     BAD_ID = "BAD_ID"
     """The identifier is missing, or names no image of this survey."""
     DUPLICATE_ID = "DUPLICATE_ID"
-    """An earlier row of the catalog has the same identifier."""
+    """Another row of the catalog has the same identifier: a newer one, or an earlier one of equal version."""
     MISSING_SIZE = "MISSING_SIZE"
     """The geometry is tied to the object's size, and the size is missing."""
     BAD_SIZE = "BAD_SIZE"
@@ -73,6 +74,14 @@ class Reason(StrEnum):
     """The network's output for this object is not finite."""
     BLANK_BAND = "BLANK_BAND"
     """Every measured pixel of a band that is needed is zero."""
+    WORKER_LOST = "WORKER_LOST"
+    """Workers died, one after the other, while they worked on the object's partition alone."""
+    TIME_LIMIT = "TIME_LIMIT"
+    """The object's partition took longer than the cluster's preset allows, twice."""
+    BAD_VERSION = "BAD_VERSION"
+    """The catalog has a column of versions, and the row's is missing, or neither an integer nor a time."""
+    UNDERSIZED_IMAGE = "UNDERSIZED_IMAGE"
+    """The picture has too few pixels to tell what it shows."""
 
 
 class GzscaleError(Exception):
@@ -173,3 +182,24 @@ class ClusterError(GzscaleError, RuntimeError):
     """The Dask cluster cannot be made or reached."""
 
     code = "CLUSTER"
+
+
+class WorkerError(ClusterError):
+    """One worker cannot do this night's work, while another may: it is let go.
+
+    Parameters
+    ----------
+    message
+        The worker, what is wrong with it, and what to do.
+    worker
+        Its address, where it is known.
+    """
+
+    code = "WORKER"
+
+    def __init__(self, message: str, worker: str = "") -> None:
+        super().__init__(message)
+        self.worker = worker
+
+    def __reduce__(self) -> tuple[type[WorkerError], tuple[str, str]]:
+        return type(self), (str(self), self.worker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from gzscale._listing import sorted_files
 from gzscale.catalog.schema import arrow_schema
 from gzscale.cutouts.pictures import FITS_SUFFIXES, PICTURE_SUFFIXES, FluxCutout, read_flux, read_picture
 from gzscale.errors import BundleError, ConfigError, ImageError, Reason, StorageError
@@ -65,18 +67,26 @@ class FolderResult:
             self.details.append(detail)
 
 
-def find_images(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """Yield the files named, and the JPEG, PNG and FITS files in the folders named, sorted by name.
+def find_images(
+    paths: Iterable[str | Path], suffixes: frozenset[str] = PICTURE_SUFFIXES | FITS_SUFFIXES
+) -> Iterator[Path]:
+    """Yield the files named, and those of some suffixes in the folders named, sorted by name.
+
+    Parameters
+    ----------
+    paths
+        Files, of any suffix, and folders, of which not all names are held at once.
+    suffixes
+        Of the files in folders, lower case.
 
     Raises
     ------
     ConfigError
         If a path does not exist.
     """
-    suffixes = PICTURE_SUFFIXES | FITS_SUFFIXES
     for path in map(Path, paths):
         if path.is_dir():
-            yield from sorted(item for item in path.iterdir() if item.suffix.lower() in suffixes)
+            yield from sorted_files(path, lambda name: Path(name).suffix.lower() in suffixes)
         elif path.exists():
             yield path
         else:
@@ -103,7 +113,8 @@ def predict_folder(
     scheme
         ``tree``: the task's own columns, keyed by ``name``, the stem of the file. ``kaggle``
         (morphology): ``Class1.1`` ... ``Class11.6``, multiplied down the tree, keyed by ``GalaxyID``;
-        ``kaggle-tree``: the same, but question 6 asked only of those who saw a galaxy.
+        ``kaggle-tree``: the same, but question 6 asked only of those who saw a galaxy. Kaggle's columns
+        have no room for the flag of images unlike the training set: use ``tree`` where that matters.
     bundle
         Path or URL of a bundle; the shipped one if absent.
 
@@ -126,18 +137,21 @@ def predict_folder(
         raise ConfigError(f"{output}: the table's name must end in one of {sorted(_WRITERS)}")
     made = load_task(task)
     fields, to_table = _columns(made, scheme)
-    images = list(find_images(paths))
+    places = [Path(path) for path in paths]
+    missing = next((path for path in places if not path.exists()), None)
+    if missing is not None:
+        raise ConfigError(f"{missing}: no such file or folder")
     loaded = load_bundle(shipped(task) if bundle is None else bundle)
     if loaded.task != task:
         raise BundleError(f"bundle {loaded.name!r} is for the task {loaded.task!r}, not {task!r}")
     engine = Engine(loaded)
-    result = FolderResult(found=len(images))
+    result = FolderResult()
     key = NAME_COLUMN if scheme == "tree" else "GalaxyID"
     schema = pa.schema([pa.field(key, pa.string()), *fields])
     part = target.with_name(f".{target.name}.part")
     try:
         with _WRITERS[target.suffix.lower()](str(part), schema) as writer:
-            for names, outputs, seen in _predictions(engine, images, result):
+            for names, outputs, seen in _predictions(engine, places, result):
                 values, finite = to_table(outputs, loaded.calibration, seen)
                 for row in np.flatnonzero(~finite):
                     result.refuse(Reason.NONFINITE_OUTPUT, f"{names[row]}: the output is not finite")
@@ -186,19 +200,22 @@ def _columns(task: Task, scheme: str) -> tuple[list[pa.Field], _Table]:
 
 
 def _predictions(
-    engine: Engine, images: Sequence[Path], result: FolderResult
+    engine: Engine, places: Sequence[Path], result: FolderResult
 ) -> Iterator[tuple[list[str], dict[str, NDArray], Seen]]:
     """Yield stems, outputs and what was seen, block after block: pictures first, then FITS cutouts."""
-    fits = [path for path in images if path.suffix.lower() in FITS_SUFFIXES]
-    pictures = [path for path in images if path.suffix.lower() not in FITS_SUFFIXES]
     waiting: deque[list[str]] = deque()
+    pictures = (
+        path for path in find_images(places, PICTURE_SUFFIXES) if path.suffix.lower() not in FITS_SUFFIXES
+    )
+    first = next(pictures, None)
 
     def blocks() -> Iterator[NDArray[np.uint8]]:
-        for names, read in _read_blocks(pictures, read_picture, result):
+        every = itertools.chain([first] if first else [], pictures)
+        for names, read in _read_blocks(every, read_picture, result):
             waiting.append(names)
             yield np.stack(read)
 
-    if pictures:
+    if first is not None:
         for outputs in engine.run_pictures(blocks()):
             names = waiting.popleft()
             yield names, outputs, _nothing_seen(len(names))
@@ -206,6 +223,7 @@ def _predictions(
     def usable(path: Path) -> FluxCutout:
         return _pick(path, read_flux(path), engine.bundle)
 
+    fits = (path for path in find_images(places, FITS_SUFFIXES) if path.suffix.lower() in FITS_SUFFIXES)
     for names, cutouts in _read_blocks(fits, usable, result):
         scale = np.array([cutout.scale for cutout in cutouts])
         flux = np.stack([cutout.flux for cutout in cutouts])
@@ -241,7 +259,7 @@ def _pick(path: Path, cutout: FluxCutout, bundle: Bundle) -> FluxCutout:
 
 
 def _read_blocks(
-    paths: Sequence[Path], read: Callable[[Path], _Image], result: FolderResult
+    paths: Iterable[Path], read: Callable[[Path], _Image], result: FolderResult
 ) -> Iterator[tuple[list[str], list[_Image]]]:
     """Read files on threads, a block at a time; those that cannot be used are counted and left out."""
 
@@ -252,10 +270,11 @@ def _read_blocks(
             return error
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
-        for start in range(0, len(paths), BLOCK):
+        remaining = iter(paths)
+        while block := list(itertools.islice(remaining, BLOCK)):
             names: list[str] = []
             images: list[_Image] = []
-            block = paths[start : start + BLOCK]
+            result.found += len(block)
             for path, image in zip(block, pool.map(attempt, block), strict=True):
                 if isinstance(image, ImageError):
                     result.refuse(image.reason, str(image))

@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,3 +106,14 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Backend], Fault
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry as often as ever, with pauses too short to notice."""
     monkeypatch.setattr("gzscale.storage.FIRST_PAUSE", 0.001)
+
+
+@pytest.fixture(scope="session")
+def rubin_sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic Rubin sky of two patches with 25 objects each, bright stars among them."""
+    pytest.importorskip("lsst.daf.butler")
+    from gzscale.sky.write import write_sky
+
+    folder = tmp_path_factory.mktemp("rubin")
+    write_sky(str(folder), "rubin", 50, 43, workers=1, per_field=25)
+    return folder

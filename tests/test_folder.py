@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from gzscale import folder
 from gzscale.catalog.redshift_columns import RedshiftFlag
 from gzscale.errors import BundleError, ConfigError, Reason, StorageError
 from gzscale.folder import predict_folder
-from gzscale.models.bundle import Bundle, BundleGeometry, write_bundle
+from gzscale.models.bundle import Bundle, BundleGeometry, load_bundle, write_bundle
 from gzscale.models.engine import Engine
 from gzscale.models.inputs import SDSS_STRETCH
 from gzscale.models.network import build_network
@@ -40,7 +42,7 @@ def bundle(tmp_path_factory):
         scores={},
         terms={},
         tensors=build_network("residual", PARAMETERS).state_dict(),
-        calibration={"spread": [[2.0, 0.0]] * 11, "usual_distance": 1.0},
+        calibration={"vote_spread": [[2.0, 0.0]] * 11, "usual_distance": 1.0},
     )
     path = tmp_path_factory.mktemp("bundle") / "small.safetensors"
     path.write_bytes(write_bundle(made))
@@ -103,6 +105,34 @@ def test_small_blocks_give_the_same_table(images, bundle, tmp_path, monkeypatch)
     monkeypatch.setattr(folder, "BLOCK", 1)
     predict_folder("morphology", [images], tmp_path / "many.csv", bundle=bundle)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "many.csv").read_bytes()
+
+
+def test_pictures_too_small_to_tell_anything(bundle, tmp_path):
+    for side in (1, 31, 32):
+        Image.new("RGB", (side, 40), (90, 80, 70)).save(tmp_path / f"{side}.png")
+    result = predict_folder("morphology", [tmp_path], tmp_path / "t.csv", bundle=bundle)
+    assert (result.found, result.done) == (3, 1)
+    assert result.refused == {Reason.UNDERSIZED_IMAGE: 2}
+    assert "31 x 40 pixels; a picture has at least 32" in "".join(result.details)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"geometry": BundleGeometry(64, "0.16 * size")}, "64 pixels at '0.16"),
+        ({"geometry": BundleGeometry(96, 0.396)}, r"96 pixels at 0\.396"),
+        ({"geometry": BundleGeometry(128, "0.08 * size")}, "at most 106"),
+        ({"inputs": dataclasses.replace(SDSS_STRETCH, bands="zri")}, "in SDSS's colours"),
+    ],
+)
+def test_pictures_are_not_fed_to_a_bundle_that_looks_at_something_else(
+    images, bundle, tmp_path, change, words
+):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(write_bundle(dataclasses.replace(load_bundle(bundle), **change)))
+    with pytest.raises(BundleError, match=words):
+        predict_folder("morphology", [images], tmp_path / "t.csv", bundle=other)
+    assert not (tmp_path / "t.csv").exists()
 
 
 def test_a_single_file_and_no_file(images, bundle, tmp_path):

@@ -7,16 +7,21 @@ import click
 import pytest
 import yaml
 
+from gzscale.catalog.lens_columns import LENS_COLUMNS
 from gzscale.catalog.schema import MORPHOLOGY_SUMMARY, markdown_table, release_columns
 from gzscale.cli import main
 from gzscale.config import NightConfig
+from gzscale.tasks.redshifts import RedshiftsTask
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text()
 
 
-def test_its_table_of_columns_is_the_schema_s():
-    assert markdown_table(release_columns(MORPHOLOGY_SUMMARY)) in TEXT
+@pytest.mark.parametrize(
+    "columns", [release_columns(MORPHOLOGY_SUMMARY), LENS_COLUMNS, RedshiftsTask.columns]
+)
+def test_its_tables_of_columns_are_the_schema_s(columns):
+    assert markdown_table(columns) in TEXT
 
 
 def test_its_commands_are_those_that_there_are():

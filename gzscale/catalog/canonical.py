@@ -16,10 +16,13 @@ __all__ = [
     "angle_factor",
     "from_numpy",
     "is_text",
+    "plain",
+    "scaled_column",
     "to_angles",
     "to_floats",
     "to_identifiers",
     "to_locators",
+    "to_names",
     "to_reddenings",
     "to_sizes",
 ]
@@ -37,6 +40,8 @@ _SIZE_UNITS = {
 }
 #: VOUnits 1.0 lets a number stand before a unit: astropy writes hour angles as ``15 deg``.
 _SCALED = re.compile(r"(\d+\.?\d*)? *([A-Za-z]+)")
+#: A size that is no angle, with what makes it one: ``0.39 * r_kronRad``.
+_TIMES = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*\*\s*(\S.*?)\s*")
 _INTEGER = r"^[+-]?\d{1,19}$"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _FLOATING = r"^[+-]?(\d+\.\d*|\.\d+|\d+\.?\d*[eE][+-]?\d+)$"
@@ -72,6 +77,16 @@ def angle_factor(role: str, column: str, unit: str | None) -> float:
             "convert the column, or map another one in catalog.columns"
         )
     return factor * float(scaled[1] or 1)
+
+
+def scaled_column(text: str) -> tuple[str, float | None]:
+    """Split ``0.39 * r_kronRad`` into the column's name and the number; None without one.
+
+    The number turns the column into arcsec, whatever unit the file states: a radius in pixels, or one of
+    another kind.
+    """
+    match = _TIMES.fullmatch(text)
+    return (match[2], float(match[1])) if match else (text, None)
 
 
 def from_numpy(values: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> pa.Array:
@@ -115,7 +130,7 @@ def to_identifiers(values: pa.Array, column: str) -> pa.Array:
         If identifiers are floating-point numbers that have lost digits or hold fractions, exceed
         2**63 - 1, or are of another type.
     """
-    values = _plain(values)
+    values = plain(values)
     kind = values.type
     if kind == pa.int64():
         return values
@@ -130,6 +145,34 @@ def to_identifiers(values: pa.Array, column: str) -> pa.Array:
     if pa.types.is_null(kind):
         return pa.nulls(len(values), pa.int64())
     raise CatalogError(f"column {column!r} (as object_id) has type {kind}; identifiers are integers")
+
+
+def to_names(values: pa.Array, column: str) -> pa.Array:
+    """Convert a column of identifiers of any kind to text, exactly or not at all.
+
+    Whole numbers that were written as floating-point ones are taken for the integers that they are.
+    Blank text and NaN become null.
+
+    Raises
+    ------
+    CatalogError
+        If floating-point numbers, or text of such, have lost digits of the identifier.
+    """
+    values = plain(values)
+    if pa.types.is_floating(values.type):
+        return _identifiers_of_floats(values, column).cast(pa.string())
+    names = pc.utf8_trim_whitespace(values.cast(pa.string()))
+    names = pc.if_else(pc.equal(names, ""), None, names)
+    floating = pc.fill_null(pc.match_substring_regex(names, _FLOATING), False)
+    if not pc.any(floating).as_py():
+        return names
+    numbers = pc.if_else(floating, names, None).cast(pa.float64())
+    largest = pc.max(pc.abs(numbers)).as_py()
+    if largest >= 2.0**53:
+        raise CatalogError(_lost(column, f"{largest:.17g}"))
+    whole = pc.fill_null(pc.equal(numbers, pc.floor(numbers)), False)
+    integers = pc.if_else(whole, numbers, None).cast(pa.int64()).cast(pa.string())
+    return pc.if_else(whole, integers, names)
 
 
 def to_angles(values: pa.Array, column: str, factor: float) -> pa.Array:
@@ -158,7 +201,7 @@ def to_locators(values: pa.Array, column: str) -> pa.Array:
     return pc.if_else(pc.fill_null(whole, False), numbers, None).cast(pa.int32())
 
 
-def _plain(values: pa.Array) -> pa.Array:
+def plain(values: pa.Array) -> pa.Array:
     """Undo what a column's encoding adds: chunks, dictionaries, other layouts of text."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
@@ -177,7 +220,7 @@ def to_floats(values: pa.Array, column: str) -> pa.Array:
     CatalogError
         If the column holds neither numbers nor text.
     """
-    values = _plain(values)
+    values = plain(values)
     kind = values.type
     if is_text(kind):
         trimmed = pc.utf8_trim_whitespace(values)

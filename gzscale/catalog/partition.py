@@ -14,6 +14,7 @@ from gzscale.catalog.pixels import Partition, find_partitions
 from gzscale.catalog.read import CatalogReader
 from gzscale.catalog.sorting import SkySort, read_quarantine, run_path
 from gzscale.catalog.spool import read_run
+from gzscale.catalog.union import Changes, Known
 from gzscale.errors import CatalogError, StorageError
 
 __all__ = ["Partition", "PartitionedCatalog", "partition_catalog"]
@@ -31,18 +32,21 @@ class PartitionedCatalog:
     work
         The folder that holds it.
     planned
-        Rows of the input catalog, those in quarantine included.
+        Objects, and rows of the input catalog that are in quarantine.
     partitions
         Every partition with its number of objects, in the order of the sky (by HEALPix
         index); the numbers and `quarantined` add up to `planned`.
     quarantined
         Reason -> number of rows, sorted by reason.
+    changes
+        What the input catalog says beside what was known.
     """
 
     work: Path
     planned: int
     partitions: list[tuple[Partition, int]]
     quarantined: dict[str, int]
+    changes: Changes
     _spans: dict[Partition, tuple[int, int]]
     _run_starts: NDArray[np.int64]
 
@@ -54,7 +58,7 @@ class PartitionedCatalog:
         pa.Table
             ``_healpix_29``, ``object_id`` (int64), ``ra``, ``dec`` (float64, degrees), and as far
             as they are mapped ``size`` (float32, arcsec), ``ebv`` (float32, magnitudes), ``run``,
-            ``camcol``, ``field`` (int32); these five may be null.
+            ``camcol``, ``field`` (int32), ``version`` (int64); these six may be null.
 
         Raises
         ------
@@ -80,7 +84,9 @@ class PartitionedCatalog:
         return read_quarantine(self.work)
 
 
-def partition_catalog(reader: CatalogReader, work: Path, max_objects: int) -> PartitionedCatalog:
+def partition_catalog(
+    reader: CatalogReader, work: Path, max_objects: int, known: Known | None = None
+) -> PartitionedCatalog:
     """Part a catalog into HEALPix pixels of at most ``max_objects`` objects.
 
     A pixel with more objects is parted into its four children, from order 0 on, as HATS does;
@@ -89,14 +95,18 @@ def partition_catalog(reader: CatalogReader, work: Path, max_objects: int) -> Pa
     elsewhere change nothing here. More than ``max_objects`` objects within one pixel of
     `MAX_ORDER` stay together in it.
 
-    The result does not depend on the order of the catalog's rows, except that of several
-    usable rows with one identifier the first is kept. A row that is quarantined for
+    Of several usable rows with one identifier the newest is kept, and of equal versions the first; but for
+    that the result does not depend on the order of the catalog's rows. A row that is quarantined for
     another reason claims no identifier.
 
-    Memory is bounded whatever the number of rows: a chunk of the catalog, the distinct
-    identifiers of one bucket, or one stretch of the sky. Only objects at one and the
+    Where known objects are joined, the result is their union with the catalog: the newest wins, of equal
+    versions the catalog's row, and objects that it says are removed are left out. A removal is not
+    remembered: an older row of the object that comes later makes it anew.
+
+    Memory is bounded: a chunk of the catalog, one of 128 buckets of identifiers (with
+    what is known of them), or one stretch of the sky. Only objects at one and the
     same HEALPix index of order 29 (0.4 milliarcsec) are always held together. The disk
-    takes about 120 bytes a row at its peak.
+    takes about 120 bytes a row at its peak, given or known.
 
     Parameters
     ----------
@@ -106,18 +116,20 @@ def partition_catalog(reader: CatalogReader, work: Path, max_objects: int) -> Pa
         Local folder that will hold the result; what an earlier call left there is removed.
     max_objects
         At least 1.
+    known
+        Objects that are known already; none by default.
 
     Raises
     ------
     CatalogError
-        If a file of the catalog is damaged.
+        If a file of the catalog is damaged, or its columns are not those of the objects that it is joined to.
     StorageError
         If ``work`` cannot be written.
     """
     if max_objects < 1:
         raise ValueError(f"max_objects is {max_objects}; a partition has at least 1 object")
     try:
-        sort = SkySort(reader, work)
+        sort = SkySort(reader, work, known or Known())
         sort.deal()
         found = list(find_partitions(sort.indices(), max_objects))
     except StorageError:
@@ -133,6 +145,9 @@ def partition_catalog(reader: CatalogReader, work: Path, max_objects: int) -> Pa
         spans[partition] = (start, start + count)
         start += count
     run_starts = np.concatenate([[0], np.cumsum(sort.run_sizes)]).astype(np.int64)
-    return PartitionedCatalog(
-        work, sort.planned, found, dict(sorted(sort.reasons.items())), spans, run_starts
-    )
+    changes = sort.changes
+    if not changes.closes or changes.objects != start:
+        raise AssertionError(f"{start} objects are parted, and the account of them does not close: {changes}")
+    planned = changes.objects + changes.quarantined
+    reasons = dict(sorted(sort.reasons.items()))
+    return PartitionedCatalog(work, planned, found, reasons, changes, spans, run_starts)

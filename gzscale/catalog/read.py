@@ -13,18 +13,22 @@ from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from gzscale.catalog.canonical import (
     angle_factor,
     is_text,
+    scaled_column,
     to_angles,
     to_identifiers,
     to_locators,
     to_reddenings,
     to_sizes,
 )
+from gzscale.catalog.cuts import parse_cuts, passing
 from gzscale.catalog.locate import locate_table
 from gzscale.catalog.source import files_identity
+from gzscale.catalog.versions import to_removals, to_versions
 from gzscale.config import CatalogConfig
 from gzscale.errors import CatalogError
 
@@ -45,6 +49,13 @@ _TYPES = {
     "run": pa.int32(),
     "camcol": pa.int32(),
     "field": pa.int32(),
+    "version": pa.int64(),
+    "removed": pa.bool_(),
+}
+#: What text must hold that is to be read as one of our columns; decimal numbers for the others.
+_NEEDED = {
+    **dict.fromkeys(("object_id", "run", "camcol", "field"), "integers"),
+    "version": "integers or ISO 8601 times",
 }
 
 
@@ -64,8 +75,9 @@ class CatalogReader:
     schema
         Of the batches: ``row`` (int64, the 0-based number of the row in the catalog),
         ``object_id`` (int64), ``ra``, ``dec`` (float64, degrees), ``size`` (float32,
-        arcsec), ``ebv`` (float32, magnitudes) and ``run``, ``camcol``, ``field`` (int32) where they are
-        mapped. All but ``row`` may be null.
+        arcsec), ``ebv`` (float32, magnitudes), ``run``, ``camcol``, ``field`` (int32), ``version``
+        (int64, the largest is the newest) and ``removed`` (bool) where they are mapped. All but
+        ``row`` and ``removed`` may be null.
     identity
         64 hexadecimal digits that change when the stored files or the mapping do; no content is read.
     row_count
@@ -76,34 +88,50 @@ class CatalogReader:
         self._finalizer = weakref.finalize(self, shutil.rmtree, scratch, True)
         self.path = config.path
         self.name = config.path.rstrip("/").rpartition("/")[2].partition("?")[0]
-        self._mapping = {name: config.columns[name] for name in _TYPES if name in config.columns}
+        given = {name: config.columns[name] for name in _TYPES if name in config.columns}
+        self._mapping = dict(given)
+        scale: float | None = None
+        if "size" in given:
+            self._mapping["size"], scale = scaled_column(given["size"])
+        self._cuts = parse_cuts(config.where) if config.where else ()
         self.columns = tuple(self._mapping)
         self.schema = pa.schema([("row", pa.int64()), *((name, _TYPES[name]) for name in self._mapping)])
         self.format, files, self._source = locate_table(config.path, config.format, scratch)
-        self.row_count = self._source.row_count
+        self.row_count = None if self._cuts else self._source.row_count
+        where = f"\t{config.where}" if self._cuts else ""
         self.identity = hashlib.sha256(
-            f"{files_identity(files)}\t{self.format}\t{sorted(self._mapping.items())}".encode()
+            f"{files_identity(files)}\t{self.format}\t{sorted(given.items())}{where}".encode()
         ).hexdigest()
         self._check_names()
         self._factors: dict[str, float] = {
             role: angle_factor(role, self._mapping[role], self._source.units.get(self._mapping[role]))
             for role in ("ra", "dec", "size")
-            if role in self._mapping
+            if role in self._mapping and not (role == "size" and scale is not None)
         }
+        if scale is not None:
+            self._factors["size"] = scale
 
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """Yield the catalog in file order, in batches of about ``rows`` rows; none is empty.
+        """Yield the catalog in file order, in batches of at most about ``rows`` rows; none is empty.
+
+        Rows that do not pass the configuration's cuts are left out.
 
         Raises
         ------
         CatalogError
-            If a file is damaged, or identifiers cannot be read exactly.
+            If a file is damaged, identifiers cannot be read exactly, or no row passes the cuts.
         """
-        row = 0
+        row, yielded = 0, False
         for raw in self._raw(rows):
             if raw.num_rows:
-                yield self._convert(raw, row)
+                kept = self._passing(raw)
+                if len(kept):
+                    yielded = True
+                    part = raw if len(kept) == raw.num_rows else raw.take(pa.array(kept))
+                    yield self._convert(part, row + kept)
                 row += raw.num_rows
+        if self._cuts and not yielded:
+            raise CatalogError(f"{self.path}: none of its {row} rows passes the cuts of catalog.where")
 
     def close(self) -> None:
         """Remove what was fetched or unpacked."""
@@ -132,22 +160,29 @@ class CatalogReader:
         raw = next((batch for batch in self._raw(_PEEK_ROWS) if batch.num_rows), None)
         if raw is None:
             raise CatalogError(f"{self.path}: the table has 0 rows; nothing can be done with it")
-        converted = self._convert(raw, 0)
+        self._passing(raw)
+        converted = self._convert(raw, np.arange(raw.num_rows))
         for name, column in self._mapping.items():
             given, understood = raw.column(column), converted.column(name)
             if is_text(given.type) and given.null_count < len(given) and understood.null_count == len(given):
                 example = next(value for value in given.to_pylist() if value is not None)
-                needed = "integers" if name in ("object_id", "run", "camcol", "field") else "decimal numbers"
                 raise CatalogError(
                     f"{self.path}: column {column!r} (as {name}) holds text such as {example!r}; "
-                    f"{needed} are needed"
+                    f"{_NEEDED.get(name, 'decimal numbers')} are needed"
                 )
 
     def _raw(self, rows: int) -> Iterator[pa.RecordBatch]:
-        return self._source.batches(tuple(dict.fromkeys(self._mapping.values())), rows)
+        cut = (cut.column for cut in self._cuts)
+        return self._source.batches(tuple(dict.fromkeys([*self._mapping.values(), *cut])), rows)
 
-    def _convert(self, raw: pa.RecordBatch, first_row: int) -> pa.RecordBatch:
-        arrays = [pa.array(np.arange(first_row, first_row + raw.num_rows, dtype=np.int64))]
+    def _passing(self, raw: pa.RecordBatch) -> NDArray[np.int64]:
+        try:
+            return passing(raw, self._cuts)
+        except CatalogError as error:
+            raise CatalogError(f"{self.path}: {error}") from error
+
+    def _convert(self, raw: pa.RecordBatch, rows: NDArray[np.int64]) -> pa.RecordBatch:
+        arrays = [pa.array(rows)]
         try:
             for name, column in self._mapping.items():
                 arrays.append(self._convert_column(name, column, raw.column(column)))
@@ -162,6 +197,10 @@ class CatalogReader:
             return to_sizes(values, column, self._factors[name])
         if name == "ebv":
             return to_reddenings(values, column)
+        if name == "version":
+            return to_versions(values, column)
+        if name == "removed":
+            return to_removals(values, column)
         if name in self._factors:
             return to_angles(values, column, self._factors[name])
         return to_locators(values, column)
@@ -172,6 +211,11 @@ class CatalogReader:
             f"catalog.columns.{name} is {column!r}, which the table lacks{_hint(column, names)}"
             for name, column in self._mapping.items()
             if column not in names
+        ]
+        problems += [
+            f"catalog.where names {cut.column!r}, which the table lacks{_hint(cut.column, names)}"
+            for cut in self._cuts
+            if cut.column not in names
         ]
         if problems:
             shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")

@@ -16,10 +16,11 @@ __all__ = ["duplicate_rows", "split_rows"]
 
 
 def split_rows(batch: pa.RecordBatch, table: str) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """Part the rows that have an identifier and a position from those that do not.
+    """Part the rows that have an identifier, a position and a version from those that do not.
 
     A row without an identifier is BAD_ID, whatever its position; a row whose position is missing, not
-    finite, or outside ra in [0, 360) and dec in [-90, 90] degrees is BAD_COORDINATES.
+    finite, or outside ra in [0, 360) and dec in [-90, 90] degrees is BAD_COORDINATES, unless it only
+    says that an object is removed; a row without a version, where versions are mapped, is BAD_VERSION.
     Negative right ascensions are not wrapped. Sizes are not looked at.
 
     Parameters
@@ -39,28 +40,37 @@ def split_rows(batch: pa.RecordBatch, table: str) -> tuple[pa.RecordBatch, pa.Re
     no_id = batch.column("object_id").is_null().to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):
         placed = (ra >= 0) & (ra < 360) & (dec >= -90) & (dec <= 90)
-    good = placed & ~no_id
+    placed |= _removed(batch)
+    no_version = np.zeros(batch.num_rows, bool)
+    if "version" in batch.schema.names:
+        no_version = batch.column("version").is_null().to_numpy(zero_copy_only=False)
+    good = placed & ~no_id & ~no_version
     if good.all():
         return batch, _quarantine(batch.slice(0, 0), [], [])
     bad = np.flatnonzero(~good)
     chosen = batch.take(pa.array(bad))
     reasons, details = [], []
     rows = chosen.column("row").to_numpy()
-    for row, missing, x, y in zip(rows, no_id[bad], ra[bad], dec[bad], strict=True):
-        reasons.append(Reason.BAD_ID if missing else Reason.BAD_COORDINATES)
-        details.append(
-            f"row {row} of {table} has no integer identifier" if missing else _misplaced(x, y, table)
-        )
+    for row, missing, known, x, y in zip(rows, no_id[bad], placed[bad], ra[bad], dec[bad], strict=True):
+        if missing:
+            reasons.append(Reason.BAD_ID)
+            details.append(f"row {row} of {table} has no integer identifier")
+        elif not known:
+            reasons.append(Reason.BAD_COORDINATES)
+            details.append(_misplaced(x, y, table))
+        else:
+            reasons.append(Reason.BAD_VERSION)
+            details.append(f"row {row} of {table} has no version that is an integer or a time")
     return batch.filter(pa.array(good)), _quarantine(chosen, reasons, details)
 
 
 def duplicate_rows(batch: pa.RecordBatch, first_rows: NDArray[np.int64], table: str) -> pa.RecordBatch:
-    """Make quarantine rows of rows whose identifier an earlier row has.
+    """Make quarantine rows of rows whose identifier another row has that is kept.
 
     Parameters
     ----------
     batch
-        The later rows.
+        The rows that are not kept.
     first_rows
         Row numbers of the rows that were kept instead, shape (n,).
     table
@@ -76,6 +86,12 @@ def duplicate_rows(batch: pa.RecordBatch, first_rows: NDArray[np.int64], table: 
 
 def _floats(batch: pa.RecordBatch, name: str) -> NDArray[np.float64]:
     return np.asarray(pc.fill_null(batch.column(name), float("nan")).to_numpy(zero_copy_only=False))
+
+
+def _removed(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+    if "removed" not in batch.schema.names:
+        return np.zeros(batch.num_rows, bool)
+    return np.asarray(batch.column("removed").to_numpy(zero_copy_only=False))
 
 
 def _misplaced(ra: float, dec: float, table: str) -> str:

@@ -21,6 +21,7 @@ from gzscale.models.votes import ANSWERS, QUESTIONS
 __all__ = [
     "BASE_COLUMNS",
     "COVERAGE_COLUMN",
+    "DEBIASED_COLUMNS",
     "HEALPIX_COLUMN",
     "HEALPIX_ORDER",
     "ID_COLUMN",
@@ -113,7 +114,14 @@ _OF_EACH_ANSWER = {
         "meta.code.qual",
         "Whether {answer} to {question} is certain enough for a clean sample",
     ),
+    "debiased": (
+        "float32",
+        "stat.probability",
+        "That fraction of {answer} to {question}, corrected for what distance hides",
+    ),
 }
+#: Those that a prediction has by itself; debiased ones need redshifts and a sample.
+_PREDICTED = ("fraction", "std", "joint", "clean")
 
 
 def _answer_column(
@@ -164,13 +172,26 @@ _OF_THE_GALAXY = (
 #: Morphology: of the galaxy, then of each answer in the order and with the names of Galaxy Zoo 2's tree.
 MORPHOLOGY_COLUMNS = (
     *_OF_THE_GALAXY,
-    *(column for ending in _OF_EACH_ANSWER for column in _columns_of(ending)),
+    *(column for ending in _PREDICTED for column in _columns_of(ending)),
+)
+
+#: What ``gzscale debias`` adds to a table of morphology, or puts in the place of the table's own.
+DEBIASED_COLUMNS = (
+    Column(
+        "gz2_class",
+        "str",
+        "",
+        "src.morph.type",
+        "Galaxy Zoo 2's class string, from the largest debiased fractions down the tree",
+    ),
+    *_columns_of("debiased"),
+    *_columns_of("clean"),
 )
 
 #: The same in short, with ``<answer>`` for the 37 names.
 MORPHOLOGY_SUMMARY = (
     *_OF_THE_GALAXY,
-    *(_answer_column(ending, "<answer>", "the question", "the answer") for ending in _OF_EACH_ANSWER),
+    *(_answer_column(ending, "<answer>", "the question", "the answer") for ending in _PREDICTED),
 )
 
 #: The id index of a release: where in the catalog an object is, sorted by identifier.

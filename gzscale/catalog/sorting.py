@@ -3,9 +3,10 @@
 Three passes, each of which holds one chunk or bucket at a time:
 
 1. the catalog is read once, its bad rows are put to quarantine and the others dealt into
-   buckets by a hash of their identifier;
-2. each of these buckets is freed of duplicates, and its rows dealt into buckets that are
-   stretches of the sky (their bounds are quantiles of a sample, so they are about equally full);
+   buckets by a hash of their identifier; so are the objects that are known already;
+2. each of these buckets is freed of duplicates and held against what is known of its identifiers, and the
+   rows that stay are dealt into buckets that are stretches of the sky (their bounds are quantiles of a
+   sample, so they are about equally full);
 3. each stretch is sorted by (HEALPix index, identifier) into a run.
 """
 
@@ -24,6 +25,7 @@ from gzscale.catalog.read import BATCH_ROWS, CatalogReader
 from gzscale.catalog.rows import duplicate_rows, split_rows
 from gzscale.catalog.schema import HEALPIX_COLUMN, QUARANTINE_SCHEMA
 from gzscale.catalog.spool import Buckets, regroup, write_run
+from gzscale.catalog.union import Changes, Comparison, Known, conform
 
 __all__ = ["SkySort", "read_quarantine", "run_path"]
 
@@ -39,7 +41,13 @@ MAX_STRETCHES = 256
 #: Sampled positions at most, from which the stretches are bounded.
 SAMPLE_ROWS = 1 << 18
 
-_IDENTIFIERS, _STRETCHES, _RUNS, _QUARANTINE = "identifiers", "stretches", "runs", "quarantine"
+_IDENTIFIERS, _KNOWN, _STRETCHES, _RUNS, _QUARANTINE = (
+    "identifiers",
+    "known",
+    "stretches",
+    "runs",
+    "quarantine",
+)
 
 
 class SkySort:
@@ -47,23 +55,24 @@ class SkySort:
 
     Attributes
     ----------
-    planned
-        Rows that were read.
+    changes
+        What the catalog says beside what is known.
     reasons
         Number of quarantined rows by reason.
     run_sizes
         Rows of each run that was written.
     """
 
-    def __init__(self, reader: CatalogReader, work: Path) -> None:
+    def __init__(self, reader: CatalogReader, work: Path, known: Known) -> None:
         self._reader = reader
         self._work = work
+        self._known = known
         self._sample = _Sample()
         self._stretches = 0
-        self.planned = 0
+        self.changes = Changes()
         self.reasons: Counter[str] = Counter()
         self.run_sizes: list[int] = []
-        for name in (_IDENTIFIERS, _STRETCHES, _RUNS, _QUARANTINE):
+        for name in (_IDENTIFIERS, _KNOWN, _STRETCHES, _RUNS, _QUARANTINE):
             shutil.rmtree(work / name, ignore_errors=True)
             (work / name).mkdir(parents=True)
         self._schema = pa.schema([pa.field(HEALPIX_COLUMN, pa.int64()), *reader.schema])
@@ -71,16 +80,18 @@ class SkySort:
     def deal(self) -> None:
         """Read the catalog, drop bad rows and duplicates, deal the rest into stretches of the sky."""
         with Buckets(self._work / _QUARANTINE, QUARANTINE_SCHEMA) as quarantine:
-            good = self._deal_by_identifier(quarantine)
+            good = self._deal_by_identifier(quarantine) + self._deal_known()
             bounds = self._sample.bounds(min(MAX_STRETCHES, -(-good // STRETCH_ROWS)))
             self._deal_by_position(quarantine, bounds)
+        self.changes.quarantined = self.reasons.total()
         self._stretches = len(bounds) + 1
 
     def indices(self) -> Iterator[NDArray[np.int64]]:
         """Sort each stretch into a run, and yield its HEALPix indices (order 29, ascending)."""
         stretches = Buckets(self._work / _STRETCHES, self._schema)
         for stretch in range(self._stretches):
-            table = pa.Table.from_batches(stretches.read(stretch), self._schema).drop_columns("row")
+            table = pa.Table.from_batches(stretches.read(stretch), self._schema)
+            table = table.drop_columns([name for name in ("row", "removed") if name in table.column_names])
             index = table[HEALPIX_COLUMN].to_numpy()
             order = np.lexsort((table["object_id"].to_numpy(), index))
             write_run(run_path(self._work, stretch), table.take(pa.array(order)))
@@ -90,39 +101,61 @@ class SkySort:
 
     def _deal_by_identifier(self, quarantine: Buckets) -> int:
         """Read the catalog; return the number of good rows, duplicates included."""
-        # hats takes two seconds to import, and commands that only read do without.
-        from hats.pixel_math.spatial_index import compute_spatial_index
-
-        good_rows = 0
         with Buckets(self._work / _IDENTIFIERS, self._schema) as buckets:
+            good_rows = 0
             for chunk in regroup(self._reader.batches(min(BATCH_ROWS, CHUNK_ROWS)), CHUNK_ROWS):
-                self.planned += chunk.num_rows
+                self.changes.given += chunk.num_rows
                 good, bad = split_rows(chunk, self._reader.name)
                 self._put_aside(bad, quarantine)
                 good_rows += good.num_rows
-                index = compute_spatial_index(_numbers(good, "ra"), _numbers(good, "dec"))
-                hashed = _hash(_numbers(good, "object_id"))
-                self._sample.add(index, hashed)
-                indexed = pa.RecordBatch.from_arrays([pa.array(index), *good.columns], schema=self._schema)
-                buckets.append(indexed, (hashed % np.uint64(ID_BUCKETS)).astype(np.uint8))
+                index = pa.array(_spatial_index(good))
+                self._deal(pa.RecordBatch.from_arrays([index, *good.columns], schema=self._schema), buckets)
         return good_rows
 
+    def _deal_known(self) -> int:
+        """Deal what is known by identifier; return the number of rows that may stay."""
+        rows = 0
+        with Buckets(self._work / _KNOWN, self._schema) as buckets:
+            pieces = (
+                conform(partition, table, self._schema, self._known.joined)
+                for partition, table in self._known.pieces
+            )
+            for chunk in regroup(pieces, CHUNK_ROWS):
+                self._deal(chunk, buckets)
+                rows += chunk.num_rows
+        return rows if self._known.joined else 0
+
+    def _deal(self, rows: pa.RecordBatch, buckets: Buckets) -> None:
+        hashed = _hash(_numbers(rows, "object_id"))
+        self._sample.add(_numbers(rows, HEALPIX_COLUMN), hashed)
+        buckets.append(rows, (hashed % np.uint64(ID_BUCKETS)).astype(np.uint8))
+
     def _deal_by_position(self, quarantine: Buckets, bounds: NDArray[np.int64]) -> None:
-        """Keep the first row of each identifier; deal the kept rows into stretches of the sky."""
+        """Keep the newest row of each identifier; deal what is kept into stretches of the sky."""
         identified = Buckets(self._work / _IDENTIFIERS, self._schema)
+        known = Buckets(self._work / _KNOWN, self._schema)
         with Buckets(self._work / _STRETCHES, self._schema) as stretches:
+
+            def place(rows: pa.RecordBatch) -> None:
+                indices = _numbers(rows, HEALPIX_COLUMN)
+                stretches.append(rows, np.searchsorted(bounds, indices, side="right"))
+
             for bucket in range(ID_BUCKETS):
-                seen = _Seen()
+                newest = _Newest()
                 for chunk in regroup(identified.read(bucket), CHUNK_ROWS):
-                    first, others, kept = seen.split(_numbers(chunk, "object_id"), _numbers(chunk, "row"))
-                    self._put_aside(
-                        duplicate_rows(chunk.take(pa.array(others)), kept, self._reader.name), quarantine
-                    )
-                    unique = chunk.take(pa.array(first))
-                    stretches.append(
-                        unique, np.searchsorted(bounds, _numbers(unique, HEALPIX_COLUMN), side="right")
-                    )
+                    newest.add(chunk)
+                before = pa.Table.from_batches(known.read(bucket), self._schema)
+                comparison = Comparison(before, self._known.joined, self.changes)
+                for chunk in regroup(identified.read(bucket), CHUNK_ROWS):
+                    kept = newest.kept(_numbers(chunk, "object_id"))
+                    wins = kept == _numbers(chunk, "row")
+                    others = chunk.filter(pa.array(~wins))
+                    self._put_aside(duplicate_rows(others, kept[~wins], self._reader.name), quarantine)
+                    place(comparison.take(chunk.filter(pa.array(wins))))
+                for rest in comparison.rest().to_batches():
+                    place(rest)
                 identified.remove(bucket)
+                known.remove(bucket)
 
     def _put_aside(self, rows: pa.RecordBatch, quarantine: Buckets) -> None:
         if not rows.num_rows:
@@ -159,41 +192,42 @@ class _Sample:
         return np.unique(np.sort(self._index)[ranks])
 
 
-class _Seen:
-    """The identifiers that one bucket had so far, and the rows that have them."""
+class _Newest:
+    """The identifiers that one bucket had so far, and the row of each that is kept: the newest, or first."""
 
     def __init__(self) -> None:
         self._identifiers = np.empty(0, np.int64)
+        self._versions = np.empty(0, np.int64)
         self._rows = np.empty(0, np.int64)
 
-    def split(
-        self, identifiers: NDArray[np.int64], rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return positions of first and of later occurrences, and the row kept for each of the later."""
-        order = np.argsort(identifiers, kind="stable")
+    def add(self, chunk: pa.RecordBatch) -> None:
+        """Look at more rows."""
+        versioned = "version" in chunk.schema.names
+        versions = _numbers(chunk, "version") if versioned else np.zeros(chunk.num_rows, np.int64)
+        identifiers = np.concatenate([self._identifiers, _numbers(chunk, "object_id")])
+        versions = np.concatenate([self._versions, versions])
+        rows = np.concatenate([self._rows, _numbers(chunk, "row")])
+        # ~version falls as the version rises, and does not overflow.
+        order = np.lexsort((rows, ~versions, identifiers))
         ordered = identifiers[order]
-        begins = np.r_[True, ordered[1:] != ordered[:-1]]
-        known = self._known(ordered)
-        is_first = begins & (known < 0)
-        kept = np.where(
-            known < 0, rows[order][np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))], known
-        )
-        first = order[is_first]
-        self._remember(ordered[is_first], rows[first])
-        return first, order[~is_first], kept[~is_first]
+        order = order[np.r_[True, ordered[1:] != ordered[:-1]]]
+        self._identifiers, self._versions, self._rows = identifiers[order], versions[order], rows[order]
 
-    def _known(self, ordered: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row kept for each identifier, -1 where there is none yet."""
-        if not len(self._identifiers):
-            return np.full(len(ordered), -1)
-        place = np.searchsorted(self._identifiers, ordered).clip(max=len(self._identifiers) - 1)
-        return np.where(self._identifiers[place] == ordered, self._rows[place], -1)
+    def kept(self, identifiers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row that is kept for each identifier; all of them were looked at."""
+        return self._rows[np.searchsorted(self._identifiers, identifiers)]
 
-    def _remember(self, identifiers: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        merged = np.concatenate([self._identifiers, identifiers])
-        order = np.argsort(merged, kind="stable")
-        self._identifiers = merged[order]
-        self._rows = np.concatenate([self._rows, rows])[order]
+
+def _spatial_index(rows: pa.RecordBatch) -> NDArray[np.int64]:
+    """Return HEALPix indices of order 29, nested; 0 for a removed object without a position."""
+    # hats takes two seconds to import, and commands that only read do without.
+    from hats.pixel_math.spatial_index import compute_spatial_index
+
+    ra, dec = (rows.column(name).to_numpy(zero_copy_only=False) for name in ("ra", "dec"))
+    with np.errstate(invalid="ignore"):
+        placed = (ra >= 0) & (ra < 360) & (dec >= -90) & (dec <= 90)
+    index: NDArray[np.int64] = compute_spatial_index(np.where(placed, ra, 0.0), np.where(placed, dec, 0.0))
+    return np.where(placed, index, 0)
 
 
 def read_quarantine(work: Path) -> Iterator[pa.RecordBatch]:

@@ -82,6 +82,7 @@ def judge(
     cover: Coverage,
     records: Sequence[ImageRecord],
     refused: dict[int, tuple[Reason, str]],
+    conflicts: Mapping[tuple[int, int], tuple[int, int, str]],
 ) -> Verdict:
     """Give each object and band a status.
 
@@ -102,6 +103,8 @@ def judge(
         One for each of ``cover.images``.
     refused
         Objects whose size does not allow this geometry.
+    conflicts
+        Bands of objects in which two images disagree: see `gzscale.cutouts.stack.Stack`.
     """
     status = np.zeros(reached.shape, dtype=np.uint8)
     lost: dict[int, tuple[Reason, str]] = dict(refused)
@@ -120,6 +123,8 @@ def judge(
             mine = [image for image in images if cover.images[image].band == band]
             if row in refused:
                 why = refused[row]
+            elif (row, index) in conflicts:
+                why = _conflict(*conflicts[row, index], records)
             elif row in cover.lost:
                 why = cover.lost[row]
             else:
@@ -134,6 +139,10 @@ def judge(
         if not done[row].any() and row not in lost:
             lost[row] = cover.lost.get(row) or _summary(reasons)
     return Verdict(status, lost, gaps)
+
+
+def _conflict(one: int, other: int, said: str, records: Sequence[ImageRecord]) -> tuple[Reason, str]:
+    return Reason.BAD_IMAGE, f"{records[one].name} and {records[other].name} disagree here: {said}"
 
 
 def _exposures_with_images(cover: Coverage, records: Sequence[ImageRecord]) -> set[str]:

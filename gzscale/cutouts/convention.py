@@ -14,7 +14,10 @@ coverage       float32  (object, band)            fraction of pixels that are me
 noise          float32  (object, band)            background sigma of a cutout pixel in nanomaggies
 band_status    uint8    (object, band)            0, or an index into ``band_status_meanings``
 image_index    int32    (object, band, slot)      rows of the attribute ``images``; -1 pads
+flags          uint8    (object, band)            bit k: the mask plane ``flag_meanings[k]`` below the cutout
 =============  =======  ========================  ====================================================
+
+``flags`` is there only where the survey has masks: where the group has the attribute ``flag_meanings``.
 
 World coordinates of cutout i, at 0-based column x and row y: TAN, ICRS, with
 CRVAL = (ra[i], dec[i]), CRPIX = ((S + 1) / 2, (S + 1) / 2), CDELT = (-scale[i], +scale[i]) / 3600,
@@ -37,7 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ARRAYS", "CONVENTION", "VERSION", "WCS_RULE"]
+__all__ = ["ARRAYS", "CONVENTION", "OPTIONAL", "VERSION", "WCS_RULE"]
 
 CONVENTION = "gzscale-cutouts"
 VERSION = "1.0"
@@ -53,6 +56,11 @@ ARRAYS: Mapping[str, tuple[str, tuple[str, ...], str, str]] = {
     "noise": ("float32", ("object", "band"), "nanomaggy", "background sigma of a cutout pixel"),
     "band_status": ("uint8", ("object", "band"), "1", "0 or an index into band_status_meanings"),
     "image_index": ("int32", ("object", "band", "slot"), "1", "rows of the attribute images, -1 pads"),
+}
+
+#: Arrays that a group may be without.
+OPTIONAL: Mapping[str, tuple[str, tuple[str, ...], str, str]] = {
+    "flags": ("uint8", ("object", "band"), "1", "mask planes that are set below the cutout"),
 }
 
 WCS_RULE = {

@@ -122,7 +122,9 @@ def cut_partition(
     clipped = {name: stack.clipped for name, stack in stacks.items()}
     for name in list(stacks):
         stack = stacks.pop(name)
-        verdict = judge(stack.reached, stack.coverage, survey.bands, cover, records, refused[name])
+        verdict = judge(
+            stack.reached, stack.coverage, survey.bands, cover, records, refused[name], stack.conflicts
+        )
         verdicts[name] = verdict
         done[name] = count - len(verdict.lost)
         with clock.stage("write"):
@@ -171,23 +173,36 @@ def _cut_images(
     for band in range(len(survey.bands)):
         numbers = np.flatnonzero(bands_of == band)
         pairs = np.isin(cover.pair_image, numbers)
-        images_of = np.bincount(cover.pair_object[pairs], minlength=rows.num_rows)
+        layers = _layers(cover, pairs, rows.num_rows)
         for stack in stacks.values():
-            stack.start_band(band, images_of)
+            stack.start_band(band, layers)
         for number in numbers.tolist():
             with clock.stage("decode"):
                 ref, image = next(opened)
             records.append(_record(ref, image))
             if isinstance(image, Image):
-                objects = cover.pair_object[begins[number] : begins[number + 1]]
+                mine = slice(begins[number], begins[number + 1])
+                objects = cover.pair_object[mine]
+                ranks = None if cover.pair_rank is None else cover.pair_rank[mine]
                 with clock.stage("resample"):
                     for stack in stacks.values():
-                        stack.add(image, number, band, objects, ra, dec)
+                        stack.add(image, number, band, objects, ra, dec, ranks)
             del image
         with clock.stage("resample"):
             for stack in stacks.values():
                 stack.finish_band(band)
     return records
+
+
+def _layers(cover: Coverage, pairs: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """Return how many layers the stamps of one band's pairs need; see `Stack.start_band`."""
+    objects = cover.pair_object[pairs]
+    layers = (np.bincount(objects, minlength=count) > 1).astype(np.int64)
+    if cover.pair_rank is not None:
+        ranks = np.zeros(count, dtype=np.int64)
+        np.maximum.at(ranks, objects, cover.pair_rank[pairs])
+        layers *= ranks + 1
+    return layers
 
 
 def _record(ref: ImageRef, image: Image | ImageError) -> ImageRecord:
@@ -221,6 +236,8 @@ def _content(
         noise=stack.noise[kept],
         band_status=verdict.status[kept],
         image_index=image_index,
+        flags=stack.flags[kept] if stack.flag_names else None,
+        flag_names=stack.flag_names,
         sources=tuple(
             {
                 "name": records[n].name,

@@ -31,6 +31,9 @@ FITS_SUFFIXES = frozenset({".fits", ".fit"})
 #: Longest file, and most pixels of a picture: far more than any cutout of one galaxy needs.
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 64_000_000
+#: Shortest side of a picture: of Galaxy Zoo 2's field a network looks at some 64 x 64 numbers, and half
+#: of them at least must be there.
+MIN_SIDE = 32
 #: Decoders that are used, whatever else Pillow knows.
 _FORMATS = ("JPEG", "PNG")
 _UNITS = frozenset({"nanomaggy", "nanomaggies", "nmgy", "nanomaggies/pixel", "nanomaggy/pixel"})
@@ -72,7 +75,8 @@ def read_picture(path: str | Path) -> NDArray[np.uint8]:
     Raises
     ------
     ImageError
-        ``EMPTY_IMAGE``, ``TRUNCATED_IMAGE``, ``OVERSIZED_IMAGE``, ``BAD_IMAGE``, ``MISSING_IMAGE``.
+        ``EMPTY_IMAGE``, ``TRUNCATED_IMAGE``, ``OVERSIZED_IMAGE``, ``UNDERSIZED_IMAGE``, ``BAD_IMAGE``,
+        ``MISSING_IMAGE``.
     """
     data = _read(path)
     try:
@@ -83,6 +87,12 @@ def read_picture(path: str | Path) -> NDArray[np.uint8]:
                     raise ImageError(
                         Reason.OVERSIZED_IMAGE,
                         f"{path}: {image.width} x {image.height} pixels; a picture has at most {MAX_PIXELS}",
+                    )
+                if min(image.size) < MIN_SIDE:
+                    raise ImageError(
+                        Reason.UNDERSIZED_IMAGE,
+                        f"{path}: {image.width} x {image.height} pixels; a picture has at least {MIN_SIDE} "
+                        "on each side",
                     )
                 image.load()
                 return _square(_rgb(image))

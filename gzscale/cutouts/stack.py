@@ -9,11 +9,15 @@ from numpy.typing import NDArray
 
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.affine import Tiles, affine_tiles
+from gzscale.cutouts.flags import flags_below
 from gzscale.cutouts.stamp import CLIPPED, COVERED, FINITE, Target, finish_stamps, resample
 from gzscale.surveys.base import Image
 
 __all__ = ["Stack"]
 
+#: Two images are compared where each covers this much of a pixel, if they share this many pixels. Their
+#: median difference may be so many standard deviations of both images' noise, and this share of the flux.
+WHOLE, LEAST_SHARED, LARGEST_DIFFERENCE, CALIBRATION = 0.999, 16, 3.0, 0.05
 #: Bits of a float16 NaN.
 _NAN = 0x7E00
 
@@ -23,7 +27,9 @@ class Stack:
 
     Images are added band by band, in the order of their names; `finish_band` closes each band.
     At most one band's stamps are accumulated in float32, and of these only such as several images
-    may overlap: all others are written as float16 at once.
+    may overlap: all others are written as float16 at once. Where images overlap they are averaged,
+    weighted with the fractions that they cover; or, if some go before others, each fills in what those
+    before it leave.
 
     Parameters
     ----------
@@ -44,6 +50,12 @@ class Stack:
         See `finish_band`, float32, shape (n, bands); NaN without coverage.
     reached
         Whether an image contains the object's position, bool, shape (n, bands).
+    flags, flag_names
+        Bits of the images' masks below each stamp, uint8, shape (n, bands), and what they mean; no names if
+        the survey has no masks.
+    conflicts
+        (object, band) -> the two images that differ, where both cover the stamp, by more than their noise
+        allows, and by how much. Such a band is not measured.
     used
         For each object and band the images that went into its stamp, in order of addition.
     clipped
@@ -58,31 +70,39 @@ class Stack:
         self.coverage = np.zeros((count, bands), dtype=np.float32)
         self.noise = np.full((count, bands), np.nan, dtype=np.float32)
         self.reached = np.zeros((count, bands), dtype=bool)
+        self.flags = np.zeros((count, bands), dtype=np.uint8)
+        self.flag_names: tuple[str, ...] = ()
+        self.conflicts: dict[tuple[int, int], tuple[int, int, str]] = {}
         self.used: dict[tuple[int, int], list[int]] = {}
         self.clipped = 0
         self._target: Target | None = None
         self._variance = np.zeros(0)
+        self._layers = np.zeros(0, dtype=np.int64)
+        self._sources: dict[int, tuple[int, float]] = {}
 
-    def start_band(self, band: int, images_of: NDArray[np.int64]) -> None:
+    def start_band(self, band: int, layers: NDArray[np.int64]) -> None:
         """Prepare a band.
 
         Parameters
         ----------
         band
             Its index.
-        images_of
-            How many images of this band each object may overlap, shape (n,).
+        layers
+            0 for an object that at most one image of this band may overlap, 1 for one whose images are
+            averaged, otherwise the number of ranks that its images may have; shape (n,).
         """
         count, bands = self.coverage.shape
         size = self.config.size
-        several = np.flatnonzero((images_of > 1) & np.isfinite(self.scales))
+        self._layers = np.where(np.isfinite(self.scales), layers, 0)
+        self._sources = {}
+        several = np.flatnonzero(self._layers)
         slot = np.full(count, -1, dtype=np.int64)
-        slot[several] = np.arange(len(several))
+        slot[several] = np.cumsum(self._layers[several]) - self._layers[several]
         self._target = Target(
             out=self.bits.reshape(-1),
             start=(np.arange(count, dtype=np.int64) * bands + band) * size * size,
             slot=slot,
-            sums=np.zeros((len(several), 2, size, size), dtype=np.float32),
+            sums=np.zeros((int(self._layers.sum()), 2, size, size), dtype=np.float32),
             tally=np.zeros((count, 3)),
         )
         self._variance = np.zeros(count)
@@ -95,6 +115,7 @@ class Stack:
         rows: NDArray[np.int64],
         ra: NDArray[np.float64],
         dec: NDArray[np.float64],
+        ranks: NDArray[np.int64] | None = None,
     ) -> None:
         """Resample some objects' stamps out of one image of the current band.
 
@@ -110,9 +131,13 @@ class Stack:
             Objects that may overlap the image; those that are not cut are passed over.
         ra, dec
             Positions of all objects in degrees.
+        ranks
+            Rank of the image among each of these objects' images, shape of ``rows``; None if none goes before
+            another.
         """
         assert self._target is not None
-        rows = rows[np.isfinite(self.scales[rows])]
+        cut = np.isfinite(self.scales[rows])
+        rows, ranks = rows[cut], None if ranks is None else ranks[cut]
         if not len(rows):
             return
         tiles = affine_tiles(image.wcs, ra[rows], dec[rows], self.scales[rows], self.config.size)
@@ -122,15 +147,28 @@ class Stack:
             inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
         self.reached[rows[inside], band] = True
         before = self._target.tally[rows, COVERED]
+        first = self._target.slot[rows]
+        layered = (self._layers[rows] > 1) & (ranks is not None)
+        if ranks is not None:
+            self._target.slot[rows] = np.where(layered, first + ranks, first)
         pixels = np.ascontiguousarray(image.pixels)
         resample(pixels, _renumbered(tiles, rows), self._target)
+        places = self._target.slot[rows]
+        self._target.slot[rows] = first
         share = self._target.tally[rows, COVERED] - before
-        for row in rows[share > 0].tolist():
-            self.used.setdefault((row, band), []).append(number)
+        if image.flags is not None:
+            self.flag_names = image.flag_names
+            self.flags[rows, band] |= flags_below(image.flags, tiles, len(rows))
         seen = np.isfinite(x) & np.isfinite(y)
         sigma = np.zeros(len(rows))
         sigma[seen] = image.sigma_at(x[seen], y[seen])
-        self._variance[rows] += share**2 * sigma**2 * _areas(tiles, len(rows))
+        areas = _areas(tiles, len(rows))
+        alone = ~layered & (share > 0)
+        for row in rows[alone].tolist():
+            self.used.setdefault((row, band), []).append(number)
+        self._variance[rows] += np.where(alone, share**2 * sigma**2 * areas, 0.0)
+        for at in np.flatnonzero(layered & (share > 0)).tolist():
+            self._sources[int(places[at])] = number, float(sigma[at] ** 2 * areas[at])
 
     def finish_band(self, band: int) -> None:
         """Finish the stamps of the current band.
@@ -143,6 +181,8 @@ class Stack:
         """
         assert self._target is not None
         target = self._target
+        for row in np.flatnonzero(self._layers > 1).tolist():
+            self._fill_in(row, band, target)
         finish_stamps(target, np.flatnonzero(target.slot >= 0))
         covered = target.tally[:, COVERED]
         some = covered > 0
@@ -150,6 +190,31 @@ class Stack:
         self.noise[some, band] = np.sqrt(self._variance[some]) / covered[some]
         self.clipped += int(target.tally[:, CLIPPED].sum())
         self._target = None
+
+    def _fill_in(self, row: int, band: int, target: Target) -> None:
+        """Put an object's layers together in the first: each fills in what those before it leave."""
+        first = int(target.slot[row])
+        flux, covered = target.sums[first]
+        before: tuple[int, float] | None = None
+        for slot in range(first, first + int(self._layers[row])):
+            if slot not in self._sources:
+                continue
+            number, variance = self._sources[slot]
+            if slot == first:
+                share = float(covered.sum())
+            else:
+                if before is not None:
+                    said = _disagreement(target.sums[first], target.sums[slot], before[1] + variance)
+                    if said:
+                        self.conflicts[row, band] = before[0], number, said
+                share = _add_missing(flux, covered, target.sums[slot])
+            before = before or (number, variance)
+            if share > 0:
+                self.used.setdefault((row, band), []).append(number)
+            self._variance[row] += share**2 * variance
+        if (row, band) in self.conflicts:
+            covered[:] = 0
+        target.tally[row, COVERED] = covered.sum()
 
     def keep(self, rows: Sequence[int]) -> NDArray[np.float16]:
         """Return the stamps of some objects, shape (len(rows), bands, size, size).
@@ -161,6 +226,38 @@ class Stack:
             for place, row in enumerate(rows):
                 self.bits[place] = self.bits[row]
         return self.bits[: len(rows)].view(np.float16)
+
+
+def _add_missing(
+    flux: NDArray[np.float32], covered: NDArray[np.float32], layer: NDArray[np.float32]
+) -> float:
+    """Add what a layer covers and those before it do not, in place; return the covered fractions added."""
+    more, share = layer
+    room = np.maximum(np.float32(1) - covered, np.float32(0))
+    take = np.minimum(share, room)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        flux += np.where(take > 0, more * (take / share), np.float32(0))
+    covered += take
+    return float(take.sum())
+
+
+def _disagreement(one: NDArray[np.float32], other: NDArray[np.float32], variance: float) -> str:
+    """Say by how much two layers differ where both cover a pixel, or return nothing if they agree.
+
+    Images that share pixels are made of much the same exposures: their difference has at most the noise of
+    both, and calibrations agree to a few percent.
+    """
+    both = (one[1] > WHOLE) & (other[1] > WHOLE)
+    if both.sum() < LEAST_SHARED:
+        return ""
+    difference = float(np.median(np.abs(one[0][both] - other[0][both])))
+    allowed = LARGEST_DIFFERENCE * np.sqrt(variance) + CALIBRATION * float(np.median(np.abs(one[0][both])))
+    if difference <= allowed:
+        return ""
+    return (
+        f"the median difference of their {int(both.sum())} shared pixels is {difference:.3g} nanomaggies, "
+        f"at most {allowed:.3g} are noise"
+    )
 
 
 def _renumbered(tiles: Tiles, rows: NDArray[np.int64]) -> Tiles:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from gzscale.cutouts.convention import ARRAYS, CONVENTION, VERSION
+from gzscale.cutouts.convention import ARRAYS, CONVENTION, OPTIONAL, VERSION
 from gzscale.cutouts.geometry import wcs_of
 from gzscale.errors import DamageError, MissingError
 from gzscale.storage import Storage, sha256_hex
@@ -52,6 +52,10 @@ class Cutouts:
         Rows of ``sources``, int32, shape (n, bands, slots), -1 where there is none.
     sources
         The survey images: name, band, sha256 and size of each.
+    flags
+        Bits of the survey's masks below each cutout, uint8, shape (n, bands); None without masks.
+    flag_meanings
+        The mask plane of each bit.
     """
 
     geometry: Mapping[str, Any]
@@ -67,6 +71,8 @@ class Cutouts:
     status_meanings: tuple[str, ...]
     image_index: NDArray[np.int32]
     sources: tuple[Mapping[str, Any], ...]
+    flags: NDArray[np.uint8] | None = None
+    flag_meanings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.object_id)
@@ -108,16 +114,14 @@ def read_cutouts(
         If a file is lost or is not what was committed; the message names its key.
     """
     group = f"{prefix}/{geometry}"
-    names = ["zarr.json"]
-    for array, (_, dimensions, _, _) in ARRAYS.items():
-        names.append(f"{array}/zarr.json")
-        names.append(f"{array}/c/{'/'.join('0' * len(dimensions))}")
     if inventory is not None and f"{group}/zarr.json" not in inventory:
         raise MissingError(f"{storage.url(group)}: the inventory holds no such group")
     metadata = json.loads(_checked(storage, f"{group}/zarr.json", inventory))
     attributes = metadata.get("attributes", {})
     _check_convention(storage.url(group), attributes)
     arrays = {name: _read_array(storage, group, name, inventory) for name in ARRAYS}
+    if "flag_meanings" in attributes:
+        arrays |= {name: _read_array(storage, group, name, inventory) for name in OPTIONAL}
     lengths = {name: len(data) for name, data in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise DamageError(f"{storage.url(group)}: the arrays differ in length: {lengths}")
@@ -126,6 +130,7 @@ def read_cutouts(
         bands="".join(attributes["bands"]),
         status_meanings=tuple(attributes["band_status_meanings"]),
         sources=tuple(attributes["images"]),
+        flag_meanings=tuple(attributes.get("flag_meanings", ())),
         **arrays,
     )
 
@@ -157,7 +162,7 @@ def _read_array(
     storage: Storage, group: str, name: str, inventory: Mapping[str, tuple[str, int]] | None
 ) -> NDArray[Any]:
     """Read one array whole; a missing chunk is damage."""
-    dtype, dimensions, _, _ = ARRAYS[name]
+    dtype, dimensions, _, _ = {**ARRAYS, **OPTIONAL}[name]
     files = {"zarr.json": _checked(storage, f"{group}/{name}/zarr.json", inventory)}
     shape = json.loads(files["zarr.json"])["shape"]
     chunk = f"c/{'/'.join('0' * len(dimensions))}"

@@ -16,7 +16,7 @@ from zarr.storage import MemoryStore
 
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.account import STATUS
-from gzscale.cutouts.convention import ARRAYS, CONVENTION, VERSION, WCS_RULE
+from gzscale.cutouts.convention import ARRAYS, CONVENTION, OPTIONAL, VERSION, WCS_RULE
 from gzscale.storage import Storage, sha256_hex
 
 __all__ = ["GroupContent", "PartitionWriter"]
@@ -37,6 +37,8 @@ class GroupContent:
         One letter a band.
     images, object_id, ra, dec, scale, coverage, noise, band_status, image_index
         The arrays.
+    flags, flag_names
+        The optional array and what its bits mean; None, and no names, without masks.
     sources
         The images that went into the cutouts: name, band, sha256, size of each.
     """
@@ -53,6 +55,8 @@ class GroupContent:
     band_status: NDArray[np.uint8]
     image_index: NDArray[np.int32]
     sources: tuple[dict[str, Any], ...]
+    flags: NDArray[np.uint8] | None = None
+    flag_names: tuple[str, ...] = ()
 
 
 class PartitionWriter:
@@ -81,7 +85,8 @@ class PartitionWriter:
     def write_group(self, geometry: str, content: GroupContent) -> None:
         """Write one geometry: chunks first, each array's metadata after them, the group's last."""
         self._geometries.append(geometry)
-        for name, (dtype, dimensions, unit, long_name) in ARRAYS.items():
+        there = ARRAYS if content.flags is None else {**ARRAYS, **OPTIONAL}
+        for name, (dtype, dimensions, unit, long_name) in there.items():
             data = np.ascontiguousarray(getattr(content, name), dtype=dtype)
             held = _encode(data, f"{geometry}/{name}", dimensions, {"units": unit, "long_name": long_name})
             for key in sorted(held, key=lambda key: (key.endswith("zarr.json"), key)):
@@ -119,8 +124,10 @@ def _declaration() -> dict[str, Any]:
 
 
 def _attributes(geometry: str, content: GroupContent) -> dict[str, Any]:
+    masks = {"flag_meanings": list(content.flag_names)} if content.flag_names else {}
     return {
         **_declaration(),
+        **masks,
         "geometry": {
             "name": geometry,
             "size": content.geometry.size,

@@ -78,6 +78,28 @@ class Network(nn.Module, ABC):
     def fuse(self) -> None:
         """Fold what is constant in evaluation into plain convolutions, in place."""
 
+    def evidence(self, prepared: Tensor, head: str) -> Tensor:
+        """Return maps whose means over the image are the logits of a head that is linear in the features.
+
+        Parameters
+        ----------
+        prepared
+            As `outputs` takes them.
+        head
+            Name of a head of kind ``lens``.
+
+        Returns
+        -------
+        Tensor
+            float32, shape (n, rows, columns), coarser than the image.
+
+        Raises
+        ------
+        ValueError
+            If the features of this body are not means over the image.
+        """
+        raise ValueError(f"a {type(self).__name__} has no map of what its features come from")
+
     def outputs(self, prepared: Tensor) -> dict[str, Tensor]:
         """Return each head's output of prepared images. See `forward`."""
         features = self.dropout(self.features(prepared))

@@ -9,13 +9,11 @@ The bytes are a function of the content alone. Pickle is never read.
 from __future__ import annotations
 
 import json
-import math
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -24,11 +22,26 @@ from torch import Tensor
 
 from gzscale.errors import BundleError, StorageError
 from gzscale.models.backbone import Network
-from gzscale.models.inputs import FluxInputs, Inputs, Stretch
+from gzscale.models.field import BundleGeometry, Geometry, same_field, scale_rule
+from gzscale.models.inputs import (
+    PICTURE_FACTOR,
+    PICTURE_SCALE,
+    PICTURE_SIZE,
+    SDSS_STRETCH,
+    FluxInputs,
+    Inputs,
+    Stretch,
+)
 from gzscale.models.network import build_network
 from gzscale.storage import open_storage, sha256_hex
 
-__all__ = ["Bundle", "BundleGeometry", "Geometry", "load_bundle", "shipped", "write_bundle"]
+__all__ = [
+    "Bundle",
+    "BundleGeometry",
+    "load_bundle",
+    "shipped",
+    "write_bundle",
+]
 
 FORMAT = 3
 #: A bundle is at most this long; a longer file is refused unread.
@@ -36,41 +49,25 @@ MAX_BYTES = 1 << 30
 MAX_HEADER_BYTES = 4 << 20
 
 _FOLDER = Path(__file__).parent / "bundles"
-#: Name of the tensor of hashes of what was learnt.
-_SEEN = "seen"
+#: Names of the tensors of hashes of what was learnt, and of their folds.
+_SEEN, _SEEN_FOLD = "seen", "seen_fold"
 #: Kinds of inputs, as the file names them.
 _INPUTS: dict[str, type[Inputs]] = {"colours": Stretch, "flux": FluxInputs}
 #: The bundles in the package: task -> file name and SHA-256.
 SHIPPED: dict[str, tuple[str, str]] = {
     "morphology": (
         "morphology-gz2.safetensors",
-        "eb0ece5676327a52789046428ba659ecb69877707be0c4f0bedb8e2b8cd56580",
+        "08ee102be2a2865d95894936800ea980203133be1c33c5ccf65d0f70fa0b8c98",
+    ),
+    "lenses": (
+        "lenses-sdss.safetensors",
+        "7d18fbf95acb1bd8d9ebbcbf9fb42b95b17a0bda832c9463251e13b841bc3192",
     ),
     "redshifts": (
         "redshifts-sdss.safetensors",
         "693d825e38e56a9a533d8b1f567e6f0c09a41fcf1c9bdb2dbc135a199dbd13f9",
     ),
 }
-
-
-class Geometry(Protocol):
-    """How a cutout is laid on the sky, as far as a bundle asks."""
-
-    @property
-    def size(self) -> int:
-        """Side in pixels."""
-
-    @property
-    def scale(self) -> float | str:
-        """Arcsec a pixel, or ``"0.08 * size"``: arcsec a pixel per arcsec of the object's size."""
-
-
-@dataclass(frozen=True, slots=True)
-class BundleGeometry:
-    """The geometry that a bundle must be fed with. See `Geometry`."""
-
-    size: int
-    scale: float | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,10 @@ class Bundle:
     calibration
         Numbers that the task turns the outputs into columns with.
     seen
-        First 64 bits of the SHA-256 of the name of each galaxy that was learnt, int64, sorted.
+        First 64 bits of the SHA-256 of the names and, where they were kept, of the picture of each galaxy
+        that was learnt, int64, sorted.
+    seen_fold
+        Of each of these the member of a committee that has not learnt it, int16.
     sha256
         Of the file; empty for one that was not read from a file.
     """
@@ -125,6 +125,7 @@ class Bundle:
     tensors: Mapping[str, Tensor] = field(repr=False, compare=False)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     seen: Tensor | None = field(default=None, repr=False, compare=False)
+    seen_fold: Tensor | None = field(default=None, repr=False, compare=False)
     sha256: str = ""
 
     @property
@@ -174,7 +175,7 @@ class Bundle:
         if self.network != "committee" or not tensors:
             raise BundleError(f"bundle {self.name!r}: no member {number} in a network {self.network!r}")
         kind, parameters = self.parameters["kind"], self.parameters["parameters"]
-        return replace(self, network=kind, parameters=parameters, tensors=tensors, seen=None)
+        return replace(self, network=kind, parameters=parameters, tensors=tensors, seen=None, seen_fold=None)
 
     def require(self, bands: str, geometry: Geometry) -> None:
         """Refuse to be fed with other cutouts than it was trained for.
@@ -198,13 +199,38 @@ class Bundle:
                 f"bundle {self.name!r} ({self.task}) needs the bands {''.join(sorted(self.required))}, "
                 f"but the cutouts have {bands!r}: add {''.join(missing)} to survey.bands"
             )
-        wanted, found = _scale_rule(self.geometry.scale), _scale_rule(geometry.scale)
-        same_rule = wanted[0] == found[0] and math.isclose(wanted[1], found[1], rel_tol=1e-6)
-        if geometry.size != self.geometry.size or not same_rule:
+        if not same_field(geometry, self.geometry):
             raise BundleError(
                 f"bundle {self.name!r} ({self.task}) needs cutouts of {self.geometry.size} pixels at "
                 f"{self.geometry.scale!r} arcsec, but the geometry has {geometry.size} pixels at "
                 f"{geometry.scale!r}: give the task a geometry with these numbers"
+            )
+
+    def require_pictures(self) -> None:
+        """Refuse to be fed with JPEG or PNG pictures, unless they show what it was trained for.
+
+        Raises
+        ------
+        BundleError
+            If it measures flux, sees other colours than SDSS's, or another field than Galaxy Zoo 2's
+            pictures, 424 pixels at 0.02 x petroR90, or a part of their middle.
+        """
+        if not isinstance(self.inputs, Stretch):
+            raise BundleError(
+                f"bundle {self.name!r} measures flux, which JPEG and PNG pictures do not tell: "
+                f"give it FITS cutouts in {self.required}"
+            )
+        largest = PICTURE_SIZE // PICTURE_FACTOR
+        shown = BundleGeometry(min(self.geometry.size, largest), PICTURE_SCALE)
+        if not same_field(shown, self.geometry):
+            raise BundleError(
+                f"bundle {self.name!r} looks at {self.geometry.size} pixels at {self.geometry.scale!r} "
+                f"arcsec, but pictures show at most {largest} at {PICTURE_SCALE!r}: give it FITS cutouts"
+            )
+        if self.inputs != SDSS_STRETCH:
+            raise BundleError(
+                f"bundle {self.name!r} sees {self.inputs}, but pictures are in SDSS's colours, "
+                f"{SDSS_STRETCH}: give it FITS cutouts"
             )
 
 
@@ -213,12 +239,13 @@ def write_bundle(bundle: Bundle) -> bytes:
     about = asdict(_without_tensors(bundle))
     kind = next(kind for kind, made in _INPUTS.items() if isinstance(bundle.inputs, made))
     about["inputs"] = {"kind": kind, **about["inputs"]}
-    for key in ("tensors", "sha256", "seen"):
+    for key in ("tensors", "sha256", _SEEN, _SEEN_FOLD):
         del about[key]
     text = json.dumps({"format": FORMAT, **about}, sort_keys=True, allow_nan=False)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(bundle.tensors.items())}
-    if bundle.seen is not None:
-        tensors[_SEEN] = bundle.seen.contiguous().cpu()
+    for name, known in ((_SEEN, bundle.seen), (_SEEN_FOLD, bundle.seen_fold)):
+        if known is not None:
+            tensors[name] = known.contiguous().cpu()
     return safetensors.torch.save(tensors, metadata={"gzscale": text})
 
 
@@ -303,15 +330,18 @@ def _metadata(path: str, data: bytes) -> dict[str, Any]:
 
 def _parse(about: dict[str, Any], tensors: dict[str, Tensor], digest: str) -> Bundle:
     geometry = BundleGeometry(int(about["geometry"]["size"]), about["geometry"]["scale"])
-    _scale_rule(geometry.scale)
+    scale_rule(geometry.scale)
     if about["symmetries"] not in (1, 8):
         raise ValueError(f"symmetries {about['symmetries']!r}, not 1 or 8")
     plain = ("task", "name", "network", "parameters", "symmetries", "outputs")
     told = ("training", "scores", "terms", "calibration")
-    seen = tensors.pop(_SEEN, None)
+    seen, seen_fold = tensors.pop(_SEEN, None), tensors.pop(_SEEN_FOLD, None)
+    if seen_fold is not None and (seen is None or seen.shape != seen_fold.shape):
+        raise ValueError("the folds of what was learnt: not one for each hash")
     return Bundle(
         **{key: about[key] for key in (*plain, *told)},
         seen=seen,
+        seen_fold=seen_fold,
         geometry=geometry,
         inputs=_parse_inputs(about["inputs"]),
         tensors=tensors,
@@ -328,14 +358,4 @@ def _parse_inputs(about: dict[str, Any]) -> Inputs:
 
 def _without_tensors(bundle: Bundle) -> Bundle:
     """Copy a bundle without its weights, which `asdict` would copy in full."""
-    return replace(bundle, tensors=dict[str, torch.Tensor](), seen=None)
-
-
-def _scale_rule(scale: float | str) -> tuple[bool, float]:
-    """Return whether a scale follows the object's size, and its number."""
-    if isinstance(scale, str):
-        match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*\*\s*size\s*", scale)
-        if match is None:
-            raise ValueError(f"scale {scale!r}: a number of arcsec, or '<number> * size'")
-        return True, float(match[1])
-    return False, float(scale)
+    return replace(bundle, tensors=dict[str, torch.Tensor](), seen=None, seen_fold=None)

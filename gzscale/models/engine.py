@@ -115,6 +115,40 @@ class Engine:
         blocks = [self._predict(count, arrays, self._inputs) for count, arrays in _ahead(prepared())]
         return self._gather(blocks)
 
+    def evidence(self, observation: Observation, head: str) -> NDArray[np.float32]:
+        """Return maps of where in the cutouts a head's logits come from.
+
+        Parameters
+        ----------
+        observation
+            See `run`.
+        head
+            Name of a head of kind ``lens``.
+
+        Returns
+        -------
+        NDArray[np.float32]
+            Shape (n, rows, columns): the central part that the network looks at, coarser. The mean of each is
+            the logit of the cutout as it lies.
+
+        Raises
+        ------
+        BundleError
+            See `run`; and if the bundle has no such head, or one without maps.
+        """
+        self._check(observation)
+        rows, parts = self.batch, []
+        try:
+            for start in range(0, len(observation), rows):
+                block = observation.take(slice(start, start + rows))
+                arrays = [self._host(array, rows).to(self.device) for array in self._arrays(block)]
+                with torch.inference_mode(), self._autocast():
+                    prepared = self.network.prepare(self._inputs(*arrays))
+                    parts.append(self.network.evidence(prepared, head)[: len(block)].float().cpu().numpy())
+        except (KeyError, ValueError) as error:
+            raise BundleError(f"bundle {self.bundle.name!r}: no evidence for {head!r}: {error}") from error
+        return np.concatenate(parts) if parts else np.empty((0, 0, 0), np.float32)
+
     def run_pictures(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[dict[str, NDArray[np.float32]]]:
         """Predict pictures, a block at a time.
 
@@ -132,13 +166,9 @@ class Engine:
         Raises
         ------
         BundleError
-            If the bundle measures flux, which pictures do not tell.
+            If the bundle was trained for anything that pictures do not show.
         """
-        if not isinstance(self.bundle.inputs, Stretch):
-            raise BundleError(
-                f"bundle {self.bundle.name!r} measures flux, which JPEG and PNG pictures do not tell: "
-                f"give it FITS cutouts in {self.bundle.required}"
-            )
+        self.bundle.require_pictures()
         size = self.bundle.geometry.size
 
         def to_inputs(block: Tensor) -> Tensor:

@@ -204,10 +204,23 @@ class EquivariantNetwork(Network):
 
     def features(self, prepared: Tensor) -> Tensor:
         """Return the feature vectors of prepared images, one a row: the same for all 8 views."""
-        maps = self.stages(self.activate(self.stem(prepared)))
-        oriented = maps.float().mean(dim=(2, 3)).reshape(len(maps), -1, ORDER)
+        maps = self._maps(prepared)
+        oriented = maps.mean(dim=(2, 3)).reshape(len(maps), -1, ORDER)
         pooled = oriented.mean(dim=2)
         return pooled if self.pooling == "mean" else torch.cat([pooled, oriented.amax(dim=2)], dim=1)
+
+    def evidence(self, prepared: Tensor, head: str) -> Tensor:
+        """Return maps whose means are a head's logits. See `gzscale.models.backbone.Network.evidence`."""
+        layer = getattr(self.heads[head], "logits", None)
+        if self.pooling != "mean" or not isinstance(layer, nn.Linear) or layer.out_features != 1:
+            raise ValueError(f"head {head!r} with pooling {self.pooling!r}: not linear in means of the image")
+        maps = self._maps(prepared)
+        pooled = maps.reshape(len(maps), -1, ORDER, *maps.shape[2:]).mean(dim=2)
+        return (pooled * layer.weight.float()[0, :, None, None]).sum(dim=1) + layer.bias.float()
+
+    def _maps(self, prepared: Tensor) -> Tensor:
+        maps: Tensor = self.stages(self.activate(self.stem(prepared)))
+        return maps.float()
 
     def fuse(self) -> None:
         """Expand the filters and fold the normalisations into them."""

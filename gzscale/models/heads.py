@@ -3,7 +3,7 @@
 What is averaged over views of a galaxy and over the members of a committee are the outputs of
 heads, so they must be linear in probability: for morphology the joint fractions of the tree, from
 which conditional fractions follow by division and stay consistent (see `gzscale.models.votes`);
-for redshifts the probability of each bin.
+for redshifts the probability of each bin; for lenses the probability of being one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gzscale.models.votes import ANSWERS, QUESTIONS
 
-__all__ = ["HEADS", "LOGIT_BOUND", "DistanceHead", "PdfHead", "TreeHead", "steady_linear"]
+__all__ = ["HEADS", "LOGIT_BOUND", "DistanceHead", "LensHead", "PdfHead", "TreeHead", "steady_linear"]
 
 #: Logits stay within +-this. A joint fraction is then at least exp(-20)^4 / 10, about 1e-36, so
 #: that no question ever counts as asked of exactly nobody in float32.
@@ -118,6 +118,30 @@ class PdfHead(nn.Module):
         return torch.softmax(steady_linear(vector, self.logits), dim=1)
 
 
+class LensHead(nn.Module):
+    """Features -> the probability that a galaxy is a lens.
+
+    It is linear before the logistic function, and features are means over the image: the logit is the mean of
+    a map of evidence, which tells where it comes from (class activation: Zhou et al. 2016,
+    arXiv:1512.04150). See `gzscale.models.backbone.Network.evidence`.
+
+    Parameters
+    ----------
+    features
+        Length of the feature vector.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(features, 1)
+        nn.init.normal_(self.logits.weight, 0, 0.01)
+        nn.init.zeros_(self.logits.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return probabilities, float32, shape (n, 1), of features of shape (n, features)."""
+        return torch.sigmoid(steady_linear(features.float(), self.logits))
+
+
 def steady_linear(vectors: Tensor, layer: nn.Linear) -> Tensor:
     """Apply a layer in float32, with the same last bit whatever the number of threads.
 
@@ -131,4 +155,9 @@ def steady_linear(vectors: Tensor, layer: nn.Linear) -> Tensor:
 
 
 #: Kind of a head, as bundles name it.
-HEADS: dict[str, type[nn.Module]] = {"tree": TreeHead, "distance": DistanceHead, "pdf": PdfHead}
+HEADS: dict[str, type[nn.Module]] = {
+    "tree": TreeHead,
+    "distance": DistanceHead,
+    "pdf": PdfHead,
+    "lens": LensHead,
+}

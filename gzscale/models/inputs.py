@@ -25,6 +25,8 @@ from torch.nn import functional
 
 __all__ = [
     "LSST_REDDENING",
+    "PICTURE_FACTOR",
+    "PICTURE_SCALE",
     "PICTURE_SIZE",
     "SDSS_REDDENING",
     "SDSS_STRETCH",
@@ -40,6 +42,8 @@ __all__ = [
 #: Side in pixels of the JPEGs that volunteers saw, and how many of theirs make one of a cutout's.
 PICTURE_SIZE = 424
 PICTURE_FACTOR = 4
+#: Scale of a picture whose pixels were averaged so, in arcsec.
+PICTURE_SCALE = "0.08 * size"
 #: Largest float16: what an infinite pixel counts as.
 _BRIGHTEST = 65504.0
 

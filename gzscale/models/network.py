@@ -47,6 +47,10 @@ class Committee(Network):
         every = [member.outputs(prepared) for member in self._networks()]
         return {name: torch.stack([said[name] for said in every]).mean(dim=0) for name in every[0]}
 
+    def evidence(self, prepared: Tensor, head: str) -> Tensor:
+        """Return the mean of the members' maps."""
+        return torch.stack([member.evidence(prepared, head) for member in self._networks()]).mean(dim=0)
+
     def fuse(self) -> None:
         """Fuse every member."""
         for member in self._networks():

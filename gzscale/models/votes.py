@@ -32,12 +32,17 @@ __all__ = [
     "ANSWERS",
     "KAGGLE_NAMES",
     "QUESTIONS",
+    "USUAL_VOTES",
     "Question",
     "Scheme",
     "asked",
     "to_conditional",
     "to_joint",
 ]
+
+
+#: Volunteers of a galaxy where nothing says how many: Galaxy Zoo 2's median [1]_, Section 2.3.
+USUAL_VOTES = 44.0
 
 
 class Scheme(StrEnum):

@@ -6,7 +6,7 @@ from typing import Any
 
 from gzscale.errors import MissingError
 from gzscale.night.ledger import Count, Ledger, NightRecord
-from gzscale.night.plan import Plan, read_plan
+from gzscale.night.planned import Plan, read_plan
 from gzscale.night.tally import Tally
 from gzscale.storage import Storage, open_storage
 
@@ -26,7 +26,7 @@ def close_account(plan: Plan, tally: Tally) -> dict[str, Count]:
     Returns
     -------
     dict
-        ``objects`` (every row of the catalog), ``catalog``, each geometry, each task.
+        ``objects`` (all, and the given rows that are quarantined), ``catalog``, each geometry, each task.
 
     Raises
     ------
@@ -55,6 +55,7 @@ def accounting(record: NightRecord) -> dict[str, Any]:
         "release": record.release,
         **record.counts.get("objects", Count()).to_dict(),
         "stages": {name: count.to_dict() for name, count in record.counts.items() if name != "objects"},
+        "changes": record.changes,
         "partitions": record.partitions,
         "started": record.started,
         "ended": record.ended,

@@ -13,7 +13,7 @@ from gzscale.catalog.schema import Column
 from gzscale.night.answers import coverage_column
 from gzscale.night.overview import PartitionState
 from gzscale.night.panels import Panel, has_tree, panels
-from gzscale.night.plan import PlannedPartition
+from gzscale.night.planned import PlannedPartition
 
 __all__ = ["Pool", "choose", "spread"]
 

@@ -24,7 +24,7 @@ from gzscale.night.ledger import Ledger
 from gzscale.night.origins import cutouts_prefix
 from gzscale.night.overview import PartitionState, predictions_key
 from gzscale.night.panels import caption
-from gzscale.night.plan import PlannedPartition
+from gzscale.night.planned import PlannedPartition
 from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage
 

@@ -1,126 +1,98 @@
-"""Partitions to workers and back: a bounded number in flight, each result let go as it arrives."""
+"""A plan through the workers: all partitions at first, then, alone, those that workers died of."""
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
 
-from gzscale.cluster import count_slots
+from gzscale.cluster import Cluster
 from gzscale.config import NightConfig
-from gzscale.errors import ClusterError
+from gzscale.errors import GzscaleError
+from gzscale.night.flight import Flight, Lost
+from gzscale.night.images import LostSurvey
 from gzscale.night.ledger import Count, add_counts
-from gzscale.night.origins import Origins, origins
-from gzscale.night.plan import Plan, PlannedPartition
+from gzscale.night.origins import Origins, origins, survey_of
+from gzscale.night.planned import Plan, PlannedPartition
 from gzscale.night.tally import Failure, Tally
-from gzscale.night.work import Summary, cut, predict
+from gzscale.night.work import Summary, commit_cutouts, commit_predictions
 
 __all__ = ["process"]
 
 #: Partitions in flight for each one that can be cut at a time.
 IN_FLIGHT = 3
-#: How often a partition's work is tried again after an error.
-RETRIES = 1
+#: Workers that may die with a partition in hand: among others, where any of them may be to
+#: blame, and then alone, where it is this one.
+DEATHS_AMONG_OTHERS = 2
+DEATHS_ALONE = 3
 
 
 def process(
-    client: Any, config: NightConfig, plan: Plan, progress: Callable[[Summary | Failure], None]
+    cluster: Cluster,
+    config: NightConfig,
+    plan: Plan,
+    progress: Callable[[Summary | Failure], None],
+    check: Callable[[], None] = lambda: None,
 ) -> Tally:
     """Cut and predict every partition of a plan.
 
     Parameters
     ----------
-    client
-        `distributed.Client` whose workers offer ``CUT`` and ``PREDICT``.
+    cluster
+        Its workers offer ``CUT`` and ``PREDICT``.
     config
         The night's configuration.
     plan
         What has to be done.
     progress
         Called with each partition's outcome as it arrives.
+    check
+        Called every second or so; what it raises ends the night.
 
     Returns
     -------
     Tally
-        An error in one partition makes its objects ``failed``; the others go on.
-    """
-    from distributed import as_completed
+        An error in one partition makes its objects ``failed``; one that kills its workers, or
+        takes too long, is tried again alone at the end, and then quarantined; the others go on.
 
+    Raises
+    ------
+    ClusterError
+        If no worker of either kind is left for longer than the cluster's patience.
+    """
     start = time.perf_counter()
-    slots = count_slots(client)
-    origin = origins(config)
+    origin = dataclasses.replace(origins(config), compute=cluster.compute)
     tally = Tally()
     names = [*config.geometries, *config.tasks, "objects"]
-    todo = iter(plan.partitions)
-    running: dict[str, PlannedPartition] = {}
+    flight = Flight(cluster, config, origin, plan.night, check)
+    suspects: list[PlannedPartition] = []
 
-    def submit_next() -> list[Any]:
-        item = next(todo, None)
-        if item is None:
-            return []
-        future = _submit(client, config, origin, plan.night, item)
-        running[future.key] = item
-        return [future]
-
-    first = [future for _ in range(IN_FLIGHT * slots) for future in submit_next()]
-    finished = as_completed(first, loop=client.loop)
-    del first
-    for future in finished:
-        item = running.pop(future.key)
-        outcome = _outcome(future, item)
-        # Letting go at once keeps the scheduler's memory independent of the night's length.
-        future.release()
-        del future
-        # Workers come and go: batch systems start them one after the other.
-        with contextlib.suppress(ClusterError):
-            slots = max(slots, count_slots(client))
-        while len(running) < IN_FLIGHT * slots and (more := submit_next()):
-            finished.update(more)
+    def count(outcome: Summary | Failure, item: PlannedPartition) -> None:
         _count(tally, outcome, item, names)
         progress(outcome)
+
+    slots = flight.slots
+    for item, outcome in flight.fly(iter(plan.partitions), IN_FLIGHT, DEATHS_AMONG_OTHERS):
+        slots = max(slots, flight.slots)
+        if isinstance(outcome, Lost):
+            suspects.append(item)
+        else:
+            count(outcome, item)
+    for item, outcome in flight.fly(iter(suspects), 0, DEATHS_ALONE):
+        count(_give_up(config, origin, item, outcome) if isinstance(outcome, Lost) else outcome, item)
     tally.seconds["wall"] = time.perf_counter() - start
     tally.seconds["slots"] = float(slots)
     return tally
 
 
-def _submit(client: Any, config: NightConfig, origin: Origins, night: str, item: PlannedPartition) -> Any:
-    name = f"{night}-{item.partition.path}"
-    made = client.submit(
-        cut,
-        config,
-        origin,
-        item.partition,
-        item.digest,
-        key=f"cut-{name}",
-        resources={"CUT": 1},
-        retries=RETRIES,
-        pure=False,
-    )
-    # The scheduler keeps `made` alive as long as the prediction needs it.
-    return client.submit(
-        predict,
-        config,
-        origin,
-        item.partition,
-        item.digest,
-        made,
-        key=f"predict-{name}",
-        resources={"PREDICT": 1},
-        retries=RETRIES,
-        priority=1,
-        pure=False,
-    )
-
-
-def _outcome(future: Any, item: PlannedPartition) -> Summary | Failure:
-    if future.status == "cancelled":
-        return Failure(item.partition.path, item.rows, "cancelled by the scheduler")
-    error = future.exception()
-    if error is None:
-        summary: Summary = future.result()
-        return summary
-    return Failure(item.partition.path, item.rows, f"{type(error).__name__}: {error}")
+def _give_up(config: NightConfig, origin: Origins, item: PlannedPartition, lost: Lost) -> Summary | Failure:
+    """Commit a partition with every object quarantined; the next night tries it again."""
+    survey = LostSurvey(survey_of(config), lost.reason, lost.detail)
+    try:
+        made = commit_cutouts(config, origin, survey, item.partition, item.digest)
+        return commit_predictions(config, origin, item.partition, item.digest, made)
+    except GzscaleError as error:
+        return Failure(item.partition.path, item.rows, f"{lost.detail}; then {type(error).__name__}: {error}")
 
 
 def _count(tally: Tally, outcome: Summary | Failure, item: PlannedPartition, names: list[str]) -> None:

@@ -13,7 +13,7 @@ from gzscale.errors import MissingError
 from gzscale.night.answers import band_reason, coverage_column, done_column
 from gzscale.night.ledger import Ledger, Record
 from gzscale.night.origins import cutouts_prefix, rows_key
-from gzscale.night.plan import catalog_quarantine_key, read_plan
+from gzscale.night.planned import PlannedPartition, catalog_quarantine_key, read_plan
 from gzscale.night.pointer import read_pointer
 from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage, open_storage
@@ -57,7 +57,7 @@ def explain(output: str, object_id: int) -> dict[str, Any]:
     }
     lost = _select(read_parquet(storage, catalog_quarantine_key(night.night)), object_id)
     for item in read_plan(storage, night.night).partitions:
-        row = _row(storage, item.partition, object_id)
+        row = _row(storage, item, object_id)
         if row is not None:
             return story | {"row": row} | _partition_story(storage, item.partition, object_id, lost)
     if lost:
@@ -73,8 +73,8 @@ def _select(table: pa.Table, object_id: int) -> list[dict[str, Any]]:
     return found
 
 
-def _row(storage: Storage, partition: Partition, object_id: int) -> dict[str, Any] | None:
-    found = _select(read_parquet(storage, rows_key(partition)), object_id)
+def _row(storage: Storage, item: PlannedPartition, object_id: int) -> dict[str, Any] | None:
+    found = _select(read_parquet(storage, rows_key(item.partition, item.digest)), object_id)
     return found[0] if found else None
 
 

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from gzscale.errors import ConfigError, GzscaleError
+from gzscale.night.candidates import read_completeness, read_head, review_name
 from gzscale.night.contact import ContactSheet, make_contact_sheet
 from gzscale.night.ledger import NightRecord
 from gzscale.night.overview import Overview, look_over
 from gzscale.night.panels import panels
 from gzscale.night.photoz_counts import has_redshifts
-from gzscale.night.plan import Plan, read_plan
+from gzscale.night.planned import Plan, read_plan
 from gzscale.night.pointer import read_manifest, read_pointer
 from gzscale.storage import Storage
 from gzscale.tasks.base import Task, load_task
@@ -32,6 +35,10 @@ class Findings:
         None where there is none, or it could not be read.
     latest
         Name of the latest release, empty where nothing is released.
+    reviews
+        Task -> the head of its review list.
+    completeness
+        See `gzscale.night.completeness`; None where it was not measured.
     damage
         Messages about what could not be read.
     """
@@ -42,6 +49,8 @@ class Findings:
     sheet: ContactSheet | None = None
     manifest: dict[str, Any] | None = None
     latest: str = ""
+    reviews: dict[str, pa.Table] = field(default_factory=dict)
+    completeness: dict[str, Any] | None = None
     damage: list[str] = field(default_factory=list)
 
 
@@ -71,9 +80,20 @@ def gather(storage: Storage, record: NightRecord) -> Findings:
         pointer = read_pointer(storage)
         found.latest = pointer.release if pointer else ""
         found.manifest = read_manifest(storage, record.release) if record.release else None
+        found.reviews = _reviews(storage, record, found.manifest)
+        found.completeness = read_completeness(storage, record.night)
     except GzscaleError as error:
         found.damage.append(f"The release cannot be read: {error}")
     return found
+
+
+def _reviews(storage: Storage, record: NightRecord, manifest: dict[str, Any] | None) -> dict[str, pa.Table]:
+    """Read the head of each review list of the release."""
+    heads = {}
+    for name in manifest["rows"] if manifest else ():
+        if review_name(name) in (manifest or {})["files"]:
+            heads[name] = read_head(storage, record.release, name)
+    return heads
 
 
 def _tasks(record: NightRecord) -> dict[str, Task]:

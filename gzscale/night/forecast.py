@@ -10,6 +10,7 @@ import pyarrow as pa
 from gzscale.catalog.partition import PartitionedCatalog, partition_catalog
 from gzscale.catalog.read import open_catalog
 from gzscale.config import NightConfig
+from gzscale.night.known import last_known
 from gzscale.night.origins import open_bundle
 from gzscale.night.plan import check, needs_size
 
@@ -41,7 +42,10 @@ def forecast(config: NightConfig) -> dict[str, str]:
     check(config)
     with tempfile.TemporaryDirectory(prefix="gzscale-plan-") as folder:
         catalog = partition_catalog(
-            open_catalog(config.catalog, needs_size(config)), Path(folder), config.max_objects
+            open_catalog(config.catalog, needs_size(config)),
+            Path(folder),
+            config.max_objects,
+            last_known(config),
         )
         opened, distinct = _exposures(catalog)
         counts = [count for _, count in catalog.partitions]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 from numpy import float64
 from numpy.typing import NDArray
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 from gzscale.errors import ImageError, Reason
 from gzscale.surveys.base import Coverage, Image, ImageRef, Survey
 
-__all__ = ["WatchedSurvey", "image_state", "is_unchanged"]
+__all__ = ["LostSurvey", "WatchedSurvey", "image_state", "is_unchanged"]
 
 _UNREACHABLE = "unreachable"
+#: In the place of images' states: nothing was looked at, so that the next night does.
+_LOST = "lost"
 
 
 def image_state(survey: Survey, ref: ImageRef) -> str:
@@ -38,6 +41,8 @@ def is_unchanged(survey: Survey, images: Mapping[str, str]) -> bool:
     images
         As in `WatchedSurvey.states`.
     """
+    if _LOST in images.values():
+        return False
     for packed, then in images.items():
         now = image_state(survey, ImageRef(*packed.split("|")))
         if now != then and not (now == _UNREACHABLE and then != "absent"):
@@ -99,6 +104,45 @@ class WatchedSurvey:
 
     def _relative(self, detail: str) -> str:
         return detail.replace(self._root, "")
+
+
+class LostSurvey:
+    """A survey that answers of every object that its partition is given up; opens nothing.
+
+    What is committed from it is current for no later night, which tries the partition again.
+
+    Parameters
+    ----------
+    survey
+        The night's survey.
+    reason, detail
+        Why the partition is given up.
+
+    Attributes
+    ----------
+    states
+        As in `WatchedSurvey`.
+    """
+
+    def __init__(self, survey: Survey, reason: Reason, detail: str) -> None:
+        self.kind = survey.kind
+        self.bands = survey.bands
+        self.pixel_scale = survey.pixel_scale
+        self.states = {"": _LOST}
+        self._verdict = (reason, detail)
+
+    def find(self, rows: pa.Table, radius: NDArray[float64]) -> Coverage:
+        """See `Survey.find`."""
+        nothing = np.empty(0, np.int64)
+        return Coverage((), nothing, nothing, dict.fromkeys(range(rows.num_rows), self._verdict))
+
+    def open(self, ref: ImageRef) -> Image:
+        """Refuse: no image was found, so that none is asked for."""
+        raise ImageError(self._verdict[0], self._verdict[1])
+
+    def state(self, ref: ImageRef) -> str:
+        """See `Survey.state`."""
+        return _LOST
 
 
 def _packed(ref: ImageRef) -> str:

@@ -139,6 +139,9 @@ class NightRecord:
         How many.
     counts
         Accounts of the night: ``objects``, each geometry and each task.
+    changes
+        What the given table said beside the objects of the last complete night: see
+        `gzscale.catalog.union.Changes`. Empty where nothing was compared.
     release
         Name of the release that it published.
     started, ended
@@ -157,6 +160,7 @@ class NightRecord:
     fingerprint: str
     partitions: int = 0
     counts: dict[str, Count] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)
     release: str = ""
     started: str = ""
     ended: str = ""
@@ -245,6 +249,17 @@ class Ledger:
         """Return the run that started last."""
         records = [self.read_night(name) for name in self.nights()[-20:]]
         return max(records, key=lambda record: record.started, default=None)
+
+    def last_complete(self) -> NightRecord | None:
+        """Return the complete run that started last."""
+        names = self.nights()
+        while names:
+            records = [self.read_night(name) for name in names[-20:]]
+            complete = [record for record in records if record.state == "complete"]
+            if complete:
+                return max(complete, key=lambda record: record.started)
+            names = names[:-20]
+        return None
 
     @staticmethod
     def night_key(night: str) -> str:

@@ -1,9 +1,9 @@
 """One night at a time on an output: a lock that survives nobody.
 
 The lock is a small record that is created only where there is none. Its holder
-renews it; a lock whose process is gone (same machine), or which was not renewed
-for `EXPIRY` seconds (another machine), is taken over, by exactly one of those
-who try.
+renews it; a lock whose process is gone (same table of processes), or which was not
+renewed for `EXPIRY` seconds (any other), is taken over, by exactly one of those who
+try. A holder that finds its lock taken, or cannot renew it in time, is told.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,17 +25,62 @@ from gzscale.errors import LockedError, MissingError, StorageError
 from gzscale.night.fingerprint import canonical_json
 from gzscale.storage import Storage
 
-__all__ = ["hold_lock"]
+__all__ = ["Hold", "hold_lock"]
 
 KEY = "ledger/LOCK"
 #: Seconds between two renewals.
 RENEWAL = 20.0
 #: Seconds without renewal after which a lock of another machine is void.
 EXPIRY = 120.0
+#: Seconds without renewal after which its holder stops: before another may take it.
+SURRENDER = 90.0
+
+
+class Hold:
+    """A lock that is held, until it is found to be lost.
+
+    Parameters
+    ----------
+    storage
+        The night's output.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._renewed = time.monotonic()
+        self._taken = ""
+
+    def check(self) -> None:
+        """Raise if the lock may be another's by now.
+
+        Raises
+        ------
+        LockedError
+            If another night has taken it, or it could not be renewed for `SURRENDER` seconds.
+        """
+        if self._taken:
+            raise LockedError(
+                f"{self._storage.url()}: {self._taken} has taken this output's lock, so that this night "
+                "stops; one of the two machines was out of reach, or its clock is wrong"
+            )
+        age = time.monotonic() - self._renewed
+        if age > SURRENDER:
+            raise LockedError(
+                f"{self._storage.url(KEY)}: not renewed for {age:.0f} s, since storage does not answer; this "
+                "night stops before another takes the lock; run it again, it goes on from here"
+            )
+
+    def renewed(self) -> None:
+        """Note that the lock was renewed."""
+        self._renewed = time.monotonic()
+
+    def taken(self, by: str) -> None:
+        """Note that somebody else has it."""
+        self._taken = by
 
 
 @contextmanager
-def hold_lock(storage: Storage, night: str) -> Iterator[None]:
+def hold_lock(storage: Storage, night: str) -> Iterator[Hold]:
     """Hold the output's lock while a night runs.
 
     Parameters
@@ -44,6 +90,11 @@ def hold_lock(storage: Storage, night: str) -> Iterator[None]:
     night
         Name of the run, for the message that the other one gets.
 
+    Yields
+    ------
+    Hold
+        Its ``check`` raises once the lock is lost.
+
     Raises
     ------
     LockedError
@@ -52,10 +103,11 @@ def hold_lock(storage: Storage, night: str) -> Iterator[None]:
     token = _token(night)
     _acquire(storage, token)
     stop = threading.Event()
-    renewal = threading.Thread(target=_renew, args=(storage, token, stop), name="lock", daemon=True)
+    hold = Hold(storage)
+    renewal = threading.Thread(target=_renew, args=(storage, token, stop, hold), name="lock", daemon=True)
     renewal.start()
     try:
-        yield
+        yield hold
     finally:
         stop.set()
         renewal.join()
@@ -70,11 +122,23 @@ def _token(night: str) -> dict[str, Any]:
     return {
         "night": night,
         "host": socket.gethostname(),
-        "boot": int(psutil.boot_time()),
+        "processes": process_table(),
         "pid": os.getpid(),
         "process_started": process.create_time(),
         "renewed": time.time(),
     }
+
+
+def process_table() -> str:
+    """Name the table that this process's number is from: two containers of one machine have two.
+
+    The kernel's boot and the namespace of process numbers, where the system tells them.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    try:
+        return f"{boot.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{socket.gethostname()} {int(psutil.boot_time())}"
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -112,7 +176,7 @@ def _acquire(storage: Storage, token: dict[str, Any]) -> None:
 
 def _alive(held: dict[str, Any]) -> bool:
     """Tell whether the lock's holder is at work: by its process here, by its renewals elsewhere."""
-    if held["host"] == socket.gethostname() and held["boot"] == int(psutil.boot_time()):
+    if held.get("processes") == process_table():
         try:
             process = psutil.Process(held["pid"])
             return bool(
@@ -123,14 +187,16 @@ def _alive(held: dict[str, Any]) -> bool:
     return time.time() - float(held["renewed"]) < EXPIRY
 
 
-def _renew(storage: Storage, token: dict[str, Any], stop: threading.Event) -> None:
+def _renew(storage: Storage, token: dict[str, Any], stop: threading.Event, hold: Hold) -> None:
     """Renew the lock until told to stop; a lock that another night has taken is left alone."""
     while not stop.wait(RENEWAL):
         try:
             entry, held = storage.stat(KEY), _read(storage)
             if entry is None or held is None or not _same(held, token):
+                hold.taken(f"night {held['night']} on {held['host']}" if held else "somebody")
                 return
-            storage.replace(KEY, canonical_json({**token, "renewed": time.time()}), entry.tag)
+            if storage.replace(KEY, canonical_json({**token, "renewed": time.time()}), entry.tag):
+                hold.renewed()
         except StorageError:
             # A renewal that fails is tried again at the next turn; the lock holds for six of them.
             continue

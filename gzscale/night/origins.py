@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gzscale.catalog.pixels import Partition
@@ -55,15 +55,23 @@ class Origins:
     ----------
     cut, predict
         Plain values, to be hashed: settings, hashes of bundles and of code.
+    compute
+        Device and precision of predictions (`gzscale.night.compute.compute_kind`); empty
+        where none is prescribed, so that predictions of any kind count as current.
     """
 
     cut: dict[str, Any]
     predict: dict[str, Any]
+    compute: str = ""
+
+    def as_made(self, record: Record) -> Origins:
+        """Return these origins, with the kind of computing of a commit where none is prescribed."""
+        return self if self.compute else replace(self, compute=record.inputs.get("compute", ""))
 
 
-def rows_key(partition: Partition) -> str:
-    """Name of the table of a partition's catalog rows."""
-    return f"ledger/rows/{partition.path}.parquet"
+def rows_key(partition: Partition, digest: str) -> str:
+    """Name of the table of a partition's catalog rows, which have that hash."""
+    return f"ledger/rows/{partition.path}.{digest[:16]}.parquet"
 
 
 def cutouts_prefix(partition: Partition) -> str:
@@ -136,7 +144,7 @@ def cut_inputs(origin: Origins, rows_digest: str) -> dict[str, Any]:
 
 def predict_inputs(origin: Origins, cut_content: str) -> dict[str, Any]:
     """Return what a partition's predictions come from."""
-    return {"cutouts": cut_content, **origin.predict}
+    return {"cutouts": cut_content, **origin.predict, "compute": origin.compute}
 
 
 def is_current(
@@ -146,7 +154,7 @@ def is_current(
     made = ledger.read("cut", partition)
     if made is None or not cut_is_current(config, origin, ledger, made, rows_digest):
         return False
-    if ledger.storage.stat(rows_key(partition)) is None:
+    if ledger.storage.stat(rows_key(partition, rows_digest)) is None:
         return False
     predicted = ledger.read("predict", partition)
     return predicted is not None and predict_is_current(origin, ledger, predicted, made.content)
@@ -159,7 +167,7 @@ def is_made_from(origin: Origins, ledger: Ledger, partition: Partition, rows_dig
         made is not None
         and predicted is not None
         and made.fingerprint == fingerprint(cut_inputs(origin, rows_digest))
-        and predicted.fingerprint == fingerprint(predict_inputs(origin, made.content))
+        and predicted.fingerprint == fingerprint(predict_inputs(origin.as_made(predicted), made.content))
     )
 
 
@@ -176,4 +184,5 @@ def cut_is_current(
 
 def predict_is_current(origin: Origins, ledger: Ledger, record: Record, cut_content: str) -> bool:
     """Tell whether a commit of predictions is of these cutouts and origins, and stored."""
-    return record.fingerprint == fingerprint(predict_inputs(origin, cut_content)) and ledger.is_stored(record)
+    inputs = predict_inputs(origin.as_made(record), cut_content)
+    return record.fingerprint == fingerprint(inputs) and ledger.is_stored(record)

@@ -20,7 +20,7 @@ from gzscale.night.answers import done_column
 from gzscale.night.ledger import Ledger, NightRecord, Record
 from gzscale.night.panels import Panel
 from gzscale.night.photoz_counts import REDSHIFT_NEEDS, RedshiftCounts
-from gzscale.night.plan import Plan, PlannedPartition, catalog_quarantine_key
+from gzscale.night.planned import Plan, PlannedPartition, catalog_quarantine_key
 from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gzscale.catalog.partition import Partition, PartitionedCatalog, partition_catalog
@@ -18,68 +15,21 @@ from gzscale.catalog.read import open_catalog
 from gzscale.catalog.schema import QUARANTINE_SCHEMA
 from gzscale.config import NightConfig
 from gzscale.errors import ConfigError, DamageError, MissingError
-from gzscale.night.fingerprint import canonical_json, code_digest, fingerprint, table_digest
-from gzscale.night.ledger import Count, Ledger, NightRecord
+from gzscale.night.fingerprint import code_digest, fingerprint, table_digest
+from gzscale.night.known import last_known
+from gzscale.night.ledger import Ledger, NightRecord
 from gzscale.night.origins import is_current, open_bundle, origins, rows_key, survey_of
+from gzscale.night.planned import Plan, PlannedPartition, catalog_quarantine_key, read_plan, write_plan
 from gzscale.night.pointer import holds, read_manifest, read_pointer
-from gzscale.night.tables import parquet_bytes, read_parquet
+from gzscale.night.tables import parquet_bytes
 from gzscale.storage import Storage, open_storage
 
-__all__ = ["Plan", "PlannedPartition", "catalog_quarantine_key", "check", "is_done", "make_plan", "read_plan"]
+__all__ = ["check", "is_done", "make_plan", "needs_size"]
 
-_SCHEMA = pa.schema(
-    [("order", pa.int32()), ("pixel", pa.int64()), ("rows", pa.int64()), ("digest", pa.string())]
-)
 #: Tables of rows that are uploaded at the same time.
 _UPLOADS = 8
 #: Partitions whose futures are held together.
 _BLOCK = 64
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedPartition:
-    """One unit of work: a HEALPix pixel, how many rows it has, and their hash."""
-
-    partition: Partition
-    rows: int
-    digest: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a night has to do.
-
-    Attributes
-    ----------
-    night
-        Name of the run.
-    partitions
-        Units of work, in the order of the sky.
-    planned
-        Rows of the catalog, the quarantined ones included.
-    quarantined
-        Rows that no partition has, by reason.
-    """
-
-    night: str
-    partitions: list[PlannedPartition]
-    planned: int
-    quarantined: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def catalog_count(self) -> Count:
-        """The account of the catalog: rows in partitions are done."""
-        return Count(self.planned, sum(item.rows for item in self.partitions), dict(self.quarantined))
-
-
-def plan_key(night: str) -> str:
-    """Name of the list of a night's partitions."""
-    return f"ledger/nights/{night}/plan.parquet"
-
-
-def catalog_quarantine_key(night: str) -> str:
-    """Name of the table of rows that no partition has."""
-    return f"ledger/nights/{night}/quarantine.parquet"
 
 
 def check(config: NightConfig) -> dict[str, Any]:
@@ -172,6 +122,8 @@ def _is_released(storage: Storage, release: str) -> bool:
 def make_plan(config: NightConfig, night: str) -> Plan:
     """Read the catalog, partition it, and write the plan and each partition's rows.
 
+    A delta (``catalog.mode``) is joined to the objects of the last complete night.
+
     Parameters
     ----------
     config
@@ -180,66 +132,41 @@ def make_plan(config: NightConfig, night: str) -> Plan:
         Name of the run.
     """
     storage = open_storage(config.output)
-    old = _last_digests(storage)
+    known = last_known(config)
     with tempfile.TemporaryDirectory(prefix="gzscale-plan-") as folder:
         work = Path(folder)
         with open_catalog(config.catalog, needs_size(config)) as reader:
-            catalog = partition_catalog(reader, work / "catalog", config.max_objects)
-        partitions = list(_write_rows(storage, catalog, old))
+            catalog = partition_catalog(reader, work / "catalog", config.max_objects, known)
+        partitions = list(_write_rows(storage, catalog))
         path = work / "quarantine.parquet"
         with pq.ParquetWriter(path, QUARANTINE_SCHEMA, compression="zstd") as writer:
             for batch in catalog.quarantine():
                 writer.write_batch(batch)
         storage.put_file(catalog_quarantine_key(night), path)
-        plan = Plan(night, partitions, catalog.planned, dict(catalog.quarantined))
-    about = {"planned": str(plan.planned), "quarantined": canonical_json(plan.quarantined).decode()}
-    table = pa.table(
-        {
-            "order": [item.partition.order for item in partitions],
-            "pixel": [item.partition.pixel for item in partitions],
-            "rows": [item.rows for item in partitions],
-            "digest": [item.digest for item in partitions],
-        },
-        schema=_SCHEMA.with_metadata(about),
-    )
-    storage.put(plan_key(night), parquet_bytes(table))
+    changes = catalog.changes.to_dict() if known is not None else {}
+    plan = Plan(night, partitions, catalog.planned, dict(catalog.quarantined), changes)
     if not plan.catalog_count.closes:
         raise AssertionError(f"the plan's account does not close: {plan.catalog_count}")
+    write_plan(storage, plan)
     return plan
 
 
-def read_plan(storage: Storage, night: str) -> Plan:
-    """Read back the plan of a run."""
-    table = read_parquet(storage, plan_key(night))
-    about = table.schema.metadata
-    partitions = [
-        PlannedPartition(Partition(order, pixel), rows, digest)
-        for order, pixel, rows, digest in zip(*(column.to_pylist() for column in table.columns), strict=True)
-    ]
-    return Plan(night, partitions, int(about[b"planned"]), json.loads(about[b"quarantined"]))
+def _write_rows(storage: Storage, catalog: PartitionedCatalog) -> Iterator[PlannedPartition]:
+    """Write each partition's rows where they are not stored already.
 
-
-def _last_digests(storage: Storage) -> dict[Partition, str]:
-    last = Ledger(storage).last_night()
-    if last is None:
-        return {}
-    try:
-        return {item.partition: item.digest for item in read_plan(storage, last.night).partitions}
-    except MissingError:
-        return {}
-
-
-def _write_rows(
-    storage: Storage, catalog: PartitionedCatalog, old: dict[Partition, str]
-) -> Iterator[PlannedPartition]:
-    """Write each partition's rows where they are not stored already."""
+    Their names hold their hash: what the last complete night planned stays beside them.
+    """
 
     def write(item: tuple[Partition, int]) -> PlannedPartition:
         partition, count = item
         rows = catalog.rows(partition)
+        if "version" in rows.column_names and rows["version"].null_count == count:
+            # Known rows of before there were versions; with the column their hash would be another.
+            rows = rows.drop_columns("version")
         digest = table_digest(rows)
-        if old.get(partition) != digest or storage.stat(rows_key(partition)) is None:
-            storage.put(rows_key(partition), parquet_bytes(rows))
+        key = rows_key(partition, digest)
+        if storage.stat(key) is None:
+            storage.put(key, parquet_bytes(rows))
         return PlannedPartition(partition, count, digest)
 
     with ThreadPoolExecutor(_UPLOADS) as pool:

@@ -25,13 +25,15 @@ from gzscale.catalog.schema import COVERAGE_COLUMN, ID_COLUMN, QUARANTINE_SCHEMA
 from gzscale.config import NightConfig
 from gzscale.errors import DamageError, LedgerError
 from gzscale.night.answers import coverage_column, done_column
+from gzscale.night.candidates import review_name
 from gzscale.night.fingerprint import code_digest, fingerprint
 from gzscale.night.ledger import Ledger, Record, seal
-from gzscale.night.origins import is_made_from, open_bundle, origins
-from gzscale.night.plan import Plan, catalog_quarantine_key
+from gzscale.night.origins import is_made_from, open_bundle, origins, rows_key
+from gzscale.night.planned import Plan, catalog_quarantine_key
 from gzscale.night.pointer import Pointer, holds, manifest_key, move_pointer, read_pointer
+from gzscale.night.review import list_length, write_review
 from gzscale.storage import Storage, open_storage, sha256_hex
-from gzscale.tasks.base import DistributionTask, load_task
+from gzscale.tasks.base import DistributionTask, Ranked, load_task
 
 __all__ = ["prune", "publish"]
 
@@ -56,7 +58,7 @@ def publish(config: NightConfig, plan: Plan, started: str) -> str:
     Raises
     ------
     LedgerError
-        If a partition is not committed.
+        If a partition is not committed, or predictions are of several kinds of device.
     DamageError
         If what a partition's commit names is not what is stored.
     """
@@ -68,7 +70,8 @@ def publish(config: NightConfig, plan: Plan, started: str) -> str:
             "quarantine": lost,
             "tasks": sorted(config.tasks),
             "release": config.release.model_dump(),
-            "code": code_digest("catalog"),
+            "review": {name: [task.review, task.review_least] for name, task in config.tasks.items()},
+            "code": code_digest("catalog", "night/review.py"),
         }
     )
     pointer = read_pointer(storage)
@@ -80,6 +83,7 @@ def publish(config: NightConfig, plan: Plan, started: str) -> str:
     rows: dict[str, int] = {}
     for name in config.tasks:
         files |= _write_task(config, plan, storage, release, name, rows)
+        files |= _write_review(config, plan, storage, release, name, rows[name])
     files |= _write_quarantine(plan, storage, release)
     manifest = seal(
         {
@@ -96,8 +100,9 @@ def publish(config: NightConfig, plan: Plan, started: str) -> str:
 
 
 def prune(config: NightConfig, plan: Plan) -> int:
-    """Remove what earlier nights made for partitions that the plan no longer has.
+    """Remove what earlier nights made for partitions that the plan no longer has, and rows that it replaced.
 
+    The night is recorded as complete before: a delta is joined to the rows of the last complete one.
     Releases keep their own copies; they stay.
 
     Returns
@@ -106,20 +111,27 @@ def prune(config: NightConfig, plan: Plan) -> int:
         Number of partitions that were removed.
     """
     storage = open_storage(config.output)
-    planned = {item.partition.path for item in plan.partitions}
-    gone = 0
+    partitions = {item.partition.path for item in plan.partitions}
+    rows = {rows_key(item.partition, item.digest) for item in plan.partitions}
+    gone = set()
     for entry in list(storage.list("ledger/rows")):
-        path = entry.key.removeprefix("ledger/rows/").removesuffix(".parquet")
-        if path in planned:
+        if entry.key in rows:
             continue
-        for key in (f"ledger/cut/{path}.json", f"ledger/predict/{path}.json", f"predictions/{path}.parquet"):
-            storage.delete(key)
-        for table in ("cut/{}.quarantine", "cut/{}.gaps", "predict/{}.quarantine"):
-            storage.delete(f"ledger/{table.format(path)}.parquet")
-        storage.delete_tree(f"cutouts/{path}.zarr")
+        path = entry.key.removeprefix("ledger/rows/").partition(".")[0]
+        if path not in partitions:
+            _remove_partition(storage, path)
+            gone.add(path)
+        # Last, since it is what a prune that was killed finds the partition by.
         storage.delete(entry.key)
-        gone += 1
-    return gone
+    return len(gone)
+
+
+def _remove_partition(storage: Storage, path: str) -> None:
+    for key in (f"ledger/cut/{path}.json", f"ledger/predict/{path}.json", f"predictions/{path}.parquet"):
+        storage.delete(key)
+    for table in ("cut/{}.quarantine", "cut/{}.gaps", "predict/{}.quarantine"):
+        storage.delete(f"ledger/{table.format(path)}.parquet")
+    storage.delete_tree(f"cutouts/{path}.zarr")
 
 
 def _remove_unfinished(storage: Storage) -> None:
@@ -136,13 +148,22 @@ def _contents(config: NightConfig, plan: Plan, storage: Storage) -> Iterator[lis
     A worker that an earlier night has left running may have committed what that one asked for.
     """
     ledger, origin = Ledger(storage), origins(config)
+    kinds: set[str] = set()
     for item in plan.partitions:
         if not is_made_from(origin, ledger, item.partition, item.digest):
             raise LedgerError(
                 f"{item.partition.path}: not committed for what this night was planned with, so that "
                 "nothing is released; run the night again"
             )
-        yield [item.partition.path, _committed(storage, item.partition).content]
+        record = _committed(storage, item.partition)
+        kinds.add(record.inputs.get("compute", ""))
+        if len(kinds) > 1:
+            raise LedgerError(
+                f"{item.partition.path}: predictions of this plan were made in {len(kinds)} ways "
+                f"({', '.join(sorted(kinds))}), so that nothing is released; run the night again, which "
+                "makes them in one"
+            )
+        yield [item.partition.path, record.content]
 
 
 def _committed(storage: Storage, partition: Partition) -> Record:
@@ -203,6 +224,20 @@ def _write_distribution(
     edges = task.edges(open_bundle(config, name).calibration)
     prefix = f"releases/{release}/{name}/{name}_pdfs"
     return write_pdfs(read, counted, edges, storage, prefix, config.release.max_rows)
+
+
+def _write_review(
+    config: NightConfig, plan: Plan, storage: Storage, release: str, name: str, objects: int
+) -> dict[str, tuple[str, int]]:
+    """Write the list of a task's best candidates, if it has one."""
+    task = load_task(name)
+    length = list_length(config, task, objects)
+    if not isinstance(task, Ranked) or not length:
+        return {}
+    key = f"releases/{release}/{review_name(name)}"
+    data = write_review(config, plan, storage, task, length)
+    storage.put(key, data)
+    return {key: (sha256_hex(data), len(data))}
 
 
 def _write_quarantine(plan: Plan, storage: Storage, release: str) -> dict[str, tuple[str, int]]:

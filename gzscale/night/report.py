@@ -11,6 +11,7 @@ from gzscale.night.ledger import Ledger, NightRecord
 from gzscale.night.page import document, join
 from gzscale.night.sections_account import (
     accounting_section,
+    changes_section,
     damage_section,
     failures_section,
     footer,
@@ -18,6 +19,7 @@ from gzscale.night.sections_account import (
     provenance_section,
     quarantine_section,
 )
+from gzscale.night.sections_candidates import completeness_section, review_section
 from gzscale.night.sections_redshifts import redshifts_section
 from gzscale.night.sections_results import (
     columns_section,
@@ -75,12 +77,15 @@ def _page(output: str, record: NightRecord, found: Findings) -> str:
     parts = (
         heading(output, record, found),
         accounting_section(record),
+        changes_section(record),
         failures_section(record),
         quarantine_section(record, found),
         release_section(record, found),
         timings_section(record),
         sky_section(found),
         votes_section(found),
+        review_section(found),
+        completeness_section(found),
         redshifts_section(found.overview.redshifts if found.overview else {}),
         sheet_section(found),
         columns_section(found),

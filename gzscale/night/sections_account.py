@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gzscale
+from gzscale.catalog.union import Changes
 from gzscale.night.findings import Findings
 from gzscale.night.ledger import Count, NightRecord
 from gzscale.night.page import Markup, facts, join, number, section, table, tag
@@ -15,6 +16,7 @@ from gzscale.night.timings import take_timings
 
 __all__ = [
     "accounting_section",
+    "changes_section",
     "damage_section",
     "failures_section",
     "footer",
@@ -112,6 +114,39 @@ def accounting_section(record: NightRecord) -> Markup:
         "means that the object has a partition."
     )
     return section("Accounting", verdict, table(header, rows, range(1, 8), strong=1), tag("p", note, "note"))
+
+
+def changes_section(record: NightRecord) -> Markup:
+    """Say what the given table changed of the last complete night's objects, in two sums that close."""
+    if not record.changes:
+        return Markup()
+    changes = Changes(**record.changes)
+    delta = record.inputs.get("config", {}).get("catalog", {}).get("mode") == "delta"
+    told = "a delta, joined to the objects" if delta else "a full catalog, held against the objects"
+    verdict = tag(
+        "p",
+        f"The table was {told} of the last complete night. "
+        + ("Both sums close." if changes.closes else "The sums do not close: do not use this night."),
+        "good" if changes.closes else "bad",
+    )
+    rows = [
+        ("rows given", changes.given),
+        ("new objects", changes.new),
+        ("changed objects", changes.changed),
+        ("of these, moved out of their partition", changes.moved),
+        ("rows that say what was known", changes.unchanged),
+        ("rows older than what was known (stale)", changes.stale),
+        ("objects removed by a row", changes.removed),
+        ("rows in quarantine", changes.quarantined),
+        ("objects known before", changes.known),
+        ("objects kept as they were", changes.kept),
+        ("objects vanished from the catalog", changes.vanished),
+    ]
+    note = (
+        "given = new + changed + unchanged + stale + removed + quarantined, and "
+        "known before = kept + changed + removed + vanished."
+    )
+    return section("Changes", verdict, table(("", "number"), rows, (1,)), tag("p", note, "note"))
 
 
 def _stage_names(record: NightRecord) -> dict[str, str]:

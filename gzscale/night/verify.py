@@ -13,7 +13,7 @@ from gzscale.errors import DamageError, MissingError
 from gzscale.night.fingerprint import table_digest
 from gzscale.night.ledger import Ledger, Record
 from gzscale.night.origins import cutouts_prefix, rows_key
-from gzscale.night.plan import Plan, PlannedPartition, read_plan
+from gzscale.night.planned import Plan, PlannedPartition, read_plan
 from gzscale.night.pointer import manifest_key, read_manifest, read_pointer
 from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage, open_storage, sha256_hex
@@ -124,7 +124,7 @@ def _last_plan(storage: Storage, findings: list[Finding]) -> Plan | None:
 def _partition(storage: Storage, item: PlannedPartition) -> tuple[list[Finding], int]:
     """Check one partition: its rows, both commits, and every file that they name."""
     findings = []
-    key = rows_key(item.partition)
+    key = rows_key(item.partition, item.digest)
     try:
         if table_digest(read_parquet(storage, key)) != item.digest:
             findings.append(Finding(storage.url(key), "not the rows that were planned; run the night again"))

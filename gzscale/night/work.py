@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,13 +21,14 @@ from gzscale.catalog.pixels import Partition
 from gzscale.config import NightConfig
 from gzscale.cutouts.ingest import cut_partition
 from gzscale.cutouts.store import Cutouts, read_cutouts
-from gzscale.errors import ClusterError, LedgerError
+from gzscale.errors import LedgerError, WorkerError
 from gzscale.models.bundle import load_bundle
 from gzscale.models.engine import Engine
 from gzscale.models.observation import Observation
 from gzscale.night.answers import Answers, merge_answers, observe, take_answers, usable_rows
+from gzscale.night.compute import compute_kind
 from gzscale.night.fingerprint import fingerprint, table_digest
-from gzscale.night.images import WatchedSurvey
+from gzscale.night.images import LostSurvey, WatchedSurvey
 from gzscale.night.ledger import Count, Ledger, Record
 from gzscale.night.origins import (
     Origins,
@@ -47,7 +48,7 @@ from gzscale.storage import Storage, open_storage, sha256_hex
 from gzscale.tasks.base import Seen, load_task
 from gzscale.tasks.seen import look
 
-__all__ = ["Summary", "cut", "predict"]
+__all__ = ["Summary", "commit_cutouts", "commit_predictions", "cut", "predict"]
 
 
 @dataclass
@@ -83,20 +84,18 @@ def _engine(location: str, sha256: str) -> Engine:
 
 def _check_worker(config: NightConfig, origin: Origins) -> None:
     """Refuse to work with other code or bundles than the night was planned with."""
-    own = origins(config)
-    if own != origin:
-        raise ClusterError(
+    if replace(origins(config), compute=origin.compute) != origin:
+        raise WorkerError(
             f"worker {_worker()} has other code, bundles or index files than the night's main process; "
             "install the same gzscale on every worker and start them anew"
         )
 
 
 def _read_rows(storage: Storage, partition: Partition, digest: str) -> pa.Table:
-    rows = read_parquet(storage, rows_key(partition))
+    key = rows_key(partition, digest)
+    rows = read_parquet(storage, key)
     if table_digest(rows) != digest:
-        raise LedgerError(
-            f"{storage.url(rows_key(partition))}: not the rows that the night planned; plan it again"
-        )
+        raise LedgerError(f"{storage.url(key)}: not the rows that the night planned; plan it again")
     return rows
 
 
@@ -116,21 +115,42 @@ def cut(config: NightConfig, origin: Origins, partition: Partition, rows_digest:
 
     Raises
     ------
-    ClusterError
+    WorkerError
         If this process would work from something else.
     """
     start = time.perf_counter()
     _check_worker(config, origin)
-    storage = open_storage(config.output)
-    ledger = Ledger(storage)
+    ledger = Ledger(open_storage(config.output))
     old = ledger.read("cut", partition)
     if old is not None and cut_is_current(config, origin, ledger, old, rows_digest):
         return Summary(partition, old.counts, {"work": time.perf_counter() - start}, skipped=("cut",))
+    survey = WatchedSurvey(survey_of(config), config.survey.root)
+    return commit_cutouts(config, origin, survey, partition, rows_digest)
+
+
+def commit_cutouts(
+    config: NightConfig,
+    origin: Origins,
+    survey: WatchedSurvey | LostSurvey,
+    partition: Partition,
+    rows_digest: str,
+) -> Summary:
+    """Cut the objects of one partition from a survey, whatever is there already, and commit them.
+
+    Parameters
+    ----------
+    config, origin, partition, rows_digest
+        See `cut`.
+    survey
+        Where the pixels come from, noting the states of its images.
+    """
+    start = time.perf_counter()
+    storage = open_storage(config.output)
+    ledger = Ledger(storage)
     rows = _read_rows(storage, partition, rows_digest)
     prefix = cutouts_prefix(partition)
     ledger.revoke("cut", partition)
     storage.delete_tree(prefix)
-    survey = WatchedSurvey(survey_of(config), config.survey.root)
     result = cut_partition(survey, rows, config.geometries, storage, prefix)
     files = {key: list(value) for key, value in sorted(result.inventory.items())}
     files |= _put_tables(
@@ -188,11 +208,29 @@ def predict(
     ------
     LedgerError
         If the partition was not cut.
-    ClusterError
-        If this process would work from something else.
+    WorkerError
+        If this process would work from something else, or on another kind of device.
+    """
+    _check_worker(config, origin)
+    if origin.compute and compute_kind() != origin.compute:
+        raise WorkerError(
+            f"worker {_worker()} computes with {compute_kind()}, and the night was begun with "
+            f"{origin.compute}; look at its device (`gzscale doctor`)"
+        )
+    return commit_predictions(config, origin, partition, rows_digest, made)
+
+
+def commit_predictions(
+    config: NightConfig, origin: Origins, partition: Partition, rows_digest: str, made: Summary
+) -> Summary:
+    """Predict the objects of one partition unless that is committed, and commit it.
+
+    Parameters
+    ----------
+    config, origin, partition, rows_digest, made
+        See `predict`.
     """
     start = time.perf_counter()
-    _check_worker(config, origin)
     storage = open_storage(config.output)
     ledger = Ledger(storage)
     record = ledger.read("cut", partition)

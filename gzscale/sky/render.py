@@ -26,7 +26,17 @@ except ImportError as error:
         "the synthetic sky is drawn with GalSim, which is not installed: pip install 'gzscale[sky]'"
     ) from error
 
-__all__ = ["Stamp", "bodies", "draw_field", "draw_object", "light", "petrosian", "shift", "stamp_side"]
+__all__ = [
+    "Stamp",
+    "bodies",
+    "draw_field",
+    "draw_object",
+    "light",
+    "petrosian",
+    "shift",
+    "stamp_side",
+    "transform",
+]
 
 #: Accuracies a little below GalSim's defaults: the error stays a tenth of the noise.
 _ACCURACY = galsim.GSParams(folding_threshold=2e-2, maxk_threshold=5e-3, kvalue_accuracy=1e-4)
@@ -128,8 +138,8 @@ def _pattern(row: Mapping[str, Any]) -> galsim.GSObject:
     )
 
 
-def stamp_side(row: Mapping[str, Any]) -> int:
-    """Return the side of the stamp that holds an object (a row of the truth table), in pixels."""
+def stamp_side(row: Mapping[str, Any], scale: float = scan.PIXEL_SCALE) -> int:
+    """Return the side of the stamp that holds an object (a row of the truth table), pixels of ``scale``."""
     if row["kind"] == "star":
         return 128 if row["mag_r"] < 17 else 64
     reach = max(
@@ -137,14 +147,24 @@ def stamp_side(row: Mapping[str, Any]) -> int:
         _TRUNCATION * row["bulge_radius"],
         row["companion_separation"] + 3 * row["half_light_radius"],
     )
-    needed = 2 * (reach / scan.PIXEL_SCALE + _PSF_ROOM)
+    needed = 2 * (reach / scale + _PSF_ROOM)
     return next((side for side in _SIDES if side >= needed), _SIDES[-1])
 
 
-def _transform(profile: galsim.GSObject, side: int) -> NDArray[np.complex128]:
-    """Return a profile's Fourier transform in the layout of `numpy.fft.rfft2`, shape (side, side/2 + 1)."""
+def transform(profile: galsim.GSObject, side: int, scale: float = scan.PIXEL_SCALE) -> NDArray[np.complex128]:
+    """Return a profile's Fourier transform in the layout of `numpy.fft.rfft2`, shape (side, side/2 + 1).
+
+    Parameters
+    ----------
+    profile
+        In arcsec.
+    side
+        Of the stamp, pixels.
+    scale
+        Arcsec a pixel.
+    """
     bounds = galsim.BoundsI(0, side // 2, -side // 2, side // 2 - 1)
-    step = 2 * np.pi / (side * scan.PIXEL_SCALE)
+    step = 2 * np.pi / (side * scale)
     image = profile.drawKImage(galsim.ImageCD(bounds, scale=step), recenter=False)
     return np.fft.ifftshift(image.array, axes=0)
 
@@ -153,7 +173,7 @@ def _transform(profile: galsim.GSObject, side: int) -> NDArray[np.complex128]:
 def _response(band: str, side: int) -> NDArray[np.complex128]:
     """Return the transform of a band's seeing and of the pixel."""
     seeing = galsim.Moffat(_MOFFAT_BETA, fwhm=SEEING[band])
-    return _transform(galsim.Convolve([seeing, galsim.Pixel(scan.PIXEL_SCALE)]), side)
+    return transform(galsim.Convolve([seeing, galsim.Pixel(scan.PIXEL_SCALE)]), side)
 
 
 def draw_object(row: Mapping[str, Any]) -> dict[str, Stamp]:
@@ -171,18 +191,20 @@ def draw_object(row: Mapping[str, Any]) -> dict[str, Stamp]:
     """
     side = stamp_side(row)
     stamps = {}
-    for band, transform in zip(scan.BANDS, light(row, side, len(scan.BANDS)), strict=True):
+    for band, spectrum in zip(scan.BANDS, light(row, side, len(scan.BANDS)), strict=True):
         column, line = (
             float(value) for value in scan.sky_to_pixel(row["camcol"], band, row["mu"], row["nu"])
         )
         left, bottom = round(column) - side // 2, round(line) - side // 2
-        moved = transform * _response(band, side) * shift(column - left, line - bottom, side)
+        moved = spectrum * _response(band, side) * shift(column - left, line - bottom, side)
         pixels = np.fft.irfft2(moved, s=(side, side), axes=(0, 1))
         stamps[band] = bottom, left, pixels.astype(np.float32)
     return stamps
 
 
-def light(row: Mapping[str, Any], side: int, bands: int) -> Iterator[NDArray[np.complex128] | float]:
+def light(
+    row: Mapping[str, Any], side: int, bands: int, scale: float = scan.PIXEL_SCALE
+) -> Iterator[NDArray[np.complex128] | float]:
     """Yield an object's Fourier transform above the atmosphere, band after band.
 
     Parameters
@@ -193,6 +215,8 @@ def light(row: Mapping[str, Any], side: int, bands: int) -> Iterator[NDArray[np.
         Of the stamp, pixels.
     bands
         How many bands the row's fluxes have.
+    scale
+        Arcsec a pixel.
 
     Yields
     ------
@@ -202,7 +226,7 @@ def light(row: Mapping[str, Any], side: int, bands: int) -> Iterator[NDArray[np.
     if row["kind"] == "star":
         yield from row["flux_bulge"]
         return
-    parts = {name: _transform(body, side) for name, body in bodies(row).items()}
+    parts = {name: transform(body, side, scale) for name, body in bodies(row).items()}
     for band in range(bands):
         yield sum(row[f"flux_{name}"][band] * part for name, part in parts.items())
 

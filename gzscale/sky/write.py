@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import bz2
-import io
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gzscale.errors import ConfigError
 from gzscale.sky import scan
 from gzscale.sky.camera import observe
 from gzscale.sky.frames import frame_bytes, frame_path
+from gzscale.sky.jobs import cores, parquet_bytes, run_jobs
 from gzscale.sky.population import OBJECTS_PER_FIELD, draw
 from gzscale.sky.render import draw_field
+from gzscale.sky.rubin_write import write_rubin_sky
 from gzscale.storage import open_storage
 
 __all__ = ["SURVEYS", "write_sky"]
 
 #: Surveys as whose images a sky can be written.
-SURVEYS = ("sdss",)
+SURVEYS = ("sdss", "rubin")
 
 _NIGHT = """\
 # A night on the synthetic sky of this folder: {objects} objects, seed {seed}.
@@ -42,6 +39,7 @@ geometries:
   sky: {{size: 64, scale: 0.396}}
 tasks:
   morphology: {{geometry: galaxy}}
+  lenses: {{geometry: sky}}
   redshifts: {{geometry: sky}}
 output: night
 cluster: local
@@ -61,7 +59,8 @@ def write_sky(
 ) -> None:
     """Simulate a sky and write it below a folder.
 
-    ``images/`` (the survey's own tree and format), ``catalog.parquet`` (what a night is given),
+    ``images/`` (the survey's own tree and format; for Rubin a Butler repository, ``repository/``),
+    ``catalog.parquet`` (what a night is given),
     ``truth.parquet`` (what was drawn) and ``night.yaml``. The same objects and seed give the same
     bytes, whatever the number of workers. ``night.yaml`` is written last: a folder that has it is whole.
 
@@ -70,7 +69,7 @@ def write_sky(
     out
         Folder; created where it is missing, files of the same names are replaced.
     survey
-        ``sdss``.
+        ``sdss`` or ``rubin``.
     objects
         Number of catalog objects.
     seed
@@ -78,9 +77,9 @@ def write_sky(
     workers
         Processes; as many as there are cores by default. With one, nothing is spawned.
     progress
-        Called with (images written, images in all) each time that a field is written.
+        Called with (images written, images in all) each time that a field or patch is written.
     per_field
-        Catalog objects of a field, at most.
+        Catalog objects of a field or patch, at most.
 
     Raises
     ------
@@ -95,17 +94,22 @@ def write_sky(
         raise ConfigError(
             f"{objects} objects, {per_field} a field, seed {seed}: at least 1, 1 and 0 are needed"
         )
+    if survey == "rubin":
+        write_rubin_sky(out, objects, seed, workers or cores(), progress, per_field)
+        return
     fields = scan.exposures(-(-objects // per_field))
     truth = draw(objects, seed, per_field)
     measured: _Measured = {}
     jobs = ((out, key, _near(truth, key), seed) for key in fields)
-    for done, (count, found) in enumerate(_run(jobs, min(workers or _cores(), len(fields))), 1):
+    for done, (count, found) in enumerate(
+        run_jobs(_write_field, jobs, min(workers or cores(), len(fields))), 1
+    ):
         measured.update(found)
         if progress is not None:
             progress(done * count, len(fields) * count)
     storage = open_storage(out)
-    storage.put("truth.parquet", _parquet(truth))
-    storage.put("catalog.parquet", _parquet(_catalog(truth, measured)))
+    storage.put("truth.parquet", parquet_bytes(truth))
+    storage.put("catalog.parquet", parquet_bytes(_catalog(truth, measured)))
     storage.put("night.yaml", _NIGHT.format(objects=objects, seed=seed).encode())
 
 
@@ -133,27 +137,6 @@ def _near(truth: pa.Table, key: scan.FieldKey) -> list[dict[str, Any]]:
     return rows
 
 
-def _run(jobs: Iterable[_Job], workers: int) -> Iterator[tuple[int, _Measured]]:
-    """Run the jobs, at most two a worker waiting, and yield their results as they come."""
-    if workers == 1:
-        yield from map(_write_field, jobs)
-        return
-    # Spawned, not forked: the caller may hold threads and locks.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting: set[Future[tuple[int, _Measured]]] = set()
-        for job in jobs:
-            waiting.add(pool.submit(_write_field, job))
-            if len(waiting) >= 2 * workers:
-                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
-        yield from (future.result() for future in waiting)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _catalog(truth: pa.Table, measured: _Measured) -> pa.Table:
     """Return what a survey's catalog would say of the objects: positions and Petrosian photometry in r."""
     listed = truth.filter(truth["catalogued"])
@@ -170,9 +153,3 @@ def _catalog(truth: pa.Table, measured: _Measured) -> pa.Table:
         arrays.append(listed[name])
         fields.append(listed.schema.field(name))
     return pa.table(arrays, schema=pa.schema(fields))
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()

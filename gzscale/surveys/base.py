@@ -27,7 +27,7 @@ class ImageRef:
     band
         One letter of the survey's bands.
     path
-        Relative to the survey's root.
+        Relative to the survey's root; for a survey whose images a registry places, their coordinates in it.
     exposure
         What the bands of one pointing share: ``301-3918-3-213``.
     """
@@ -57,6 +57,11 @@ class Image:
         Of the file's bytes as they were stored (compressed where they were).
     size
         Length of that file in bytes.
+    flags
+        Bit k is set where the survey's mask says ``flag_names[k]``, uint8, shape (ny, nx); None
+        if the survey has no masks.
+    flag_names
+        What the bits of ``flags`` mean, eight at most.
     """
 
     ref: ImageRef
@@ -65,6 +70,8 @@ class Image:
     background_sigma: NDArray[np.float32]
     sha256: str
     size: int
+    flags: NDArray[np.uint8] | None = None
+    flag_names: tuple[str, ...] = ()
 
     def sigma_at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the background's standard deviation at 0-based pixel positions.
@@ -102,6 +109,10 @@ class Coverage:
     absent
         Images that were looked for and do not exist: once they do, the objects may be
         cut otherwise.
+    pair_rank
+        0 for an object's own image of a band; 1, 2 ... for those that only fill in, in this order, what
+        the ones before do not cover; int64, shape (n_pairs,). None if no image goes before another:
+        overlapping images are averaged.
     """
 
     images: tuple[ImageRef, ...]
@@ -109,6 +120,7 @@ class Coverage:
     pair_image: NDArray[np.int64]
     lost: dict[int, tuple[Reason, str]]
     absent: tuple[ImageRef, ...] = ()
+    pair_rank: NDArray[np.int64] | None = None
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ from gzscale.storage import Entry, open_storage
 
 __all__ = ["Fetcher", "default_cache"]
 
-#: A frame is 3 to 12 MB; nothing larger than this is fetched.
+#: A frame is 3 to 12 MB; unless a survey says otherwise, nothing larger than this is fetched.
 MAX_FILE_BYTES = 128_000_000
 #: Bytes of one range request: what an interruption loses at most.
 PIECE = 2_000_000
@@ -55,12 +55,15 @@ class Fetcher:
         Bytes that the cache may hold; the files that were not used for longest go first.
     concurrency
         Transfers at one time, over all processes with the same cache.
+    largest
+        Bytes of a file at most; `MAX_FILE_BYTES` if None.
     """
 
     root: str
     cache: str
     cap: int
     concurrency: int
+    largest: int | None = None
 
     @property
     def remote(self) -> bool:
@@ -138,11 +141,12 @@ class Fetcher:
                 + "".join(f", nor {os.path.basename(name)}" for name in names[1:])
                 + "; fetch it, or check survey.root",
             )
-        if entry.size > MAX_FILE_BYTES:
+        largest = self.largest or MAX_FILE_BYTES
+        if entry.size > largest:
             raise ImageError(
                 Reason.OVERSIZED_IMAGE,
                 f"{self.root.rstrip('/')}/{entry.key}: {entry.size} bytes; an image has at most "
-                f"{MAX_FILE_BYTES}; fetch it again",
+                f"{largest}; fetch it again",
             )
         return entry
 

@@ -84,7 +84,13 @@ class _Unpacker:
             self._stream, self._pending = bz2.BZ2Decompressor(), rest
 
 
-def read_fits(stored: bytes, name: str, max_pixels: int) -> list[Hdu]:
+def read_fits(
+    stored: bytes,
+    name: str,
+    max_pixels: int,
+    max_extension: int = MAX_EXTENSION_BYTES,
+    hdus_read: int = MAX_HDUS,
+) -> list[Hdu]:
     """Split a FITS file into its header and data units.
 
     Parameters
@@ -95,6 +101,10 @@ def read_fits(stored: bytes, name: str, max_pixels: int) -> list[Hdu]:
         Of the file, for messages.
     max_pixels
         Pixels that the primary image may have; refused before anything is unpacked beyond the header.
+    max_extension
+        Bytes that the extensions may have together, and elements of each.
+    hdus_read
+        How many HDUs: what follows is neither read nor checked.
 
     Returns
     -------
@@ -114,14 +124,14 @@ def read_fits(stored: bytes, name: str, max_pixels: int) -> list[Hdu]:
     file = _Unpacker(stored, name)
     try:
         header, start = _header_at(file, 0, b"SIMPLE  =")
-        size = _data_bytes(header, name, max_pixels)
+        size = _data_bytes(header, name, max_pixels, max_extension)
     except ImageError:
         # Bad bzip2 data may look like anything before the checksum of their block is reached.
         file.fill(MAX_PACKED_BLOCK)
         if not file.complete and len(file.out) < MAX_PACKED_BLOCK:
             raise _truncated(file, MAX_PACKED_BLOCK) from None
         raise
-    limit = start + _padded(size) + MAX_EXTENSION_BYTES
+    limit = start + _padded(size) + max_extension
     file.fill(limit + 1)
     if len(file.out) > limit:
         raise ImageError(
@@ -134,9 +144,9 @@ def read_fits(stored: bytes, name: str, max_pixels: int) -> list[Hdu]:
     buffer = memoryview(file.out)
     hdus = [Hdu(header, _data_unit(file, buffer, header, start, size))]
     offset = start + _padded(size)
-    while len(hdus) < MAX_HDUS and bytes(buffer[offset : offset + 8]) == b"XTENSION":
+    while len(hdus) < hdus_read and bytes(buffer[offset : offset + 8]) == b"XTENSION":
         header, start = _header_at(file, offset, b"XTENSION=")
-        size = _data_bytes(header, name, MAX_EXTENSION_BYTES)
+        size = _data_bytes(header, name, max_extension, max_extension)
         hdus.append(Hdu(header, _data_unit(file, buffer, header, start, size)))
         offset = start + _padded(size)
     return hdus
@@ -270,7 +280,7 @@ def _header_at(file: _Unpacker, offset: int, magic: bytes) -> tuple[fits.Header,
     )
 
 
-def _data_bytes(header: fits.Header, name: str, max_elements: int) -> int:
+def _data_bytes(header: fits.Header, name: str, max_elements: int, max_heap: int) -> int:
     """Length of a data unit by its header (FITS 4.0, equation 2), refused where it is too large."""
     axes = [
         _integer(header, f"NAXIS{i}", name) for i in range(1, min(_integer(header, "NAXIS", name), 999) + 1)
@@ -283,7 +293,7 @@ def _data_bytes(header: fits.Header, name: str, max_elements: int) -> int:
             f"of this survey has at most {max_elements}. Fetch the file again",
         )
     extra = _integer(header, "PCOUNT", name, 0)
-    if extra > MAX_EXTENSION_BYTES:
+    if extra > max_heap:
         raise ImageError(
             Reason.OVERSIZED_IMAGE, f"{name}: the header claims a heap of {extra} bytes; fetch it again"
         )

@@ -13,7 +13,7 @@ from gzscale.catalog.schema import Column
 from gzscale.errors import ConfigError
 from gzscale.tasks.seen import Seen
 
-__all__ = ["GROUP", "DistributionTask", "Seen", "Task", "load_task"]
+__all__ = ["GROUP", "DistributionTask", "Ranked", "Seen", "Task", "load_task"]
 
 #: Entry points of this group name tasks; another package can add its own.
 GROUP = "gzscale.tasks"
@@ -49,6 +49,18 @@ class Task(Protocol):
             False for rows whose output is not finite and has no meaning, shape (n,).
         """
         ...
+
+
+@runtime_checkable
+class Ranked(Task, Protocol):
+    """A task whose best candidates people look through, one by one."""
+
+    #: Column by which they are ranked, the largest first; null is not on the list.
+    ranked_by: str
+    #: Head of the network whose map of evidence is shown beside each.
+    evidence: str
+    #: Share of a catalog that is on the list where the night does not say.
+    review: float
 
 
 @runtime_checkable

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from gzscale.catalog.schema import MORPHOLOGY_COLUMNS, Column
 from gzscale.errors import BundleError
-from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, Scheme, asked, to_conditional, to_joint
+from gzscale.models.votes import (
+    ANSWERS,
+    KAGGLE_NAMES,
+    USUAL_VOTES,
+    Scheme,
+    asked,
+    to_conditional,
+    to_joint,
+)
 from gzscale.tasks.base import Seen
 from gzscale.tasks.gz2_class import clean_flags, gz2_class
 from gzscale.tasks.vote_spread import standard_deviations
@@ -21,8 +29,6 @@ __all__ = ["DISTANCE", "OUTPUT", "MorphologyTask"]
 OUTPUT = "vote_fractions"
 #: The head that has the distance from the training set.
 DISTANCE = "distance"
-#: Volunteers that clean samples are chosen with, as if so many had looked: Galaxy Zoo 2's median.
-VOLUNTEERS = 44.0
 
 
 class MorphologyTask:
@@ -30,7 +36,8 @@ class MorphologyTask:
 
     They are fractions as volunteers would have voted on the image, weighted for the
     volunteers' consistency; they are not corrected for what redshift hides (not "debiased"): see
-    `gzscale.tasks.debias`. So the class string and the clean flags are those of the fractions as seen.
+    `gzscale.tasks.debias` and ``gzscale debias``. So the class string and the clean flags are those of the
+    fractions as seen.
     """
 
     name = "morphology"
@@ -47,7 +54,7 @@ class MorphologyTask:
             ``vote_fractions``: joint fractions in the Kaggle scheme, shape (n, 37); ``distance``: shape
             (n, 1).
         calibration
-            ``spread``: two numbers a question, see `gzscale.tasks.vote_spread`; ``usual_distance``.
+            ``vote_spread``: two numbers a question, see `gzscale.tasks.vote_spread`; ``usual_distance``.
         seen
             Nothing follows from it here.
 
@@ -66,7 +73,7 @@ class MorphologyTask:
         """
         try:
             joint, distance = np.asarray(outputs[OUTPUT], np.float64), np.asarray(outputs[DISTANCE])[:, 0]
-            spread, usual = calibration["spread"], float(calibration["usual_distance"])
+            spread, usual = calibration["vote_spread"], float(calibration["usual_distance"])
         except KeyError as error:
             raise BundleError(f"the bundle has no {error}, which morphology needs; train it again") from error
         finite = np.isfinite(joint).all(axis=1) & np.isfinite(distance)
@@ -76,7 +83,7 @@ class MorphologyTask:
             "fraction": conditional.astype(np.float32),
             "std": standard_deviations(conditional, spread).astype(np.float32),
             "joint": joint.astype(np.float32),
-            "clean": clean_flags(conditional, conditional, VOLUNTEERS * asked(joint)),
+            "clean": clean_flags(conditional, conditional, USUAL_VOTES * asked(joint)),
         }
         unlikeness = np.where(finite, distance / usual, np.nan).astype(np.float32)
         values: dict[str, NDArray] = {

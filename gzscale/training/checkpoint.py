@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gzscale.errors import DamageError
+from gzscale.training.processes import is_first, share_bytes
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -43,8 +44,11 @@ def save_checkpoint(
             for key, value in state.items():
                 tensors[f"optimizer/{number}/{index}/{key}"] = torch.as_tensor(value)
     tensors["draws/own"], tensors["draws/torch"] = generator.get_state(), torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["draws/cuda"] = torch.cuda.get_rng_state()
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    part = path.with_name(f".{path.name}.part")
+    # Nobody else writes this one, not even a process that should have ended.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(safetensors.torch.save(plain, metadata={"about": json.dumps(about, sort_keys=True)}))
     os.replace(part, path)
 
@@ -56,7 +60,7 @@ def load_checkpoint(
     generator: torch.Generator,
     fingerprint: str,
 ) -> dict[str, Any] | None:
-    """Restore what `save_checkpoint` wrote.
+    """Restore what `save_checkpoint` wrote; of several processes, each restores what the first one has.
 
     Parameters
     ----------
@@ -77,10 +81,10 @@ def load_checkpoint(
     DamageError
         If the file is damaged.
     """
-    if not path.exists():
+    data = share_bytes(path.read_bytes() if is_first() and path.exists() else None)
+    if data is None:
         return None
     try:
-        data = path.read_bytes()
         length = int.from_bytes(data[:8], "little")
         about: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["about"])
         tensors = safetensors.torch.load(data)
@@ -98,6 +102,8 @@ def load_checkpoint(
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     generator.set_state(tensors["draws/own"])
     torch.set_rng_state(tensors["draws/torch"])
+    if "draws/cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["draws/cuda"])
     return about
 
 

@@ -17,7 +17,10 @@ from gzscale.training.evaluate import evaluate_morphology
 from gzscale.training.label_tables import read_labels
 from gzscale.training.labelled import LabelledSet, read_labelled
 from gzscale.training.loop import Epoch
-from gzscale.training.morphology import Recipe, train_morphology
+from gzscale.training.members import learn_members
+from gzscale.training.morphology import train_morphology
+from gzscale.training.processes import count_processes, is_first, joined, sole_writer
+from gzscale.training.recipe import Recipe
 
 __all__ = ["Curve", "change", "changed", "evaluate_bundle", "train_bundle"]
 
@@ -33,8 +36,11 @@ def train_bundle(
     name: str,
     settings: Sequence[str] = (),
     search: int = 0,
+    cluster: str = "local",
 ) -> Iterator[str]:
     """Train a morphology bundle and write it, with its learning curve beside it.
+
+    Started by ``torchrun``, every process calls it; the first says and writes all.
 
     Parameters
     ----------
@@ -48,31 +54,43 @@ def train_bundle(
     name
         Name of the model.
     settings
-        ``key=value`` for any key of `gzscale.training.morphology.Recipe`, dotted.
+        ``key=value`` for any key of `gzscale.training.recipe.Recipe`, dotted.
     search
         Trials of a search for better settings, 0 for none.
+    cluster
+        That the trials run on, see `gzscale.cluster.open_cluster`.
 
     Yields
     ------
     str
         Lines for the user.
     """
-    labelled = read_labelled(read_labels(labels, kind, mapping), images)
-    yield _account(labelled)
     recipe = changed(Recipe(), settings)
-    if search:
-        from gzscale.training.search import search_settings
-
-        recipe, lines = search_settings(labelled, recipe, search)
-        yield from lines
+    recipe.check()
     work = Path(f"{output}.work")
-    work.mkdir(parents=True, exist_ok=True)
-    curve = Curve(Path(f"{output}.curve.csv"))
-    bundle = train_morphology(labelled, recipe, name, work, curve.add)
-    part = Path(f"{output}.part")
-    part.write_bytes(write_bundle(bundle))
-    part.replace(output)
-    shutil.rmtree(work)
+    with joined():
+        if search and count_processes() > 1:
+            raise ConfigError(
+                f"--search {search} with {count_processes()} processes: search without torchrun, on "
+                "--cluster cuda say, then train with the settings that it prints"
+            )
+        if not is_first():
+            labelled = read_labelled(read_labels(labels, kind, mapping), images)
+            learn_members(labelled, recipe, name, work)
+            return
+        with sole_writer(work):
+            labelled = read_labelled(read_labels(labels, kind, mapping), images)
+            yield _account(labelled)
+            if search:
+                from gzscale.training.search import search_settings
+
+                recipe, lines = search_settings(labelled, recipe, search, work / "search.journal", cluster)
+                yield from lines
+            bundle = train_morphology(labelled, recipe, name, work, _begin_curve(output, work).add)
+            part = Path(f"{output}.part")
+            part.write_bytes(write_bundle(bundle))
+            part.replace(output)
+            shutil.rmtree(work)
     yield from _table(bundle.scores)
     yield output
 
@@ -86,7 +104,9 @@ def evaluate_bundle(
     story = {
         "scores": found.scores,
         "questions": found.questions,
+        "intervals": found.intervals,
         "learnt": found.learnt,
+        "warning": found.warning,
         "refused": dict(labelled.labels.refused),
     }
     lines = [_account(labelled)]
@@ -94,8 +114,12 @@ def evaluate_bundle(
         lines.append(
             f"{found.learnt} of them were learnt: each is predicted by the member that did not learn it"
         )
+    if found.warning:
+        lines.append(f"warning: {found.warning}")
     lines += _table(found.scores)
-    lines += [f"question {number:<2}  RMSE {score:.4f}" for number, score in found.questions.items()]
+    lines += [
+        _question(number, found.questions.get(number), part) for number, part in found.intervals.items()
+    ]
     return story, lines
 
 
@@ -124,13 +148,17 @@ def change(settings: _Settings, key: str, value: str) -> _Settings:
     Raises
     ------
     ConfigError
-        If there is no such key, or the value is of another type.
+        If there is no such key, or the value cannot be used.
     """
     first, _, rest = key.partition(".")
     names = [item.name for item in dataclasses.fields(settings)]  # type: ignore[arg-type]
     if first not in names:
         raise ConfigError(f"{key!r}: no such setting; there are {', '.join(names)}")
     old = getattr(settings, first)
+    if rest and not (dataclasses.is_dataclass(old) or isinstance(old, dict)):
+        raise ConfigError(f"{key}={value}: {first} has no parts")
+    if not rest and dataclasses.is_dataclass(old):
+        raise ConfigError(f"{key}={value}: {first} needs a part: {first}.KEY")
     if dataclasses.is_dataclass(old):
         new: Any = change(old, rest, value)
     else:
@@ -140,6 +168,8 @@ def change(settings: _Settings, key: str, value: str) -> _Settings:
             new = value
         if isinstance(old, dict) and rest:
             new = _within(old, rest, new)
+        elif isinstance(old, tuple) and isinstance(new, list):
+            new = tuple(new)
         elif isinstance(old, float) and isinstance(new, int):
             new = float(new)
         elif type(new) is not type(old):
@@ -158,6 +188,17 @@ def _within(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return {**settings, first: _within(below, rest, value)}
 
 
+def _question(number: int, rmse: float | None, part: dict[str, float]) -> str:
+    """Return a question's scores in a line: RMSE, shares in the intervals, and of those resolved."""
+    error = "where half were asked: none" if rmse is None else f"RMSE {rmse:.4f}"
+    shares = [
+        f"{100 * part[f'{kind}_68']:.1f} and {100 * part[f'{kind}_95']:.1f} % {words}"
+        for kind, words in (("inside", "inside"), ("resolved", f"of {part['resolved']:.0f} resolved"))
+        if f"{kind}_68" in part
+    ]
+    return f"question {number:<2}  {'; '.join([error, ', '.join(shares)] if shares else [error])}"
+
+
 def _account(labelled: LabelledSet) -> str:
     refused = ", ".join(f"{count} {reason}" for reason, count in sorted(labelled.labels.refused.items()))
     return f"{len(labelled)} labelled galaxies with an image; not used: {refused or 'none'}"
@@ -169,8 +210,23 @@ def _table(scores: dict[str, float] | Any) -> list[str]:
     for name in (key.removesuffix("_rmse") for key in scores if key.endswith("_rmse")):
         rmse, error, smooth = (scores[f"{name}_{what}"] for what in ("rmse", "rmse_error", "smooth"))
         lines.append(f"{name:<12}{rmse:>9.4f}{error:>9.4f}{smooth:>15.3f}")
-    inside = [f"{100 * scores[key]:.1f} % in the {key[-2:]} % intervals" for key in scores if "inside" in key]
-    return [*lines, "votes: " + ", ".join(inside)] if inside else lines
+    for kind, words in (("inside", "votes"), ("resolved", "votes, 10 or more at 0.1 < p < 0.9")):
+        shares = [
+            f"{100 * scores[key]:.1f} % in the {key[-2:]} % intervals"
+            for key in scores
+            if key.startswith(kind)
+        ]
+        if shares:
+            lines.append(f"{words}: " + ", ".join(shares))
+    return lines
+
+
+def _begin_curve(output: str, work: Path) -> Curve:
+    """Return the curve of a training: a new one, unless the training goes on from a checkpoint."""
+    curve = Curve(Path(f"{output}.curve.csv"))
+    if not any(work.glob("*.safetensors")):
+        curve.path.unlink(missing_ok=True)
+    return curve
 
 
 @dataclasses.dataclass(frozen=True)

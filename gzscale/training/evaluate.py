@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 from gzscale.errors import BundleError
 from gzscale.models.bundle import Bundle
 from gzscale.models.engine import Engine
-from gzscale.models.votes import ANSWERS
+from gzscale.models.inputs import SDSS_STRETCH
+from gzscale.models.votes import ANSWERS, to_conditional
 from gzscale.tasks.morphology import OUTPUT
+from gzscale.tasks.vote_spread import concentrations
 from gzscale.training.labelled import LabelledSet
-from gzscale.training.labels import folds, name_hashes, require_enough
+from gzscale.training.labels import LEAST_LABELS, folds, require_enough
+from gzscale.training.learnt import learnt_folds, unlike_names
 from gzscale.training.scores import compare, question_scores
-from gzscale.training.spread import coverage
+from gzscale.training.shown import GEOMETRY
+from gzscale.training.spread import cross_fitted, interval_scores, question_intervals
 
 __all__ = ["Evaluation", "evaluate_morphology"]
 
@@ -30,20 +34,26 @@ class Evaluation:
     Attributes
     ----------
     scores
-        See `gzscale.training.scores.compare`; ``inside_68`` and ``inside_95``, the share of observed votes in
-        the intervals of these levels.
+        See `gzscale.training.scores.compare` and `gzscale.training.spread.interval_scores`. No interval's
+        width was found on the votes that it is held against.
     questions
         RMSE of each question's conditional fractions, by its number.
+    intervals
+        See `gzscale.training.spread.question_intervals`.
     learnt
         Galaxies that the bundle had learnt; each was predicted by the one member that had not.
     predicted
         Joint fractions, shape (n, 37).
+    warning
+        Why galaxies that were learnt may have gone unrecognised, None where that cannot be.
     """
 
     scores: dict[str, float]
     questions: dict[int, float]
+    intervals: dict[int, dict[str, float]]
     learnt: int
     predicted: NDArray[np.float32]
+    warning: str | None = None
 
 
 def evaluate_morphology(bundle: Bundle, labelled: LabelledSet) -> Evaluation:
@@ -54,23 +64,28 @@ def evaluate_morphology(bundle: Bundle, labelled: LabelledSet) -> Evaluation:
     bundle
         The bundle.
     labelled
-        Pictures and votes. Those whose names the bundle has learnt are predicted by the member of its
-        committee that had not; the mean and the random forest learn the other folds of these labels.
+        Pictures and votes. Those that the bundle has learnt, by their names or their pictures, are predicted
+        by the member of its committee that had not; the mean and the random forest learn the other folds
+        of these labels.
 
     Raises
     ------
     BundleError
-        If the bundle is of another task, or has learnt some of the galaxies and has no members to part.
+        If the bundle is of another task, looks at another field or other colours than the labelled set's,
+        or has learnt some of the galaxies and has no members to part.
     CatalogError
         If there are fewer than 50 galaxies.
     """
     if bundle.task != "morphology":
         raise BundleError(f"bundle {bundle.name!r} is for the task {bundle.task!r}, not 'morphology'")
+    bundle.require_pictures()
+    bundle.require(SDSS_STRETCH.bands, GEOMETRY)
     labels = labelled.labels
     require_enough(labels, "evaluation")
     members = int(bundle.parameters.get("members", 0))
     fold = folds(labels.names, members or 5)
-    learnt = _learnt(bundle, labels.names)
+    unseen_by = learnt_folds(bundle, labelled)
+    learnt = unseen_by >= 0
     if learnt.any() and not members:
         raise BundleError(
             f"bundle {bundle.name!r} has learnt {int(learnt.sum())} of these {len(labels)} galaxies and is "
@@ -79,21 +94,40 @@ def evaluate_morphology(bundle: Bundle, labelled: LabelledSet) -> Evaluation:
     predicted = np.empty((len(labels), len(ANSWERS)), np.float32)
     if not learnt.all():
         predicted[~learnt] = _predict(bundle, labelled.pictures, np.flatnonzero(~learnt))
-    for number in np.unique(fold[learnt]):
-        chosen = np.flatnonzero(learnt & (fold == number))
+    for number in np.unique(unseen_by[learnt]):
+        chosen = np.flatnonzero(unseen_by == number)
         predicted[chosen] = _predict(bundle.member(int(number)), labelled.pictures, chosen)
+    observed = (predicted, labels.joint, labels.votes())
+    strength = _strength(bundle, *observed, unseen_by)
     scores = compare(labelled.pictures, labels.joint, fold, {"network": predicted})
-    for level in (0.68, 0.95):
-        inside = coverage(predicted, labels.joint, labels.votes(), bundle.calibration["spread"], level)
-        scores[f"inside_{round(100 * level)}"] = round(inside, 4)
-    return Evaluation(scores, question_scores(predicted, labels.joint), int(learnt.sum()), predicted)
+    return Evaluation(
+        scores | interval_scores(*observed, strength),
+        question_scores(predicted, labels.joint),
+        question_intervals(*observed, strength),
+        int(learnt.sum()),
+        predicted,
+        unlike_names(bundle, labels),
+    )
 
 
-def _learnt(bundle: Bundle, names: tuple[str, ...]) -> NDArray[np.bool_]:
-    if bundle.seen is None:
-        return np.zeros(len(names), bool)
-    found: NDArray[np.bool_] = np.isin(name_hashes(names).view(np.int64), bundle.seen.numpy())
-    return found
+def _strength(
+    bundle: Bundle,
+    predicted: NDArray[np.float32],
+    joint: NDArray[np.float32],
+    votes: NDArray[np.float32],
+    unseen_by: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return the concentration of each answer, by nothing that its own votes went into.
+
+    The bundle's own numbers were found on the galaxies that it learnt: for these they are found again,
+    fold by fold, on the other folds.
+    """
+    expected = np.nan_to_num(to_conditional(predicted.astype(np.float64)))
+    strength = concentrations(expected, bundle.calibration["vote_spread"])
+    learnt = unseen_by >= 0
+    if learnt.sum() >= LEAST_LABELS and len(np.unique(unseen_by[learnt])) > 1:
+        strength[learnt] = cross_fitted(predicted[learnt], joint[learnt], votes[learnt], unseen_by[learnt])
+    return strength
 
 
 def _predict(bundle: Bundle, pictures: NDArray[np.uint8], chosen: NDArray[np.int64]) -> NDArray[np.float32]:

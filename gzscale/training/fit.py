@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,8 @@ __all__ = ["OUTPUT", "Examples", "Settings", "fit", "predict", "rmse"]
 
 #: Name of the head that is fitted.
 OUTPUT = "vote_fractions"
+#: Pictures that are read together.
+_BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +50,17 @@ class Settings:
     memory
         Share of the averaged weights that a step keeps.
     patience
-        Epochs without a better score on the galaxies held back after which the fit ends; 0: never.
-    extent
-        Side in pixels of the part of a picture that a view without zoom shows.
-    size
-        Side of the views.
+        Epochs without a better score on the galaxies held back after which the fit ends, with the weights of
+        the best; 0: never.
     augmentation
         How far views differ.
     seed
         Of the draws.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be used.
     """
 
     epochs: int = 150
@@ -67,14 +71,24 @@ class Settings:
     loss: str = "multinomial"
     memory: float = 0.99
     patience: int = 0
-    extent: int = 64
-    size: int = 96
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 20131220
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ConfigError(f"loss {self.loss!r}: one of {', '.join(sorted(LOSSES))}")
+        for name, least in (("epochs", 1), ("batch", 1), ("patience", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)}: at least {least}")
+        for name in ("rate", "head_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}={getattr(self, name)}: a learning rate is above 0")
+        reaches = {"decay": self.decay, **asdict(self.augmentation)}
+        for name, value in reaches.items():
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"{name}={value}: 0 or more")
+        if not 0 <= self.memory < 1:
+            raise ConfigError(f"memory={self.memory}: from 0 up to, not including, 1")
 
 
 @dataclass(frozen=True)
@@ -84,22 +98,40 @@ class Examples:
     Attributes
     ----------
     pictures
-        uint8, shape (n, 3, side, side).
+        uint8, shape (m, 3, side, side); may lie on disk, and is never copied as a whole.
     joint
         Joint fractions in the Kaggle scheme, float32, shape (n, 37).
     votes
         How many were asked each question, float32, shape (n, 11).
     whole
         The pictures are views already: they are not turned.
+    rows
+        Which picture is that of each example, shape (n,); the first n in their order if absent.
     """
 
     pictures: NDArray[np.uint8]
     joint: NDArray[np.float32]
     votes: NDArray[np.float32]
     whole: bool = False
+    rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.joint)
+
+    def take(self, chosen: NDArray[np.bool_]) -> Examples:
+        """Return some of the examples; the pictures are shared."""
+        rows = np.flatnonzero(chosen) if self.rows is None else self.rows[chosen]
+        return replace(self, joint=self.joint[chosen], votes=self.votes[chosen], rows=rows)
+
+    def shown(self, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return a copy of the pictures of some examples, shape (k, 3, side, side)."""
+        copied: NDArray[np.uint8] = self.pictures[chosen if self.rows is None else self.rows[chosen]]
+        return copied
+
+    def blocks(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield the pictures of all examples, some at a time, in their order."""
+        for first in range(0, len(self), _BLOCK):
+            yield self.shown(np.arange(first, min(first + _BLOCK, len(self))))
 
 
 def fit(
@@ -122,7 +154,8 @@ def fit(
     settings
         How.
     held_back
-        Galaxies that it does not learn, scored after each epoch.
+        Galaxies that it does not learn, scored after each fifth epoch; after each, where ``patience`` goes by
+        them.
     checkpoint
         File that the state is kept in; if it is there and of this fit, the fit goes on from it.
     progress
@@ -132,7 +165,14 @@ def fit(
     -------
     Network
         The averaged network, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    ConfigError
+        If ``patience`` is set and no galaxies are held back.
     """
+    if settings.patience and held_back is None:
+        raise ConfigError(f"patience={settings.patience}: no galaxies are held back to end the fit by")
     pace = Pace(
         settings.epochs,
         settings.batch,
@@ -143,21 +183,21 @@ def fit(
         settings.patience,
         settings.seed,
     )
-    lesson = _Votes(examples, settings, held_back)
+    lesson = _Votes(network, examples, settings, held_back)
     return learn(network, lesson, pace, checkpoint=checkpoint, progress=progress)
 
 
-def predict(
-    network: Network, pictures: NDArray[np.uint8], settings: Settings, device: torch.device | str = "cpu"
-) -> NDArray[np.float32]:
-    """Return the joint fractions that a network gives to pictures as they are, shape (n, 37)."""
+def predict(network: Network, examples: Examples, device: torch.device | str = "cpu") -> NDArray[np.float32]:
+    """Return the joint fractions that a network gives to pictures as they are, shape (n, 37).
+
+    The network is on ``device`` already.
+    """
     parts = [np.empty((0, 37), np.float32)]
     training = network.training
     network.eval()
     with torch.inference_mode(), autocast(device):
-        for start in range(0, len(pictures), 64):
-            block = torch.from_numpy(np.ascontiguousarray(pictures[start : start + 64])).to(device)
-            prepared = network.prepare(block.float().div_(255))
+        for block in examples.blocks():
+            prepared = network.prepare(torch.from_numpy(block).to(device).float().div_(255))
             parts.append(network.outputs(prepared)[OUTPUT].float().cpu().numpy())
     network.train(training)
     return np.concatenate(parts)
@@ -171,8 +211,13 @@ def rmse(predicted: NDArray[np.floating], joint: NDArray[np.floating]) -> float:
 class _Votes:
     """Pictures and votes as something to be learnt. See `gzscale.training.loop.Lesson`."""
 
-    def __init__(self, examples: Examples, settings: Settings, held_back: Examples | None) -> None:
+    def __init__(
+        self, network: Network, examples: Examples, settings: Settings, held_back: Examples | None
+    ) -> None:
         self.examples, self.settings, self.held_back = examples, settings, held_back
+        # Views without zoom show what the network will look at when it predicts.
+        self.extent = network.crop or examples.pictures.shape[-1]
+        self.size = network.size or self.extent
         # How sure of itself the likelihood may be, by question; only the Dirichlet loss uses it.
         self.extra = nn.ParameterDict({"logarithm": nn.Parameter(torch.full((11,), 2.0))})
 
@@ -181,9 +226,9 @@ class _Votes:
 
     def views(self, chosen: NDArray[np.int64], generator: torch.Generator, device: torch.device) -> Tensor:
         settings = self.settings
-        pictures = torch.from_numpy(self.examples.pictures[chosen]).to(device).float().div_(255)
+        pictures = torch.from_numpy(self.examples.shown(chosen)).to(device).float().div_(255)
         if not self.examples.whole:
-            pictures = turn(pictures, settings.extent, settings.size, settings.augmentation, generator)
+            pictures = turn(pictures, self.extent, self.size, settings.augmentation, generator)
         return change_light(pictures, settings.augmentation, generator)
 
     def loss(self, outputs: dict[str, Tensor], chosen: NDArray[np.int64]) -> Tensor:
@@ -197,11 +242,17 @@ class _Votes:
     def score(self, network: Network, device: torch.device) -> float:
         if self.held_back is None:
             return math.nan
-        return rmse(predict(network, self.held_back.pictures, self.settings, device), self.held_back.joint)
+        return rmse(predict(network, self.held_back, device), self.held_back.joint)
 
     def digest(self) -> str:
-        examples = self.examples
         digest = hashlib.sha256(json.dumps(asdict(self.settings), sort_keys=True).encode())
-        digest.update(np.ascontiguousarray(examples.joint).tobytes())
-        digest.update(np.ascontiguousarray(examples.pictures[:: max(1, len(examples) // 64)]).tobytes())
+        digest.update(f"{self.extent} {self.size}".encode())
+        for examples in (self.examples, self.held_back):
+            if examples is None:
+                continue
+            digest.update(f"{len(examples)} {examples.whole}".encode())
+            for values in (examples.joint, examples.votes):
+                digest.update(np.ascontiguousarray(values).tobytes())
+            for block in examples.blocks():
+                digest.update(block.tobytes())
         return digest.hexdigest()

@@ -19,10 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gzscale.catalog.canonical import to_floats
+from gzscale.catalog.canonical import to_floats, to_names
 from gzscale.catalog.locate import locate_table
 from gzscale.catalog.source import Source
 from gzscale.errors import CatalogError
@@ -37,6 +36,8 @@ KINDS = ("weighted_fraction", "fraction", "debiased")
 ID_COLUMNS = ("asset_id", "GalaxyID", "object_id", "dr7objid", "objid")
 #: Columns that a mapping to images may be joined by.
 _OBJECT_COLUMNS = ("dr7objid", "objid")
+#: Columns that may hold the identifier of the survey's catalog, beside the name of the image.
+_SURVEY_COLUMNS = ("object_id", *_OBJECT_COLUMNS)
 #: Our names of what else a table may have -> its columns.
 _OTHERS = {
     "volunteers": ("total_classifications",),
@@ -49,6 +50,9 @@ _SAMPLE = "sample"
 _ROWS = 8192
 #: How far the fractions of a question may be off their sum: the tables are rounded to 0.001.
 TOLERANCE = 0.02
+#: Largest share of volunteers who were asked a question of which no answer was counted: the weights of so
+#: few may have come to nothing.
+UNCOUNTED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class _Layout:
     """Which columns of a table are what."""
 
     name: str
+    object_name: str | None
     fractions: tuple[str, ...]
     kind: str
     others: dict[str, str]
@@ -63,7 +68,8 @@ class _Layout:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((self.name, *self.joined_by, *self.fractions, *self.others.values())))
+        named = (self.name, *([self.object_name] if self.object_name else []))
+        return tuple(dict.fromkeys((*named, *self.joined_by, *self.fractions, *self.others.values())))
 
 
 def read_labels(
@@ -89,12 +95,14 @@ def read_labels(
     Raises
     ------
     CatalogError
-        If the table cannot be read, or has no identifier or neither set of columns.
+        If the table cannot be read, has no identifier or neither set of columns, or its identifiers are
+        floating-point numbers that have lost digits.
     """
     if kind not in KINDS:
         raise CatalogError(f"kind of fractions {kind!r}: one of {', '.join(KINDS)}")
     parts: list[tuple[NDArray, ...]] = []
     names: list[str | None] = []
+    objects: list[str | None] = []
     assets = None if mapping is None else read_mapping(mapping)
     with tempfile.TemporaryDirectory(prefix="gzscale-labels-") as scratch:
         source = locate_table(str(path), "auto", Path(scratch))[2]
@@ -102,6 +110,8 @@ def read_labels(
         for batch in _batches(source, layout.columns):
             parts.append(_convert(batch, layout))
             names += _names(batch, layout, assets)
+            if layout.object_name:
+                objects += _texts(batch, layout.object_name)
     if not parts:
         raise CatalogError(f"{path}: the table has 0 rows")
     joint, faults, volunteers, ra, dec, redshift = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -109,7 +119,18 @@ def read_labels(
     good = np.flatnonzero(reasons == "")
     kept = tuple(name for name in (names[i] for i in good) if name is not None)
     refused = Counter(reasons[reasons != ""].tolist())
-    return Labels(kept, joint[good], volunteers[good], ra[good], dec[good], redshift[good], refused)
+    return Labels(
+        kept,
+        joint[good],
+        volunteers[good],
+        ra[good],
+        dec[good],
+        redshift[good],
+        refused,
+        tuple(objects[i] for i in good) if objects else (),
+        layout.name if assets is None else "asset_id",
+        layout.kind,
+    )
 
 
 def read_mapping(path: str | Path) -> dict[str, str]:
@@ -136,7 +157,7 @@ def read_mapping(path: str | Path) -> dict[str, str]:
             )
         columns = (*needed, *((_SAMPLE,) if _SAMPLE in source.names else ()))
         for batch in _batches(source, columns):
-            texts = [_texts(batch.column(name)) for name in columns]
+            texts = [_texts(batch, name) for name in columns]
             for objid, asset, *sample in zip(*texts, strict=True):
                 if objid is None or asset is None:
                     continue
@@ -156,11 +177,13 @@ def _layout(path: str, columns: Sequence[str], kind: str, mapped: bool) -> _Layo
         ours: next((column for column in theirs if column in present), "") for ours, theirs in _OTHERS.items()
     }
     others = {ours: column for ours, column in others.items() if column}
+    beside = [column for column in _SURVEY_COLUMNS if column in present and (mapped or column != name)]
+    object_name = beside[0] if beside else None
     joined_by = (_SAMPLE,) if mapped and _SAMPLE in present else ()
     released = tuple(f"{answer}_{kind}" for answer in ANSWERS)
     for fractions, found in ((KAGGLE_NAMES, "joint"), (released, kind)):
         if set(fractions) <= present:
-            return _Layout(name, fractions, found, others, joined_by)
+            return _Layout(name, object_name, fractions, found, others, joined_by)
     nearest = min((KAGGLE_NAMES, released), key=lambda wanted: len(set(wanted) - present))
     missing = [column for column in nearest if column not in present]
     raise CatalogError(
@@ -173,22 +196,19 @@ def _batches(source: Source, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
     return (batch for batch in source.batches(columns, _ROWS) if batch.num_rows)
 
 
-def _texts(values: pa.Array) -> list[str | None]:
+def _texts(batch: pa.RecordBatch, column: str) -> list[str | None]:
     """Return identifiers as text, None where there is none."""
-    if pa.types.is_floating(values.type):
-        whole = [None if value is None or value != value else value for value in values.to_pylist()]
-        return [None if value is None else f"{value:.0f}" for value in whole]
-    texts = pc.utf8_trim_whitespace(values.cast(pa.string())).to_pylist()
-    return [text or None for text in texts]
+    texts: list[str | None] = to_names(batch.column(column), column).to_pylist()
+    return texts
 
 
 def _names(batch: pa.RecordBatch, layout: _Layout, assets: dict[str, str] | None) -> list[str | None]:
-    names = _texts(batch.column(layout.name))
+    names = _texts(batch, layout.name)
     if assets is None:
         return names
     if not layout.joined_by:
         return [name and assets.get(name, "") for name in names]
-    samples = _texts(batch.column(_SAMPLE))
+    samples = _texts(batch, _SAMPLE)
     return [name and assets.get(f"{name}/{sample}", "") for name, sample in zip(names, samples, strict=True)]
 
 
@@ -207,6 +227,8 @@ def _convert(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray, ...]:
         if layout.kind != "debiased":  # each debiased fraction was found by itself
             faults[(faults == "") & _off(usable, np.ones((len(usable), len(QUESTIONS))))] = Refusal.BAD_SUM
         joint = to_joint(_normalised(usable))
+    if layout.kind != "debiased":
+        faults[(faults == "") & _uncounted(joint)] = Refusal.BAD_SUM
     outside = ((usable < 0) | (usable > 1 + 1e-6)).any(axis=1)
     faults[outside & (faults != Refusal.MISSING_FRACTION)] = Refusal.BAD_FRACTION
     others = [
@@ -214,6 +236,7 @@ def _convert(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray, ...]:
         for name in _OTHERS
     ]
     volunteers, ra, dec, redshift = others
+    faults[(faults == "") & ((volunteers <= 0) | np.isinf(volunteers))] = Refusal.BAD_VOLUNTEERS
     return (
         joint.astype(np.float32),
         faults,
@@ -235,6 +258,16 @@ def _off(values: NDArray[np.floating], shares: NDArray[np.floating]) -> NDArray[
         total = values[:, question.answers].sum(axis=1)
         off |= (np.abs(total - shares[:, index]) > TOLERANCE) & (total > TOLERANCE)
     return off
+
+
+def _uncounted(joint: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Tell where a question has no answer though more than a few were asked it."""
+    shares = asked(joint)
+    found = np.zeros(len(joint), bool)
+    for index, question in enumerate(QUESTIONS):
+        none = joint[:, question.answers].sum(axis=1) <= TOLERANCE * shares[:, index]
+        found |= none & (shares[:, index] > UNCOUNTED_SHARE)
+    return found
 
 
 def _completed(given: NDArray[np.float64]) -> NDArray[np.float64]:

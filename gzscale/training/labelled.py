@@ -7,9 +7,7 @@ the number of galaxies is bounded by the disk.
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,25 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from astropy import units
-from astropy.coordinates import SkyCoord
 from numpy.typing import NDArray
 
 from gzscale.cutouts.pictures import PICTURE_SUFFIXES, read_picture
-from gzscale.cutouts.store import Cutouts, read_cutouts
-from gzscale.errors import ImageError, MissingError
-from gzscale.models.inputs import SDSS_STRETCH, Stretch, from_flux, from_pictures
-from gzscale.storage import open_storage
+from gzscale.errors import ImageError
+from gzscale.models.inputs import from_pictures
 from gzscale.training.labels import Labels, Refusal
+from gzscale.training.shown import BLOCK, SIDE, PictureFile, eight_bit
+from gzscale.training.stored import join_store
 
-__all__ = ["SIDE", "LabelledSet", "partitions", "read_labelled"]
-
-#: Side of the images in pixels.
-SIDE = 96
-#: Images that are read together.
-_BLOCK = 256
-#: Labels are joined to cutouts by position within this angle in arcsec, if not by identifier.
-MATCH_RADIUS = 2.0
+__all__ = ["LabelledSet", "read_labelled"]
 
 
 @dataclass(frozen=True)
@@ -49,10 +38,13 @@ class LabelledSet:
         The votes; ``labels.refused`` counts what was left out, of labels and of images.
     pictures
         What the network sees, uint8, shape (n, 3, 96, 96), in the order of the labels.
+    origin
+        Where the images come from, in words.
     """
 
     labels: Labels
     pictures: NDArray[np.uint8]
+    origin: str = "not stated"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,44 +66,61 @@ def read_labelled(labels: Labels, images: str | Path, geometry: str = "galaxy") 
     Returns
     -------
     LabelledSet
-        A label without an image, an image without a label, and an image that cannot be read are
-        counted in ``labels.refused``.
+        A label without an image, an image without a label, a further image of a galaxy, and an image that
+        cannot be read are counted in ``labels.refused``.
 
     Raises
     ------
+    ConfigError
+        If the store's cutouts are of another geometry, or lack a band.
     MissingError
         If there is neither a picture nor a cutout.
     """
     folder = Path(images)
     if "://" not in str(images) and folder.is_dir():
-        files = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES}
+        files, further = _pictures_by_stem(folder)
         if files:
-            return _from_folder(labels, files)
-    return _from_store(labels, str(images), geometry)
+            return _from_folder(labels, files, further)
+    index, pictures, refused = join_store(labels, str(images), geometry)
+    origin = f"cutouts of the geometry {geometry!r}, rendered in SDSS's colours"
+    return _joined(labels, index, pictures, Counter(labels.refused) + refused, origin)
 
 
-def _from_folder(labels: Labels, files: dict[str, Path]) -> LabelledSet:
+def _pictures_by_stem(folder: Path) -> tuple[dict[str, str], int]:
+    """Return the first picture of each stem, and how many there are beside."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries)
+    found: dict[str, str] = {}
+    pictures = 0
+    for name in names:
+        path = Path(name)
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            pictures += 1
+            found.setdefault(path.stem, f"{folder}/{name}")
+    return found, pictures - len(found)
+
+
+def _from_folder(labels: Labels, files: dict[str, str], further: int) -> LabelledSet:
     refused = Counter(labels.refused)
+    refused[Refusal.DUPLICATE_IMAGE] += further
     found = [index for index, name in enumerate(labels.names) if name in files]
     refused[Refusal.NO_IMAGE] += len(labels) - len(found)
     refused[Refusal.NO_LABEL] += len(set(files) - set(labels.names))
-    pictures = _room(len(found))
+    file = PictureFile()
     kept: list[int] = []
-    for start in range(0, len(found), _BLOCK):
-        block = found[start : start + _BLOCK]
+    for start in range(0, len(found), BLOCK):
+        block = found[start : start + BLOCK]
         read = list(_decode((files[labels.names[index]] for index in block), refused))
         good = [index for index, picture in zip(block, read, strict=True) if picture is not None]
         if good:
             stack = np.stack([picture for picture in read if picture is not None])
-            pictures[len(kept) : len(kept) + len(good)] = _eight_bit(
-                from_pictures(torch.from_numpy(stack), SIDE)
-            )
+            file.add(eight_bit(from_pictures(torch.from_numpy(stack), SIDE)))
             kept += good
-    return _joined(labels, np.array(kept, np.int64), pictures[: len(kept)], refused)
+    return _joined(labels, np.array(kept, np.int64), file.pictures(), refused, "JPEG or PNG pictures")
 
 
-def _decode(paths: Iterable[Path], refused: Counter[str]) -> Iterator[NDArray[np.uint8] | None]:
-    def attempt(path: Path) -> NDArray[np.uint8] | ImageError:
+def _decode(paths: Iterable[str], refused: Counter[str]) -> Iterator[NDArray[np.uint8] | None]:
+    def attempt(path: str) -> NDArray[np.uint8] | ImageError:
         try:
             return read_picture(path)
         except ImageError as error:
@@ -126,81 +135,14 @@ def _decode(paths: Iterable[Path], refused: Counter[str]) -> Iterator[NDArray[np
                 yield result
 
 
-def _from_store(labels: Labels, location: str, geometry: str) -> LabelledSet:
-    refused = Counter(labels.refused)
-    by_name = {name: index for index, name in enumerate(labels.names)}
-    taken: list[NDArray[np.int64]] = []
-    blocks: list[NDArray[np.uint8]] = []
-    groups = 0
-    for cutouts in partitions(location, geometry):
-        groups += 1
-        label = _match(labels, by_name, cutouts)
-        usable = (cutouts.coverage[:, [cutouts.bands.index(band) for band in SDSS_STRETCH.bands]] > 0).all(
-            axis=1
-        )
-        refused[Refusal.NO_LABEL] += int((label < 0).sum())
-        chosen = np.flatnonzero((label >= 0) & usable)
-        blocks.append(_render(cutouts, chosen, SDSS_STRETCH))
-        taken.append(label[chosen])
-    if not groups:
-        raise MissingError(
-            f"{location}: neither pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) nor cutouts "
-            f"of a geometry {geometry!r} in it"
-        )
-    order, first = np.unique(np.concatenate(taken), return_index=True)
-    refused[Refusal.NO_IMAGE] += len(labels) - len(order)
-    return _joined(labels, order, np.concatenate(blocks)[first], refused)
-
-
-def partitions(location: str, geometry: str) -> Iterator[Cutouts]:
-    """Yield the cutouts of each partition below a folder or URL, in the order of their names."""
-    storage = open_storage(location)
-    ending = f".zarr/{geometry}/zarr.json"
-    for key in sorted(entry.key for entry in storage.list("") if entry.key.endswith(ending)):
-        if json.loads(storage.get(key)).get("node_type") == "group":
-            yield read_cutouts(storage, key.removesuffix(f"/{geometry}/zarr.json"), geometry)
-
-
-def _match(labels: Labels, by_name: dict[str, int], cutouts: Cutouts) -> NDArray[np.int64]:
-    """Return the label of each cutout, -1 where there is none: by identifier, else by position."""
-    found = np.array([by_name.get(str(number), -1) for number in cutouts.object_id.tolist()], np.int64)
-    known = np.flatnonzero(np.isfinite(labels.ra) & np.isfinite(labels.dec))
-    lost = np.flatnonzero(found < 0)
-    if len(known) and len(lost):
-        where = SkyCoord(labels.ra[known], labels.dec[known], unit="deg")
-        nearest, angle, _ = SkyCoord(cutouts.ra[lost], cutouts.dec[lost], unit="deg").match_to_catalog_sky(
-            where
-        )
-        near = angle < MATCH_RADIUS * units.arcsec
-        found[lost[near]] = known[nearest[near]]
-    return found
-
-
-def _render(cutouts: Cutouts, chosen: NDArray[np.int64], stretch: Stretch) -> NDArray[np.uint8]:
-    parts = [np.empty((0, 3, SIDE, SIDE), np.uint8)]
-    for start in range(0, len(chosen), _BLOCK):
-        block = chosen[start : start + _BLOCK]
-        flux, scale = torch.from_numpy(cutouts.images[block]), torch.from_numpy(cutouts.scale[block])
-        parts.append(_eight_bit(from_flux(flux, scale, cutouts.bands, stretch)))
-    return np.concatenate(parts)
-
-
-def _eight_bit(images: torch.Tensor) -> NDArray[np.uint8]:
-    rounded: NDArray[np.uint8] = (images * 255).round_().to(torch.uint8).numpy()
-    return rounded
-
-
-def _room(count: int) -> NDArray[np.uint8]:
-    """Return room for some images, in a temporary file that goes with the array."""
-    with tempfile.TemporaryFile(prefix="gzscale-labelled-") as file:
-        file.truncate(max(1, count) * 3 * SIDE * SIDE)
-        return np.memmap(file, np.uint8, "r+", shape=(max(1, count), 3, SIDE, SIDE))
-
-
 def _joined(
-    labels: Labels, index: NDArray[np.int64], pictures: NDArray[np.uint8], refused: Counter[str]
+    labels: Labels,
+    index: NDArray[np.int64],
+    pictures: NDArray[np.uint8],
+    refused: Counter[str],
+    origin: str,
 ) -> LabelledSet:
     chosen = labels.take(index)
     chosen.refused.clear()
     chosen.refused.update(+refused)
-    return LabelledSet(chosen, pictures)
+    return LabelledSet(chosen, pictures, origin)

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gzscale.errors import CatalogError
-from gzscale.models.votes import asked
+from gzscale.models.votes import QUESTIONS, USUAL_VOTES, asked
 
 __all__ = [
     "LEAST_LABELS",
+    "USUAL_VOTES",
     "Labels",
     "Refusal",
     "folds",
@@ -28,8 +29,6 @@ __all__ = [
 
 #: With fewer galaxies nothing is trained or scored.
 LEAST_LABELS = 50
-#: Volunteers of a galaxy whose table does not say: Galaxy Zoo 2's median (Willett et al. 2013, Section 2.3).
-USUAL_VOTES = 44.0
 
 
 class Refusal(StrEnum):
@@ -45,6 +44,8 @@ class Refusal(StrEnum):
     """A vote fraction is not within 0 and 1."""
     BAD_SUM = "BAD_SUM"
     """The fractions of a question do not sum to the share that was asked it."""
+    BAD_VOLUNTEERS = "BAD_VOLUNTEERS"
+    """The number of volunteers is not positive and finite."""
     NO_IMAGE = "NO_IMAGE"
     """There is no image of the galaxy."""
     NO_LABEL = "NO_LABEL"
@@ -57,6 +58,10 @@ class Refusal(StrEnum):
     """The redshift is above the last bin of the bundle's grid."""
     UNUSABLE_IMAGE = "UNUSABLE_IMAGE"
     """A band that is needed was not measured, or has no flux."""
+    DUPLICATE_IMAGE = "DUPLICATE_IMAGE"
+    """The galaxy has another image: of its identifier, or nearer to its position."""
+    APART = "APART"
+    """The image with the galaxy's identifier is of another position."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,13 @@ class Labels:
         Shape (n,); NaN where the table does not say.
     refused
         Rows of the table that are not here, by reason (`Refusal`).
+    object_names
+        Identifier of each galaxy in the survey's catalog where the table has one beside its name, else
+        None; empty where the table has no such column.
+    named_by
+        The column that the names come from.
+    kind
+        Which fractions of the table they are: one of `gzscale.training.label_tables.KINDS`, or ``joint``.
     """
 
     names: tuple[str, ...]
@@ -86,6 +98,9 @@ class Labels:
     dec: NDArray[np.float64]
     redshift: NDArray[np.float32]
     refused: Counter[str] = field(default_factory=Counter)
+    object_names: tuple[str | None, ...] = ()
+    named_by: str = ""
+    kind: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -100,12 +115,28 @@ class Labels:
             self.dec[index],
             self.redshift[index],
             Counter(self.refused),
+            tuple(self.object_names[i] for i in index) if self.object_names else (),
+            self.named_by,
+            self.kind,
         )
 
     def votes(self) -> NDArray[np.float32]:
-        """Return how many were asked each question, shape (n, 11); `USUAL_VOTES` galaxies' where unknown."""
+        """Return how many answers to each question were counted, shape (n, 11).
+
+        Where the volunteers are not known there were `USUAL_VOTES`. A question none of whose answers has a
+        fraction has 0 votes, also where its parent has some: the weights of those who answered came to
+        nothing.
+        """
         volunteers = np.where(np.isfinite(self.volunteers), self.volunteers, USUAL_VOTES)
-        return (volunteers[:, None] * asked(self.joint)).astype(np.float32)
+        counted = np.stack([self.joint[:, question.answers].any(axis=1) for question in QUESTIONS], axis=1)
+        return (volunteers[:, None] * asked(self.joint) * counted).astype(np.float32)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the names, the fractions and the volunteers, in this order of galaxies."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        digest.update(np.ascontiguousarray(self.joint, "<f4").tobytes())
+        digest.update(np.ascontiguousarray(self.volunteers, "<f4").tobytes())
+        return digest.hexdigest()
 
 
 def require_enough(labels: Labels, what: str) -> None:

@@ -2,8 +2,9 @@
 
 Filters are moved by Muon (Jordan et al. 2024: steps of equal size in all directions of a layer), norms,
 biases and heads by AdamW. The learning rate rises for the first twentieth and falls as a cosine; the
-weights that are kept are an exponential moving average over the last steps. Started by ``torchrun``,
-every process takes its share of each batch.
+weights that are kept are an exponential moving average over the last steps, or where patience ends the fit,
+that of the best epoch. Started by ``torchrun``, every process takes its share of each batch
+(`gzscale.training.processes`).
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gzscale.errors import ConfigError
 from gzscale.models.backbone import Network
 from gzscale.models.engine import has_native_bfloat16
 from gzscale.training.checkpoint import load_checkpoint, save_checkpoint
+from gzscale.training.processes import count_processes, own_device, process_rank, share_tensors
 
 __all__ = ["Epoch", "Lesson", "Pace", "autocast", "learn"]
 
@@ -53,7 +56,7 @@ class Pace:
     memory
         Share of the averaged weights that a step keeps.
     patience
-        Epochs without a better score after which the fit ends; 0: never.
+        Epochs without a better score after which the fit ends, with the weights of the best; 0: never.
     seed
         Of the draws.
     """
@@ -127,9 +130,17 @@ def learn(
     Returns
     -------
     Network
-        The averaged network, in evaluation mode, on the CPU.
+        The averaged network, in evaluation mode, on the CPU; the same in every process.
+
+    Raises
+    ------
+    ConfigError
+        If a batch has fewer examples than there are processes, or patience has no score to go by.
+    DamageError
+        If the checkpoint is damaged.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    _require_batch(lesson, pace)
+    device = own_device()
     run = _Run(network.to(device), lesson, pace, device)
     mark = _fingerprint(network, lesson, pace)
     about = run.restore(checkpoint, mark) if checkpoint else None
@@ -141,15 +152,21 @@ def learn(
         loss, rate = run.epoch(epoch)
         score = math.nan
         if pace.patience or epoch % 5 == 4 or epoch == pace.epochs - 1:
-            score = lesson.score(run.average, device)
-            best = [score, epoch] if score < best[0] else best
+            score = run.score()
+            best = run.keep(score, epoch) if score < best[0] else best
+        if pace.patience and math.isnan(score):
+            raise ConfigError(
+                f"patience={pace.patience}: epoch {epoch + 1} has no score to go by; nothing is held back, "
+                "or the fit has diverged"
+            )
         if progress is not None:
             progress(Epoch(epoch, rate, loss, score, time.monotonic() - start))
-        due = time.monotonic() - saved > CHECKPOINT_EVERY or epoch == pace.epochs - 1
+        ends = epoch == pace.epochs - 1 or (pace.patience and epoch - best[1] >= pace.patience)
+        due = time.monotonic() - saved > CHECKPOINT_EVERY or ends
         if checkpoint is not None and due and run.rank == 0:
             run.save(checkpoint, {"fingerprint": mark, "epoch": epoch, "best": best})
             saved = time.monotonic()
-    return run.average.to("cpu").eval()
+    return run.fitted().to("cpu").eval()
 
 
 def autocast(device: torch.device | str) -> torch.autocast:
@@ -162,17 +179,18 @@ class _Run:
     """A fit under way: the network, its average, its optimisers and the draws."""
 
     def __init__(self, network: Network, lesson: Lesson, pace: Pace, device: torch.device) -> None:
-        spread = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.rank, self.processes = (
-            (torch.distributed.get_rank(), torch.distributed.get_world_size()) if spread else (0, 1)
-        )
+        self.rank, self.processes = process_rank(), count_processes()
         self.lesson, self.pace, self.device = lesson, pace, device
         self.network = network.train()
-        learner = _Learner(network)
-        self.learner: nn.Module = DistributedDataParallel(learner) if spread else learner
         self.average = copy.deepcopy(network).eval()
         extra = lesson.extra.to(device)
         self.modules: dict[str, nn.Module] = {"network": network, "average": self.average, "extra": extra}
+        if pace.patience:
+            self.modules["best"] = copy.deepcopy(network).eval()
+        self.learner: nn.Module = _Learner(network, lesson, extra)
+        if self.processes > 1:
+            # Not every loss learns all of what may be learnt beside the network.
+            self.learner = DistributedDataParallel(self.learner, find_unused_parameters=True)
         filters = [p for name, p in network.named_parameters() if p.dim() == 2 and "heads" not in name]
         known = {id(parameter) for parameter in filters}
         others = [p for p in network.parameters() if id(p) not in known] + list(extra.parameters())
@@ -210,12 +228,31 @@ class _Run:
             total += self._step(order[step * batch : (step + 1) * batch], done)
         return total / per_epoch, self.pace.rate * factor
 
+    def score(self) -> float:
+        """Score the average of the first process; each has normalised its own share of the batches."""
+        share_tensors(self.average.state_dict().values())
+        score = torch.tensor([self.lesson.score(self.average, self.device)], dtype=torch.float64)
+        score = score.to(self.device)
+        share_tensors([score])
+        return float(score.item())
+
+    def keep(self, score: float, epoch: int) -> list[float]:
+        """Keep the best average, where patience asks for it; return what it reached, and when."""
+        if "best" in self.modules:
+            self.modules["best"].load_state_dict(self.average.state_dict())
+        return [score, epoch]
+
+    def fitted(self) -> Network:
+        """Return the network that the fit ends with."""
+        if "best" in self.modules:
+            self.average.load_state_dict(self.modules["best"].state_dict())
+        share_tensors(self.average.state_dict().values())
+        return self.average
+
     def _step(self, chosen: NDArray[np.int64], done: int) -> float:
         mine = slice(self.rank, None, self.processes)
         views = self.lesson.views(chosen, self.generator, self.device)[mine]
-        with autocast(self.device):
-            outputs = self.learner(views)
-        loss = self.lesson.loss({name: value.float() for name, value in outputs.items()}, chosen[mine])
+        loss: Tensor = self.learner(views, chosen[mine])
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -227,15 +264,26 @@ class _Run:
 
 
 class _Learner(nn.Module):
-    """The network as it is trained: views in, each head's output out."""
+    """What is trained: the network, and what its lesson learns beside it; views in, their mean loss out."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, lesson: Lesson, extra: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.lesson, self.extra = network, lesson, extra
 
-    def forward(self, views: Tensor) -> dict[str, Tensor]:
+    def forward(self, views: Tensor, chosen: NDArray[np.int64]) -> Tensor:
         network = self.network
-        return network.outputs((views - network.mean) / network.spread)
+        with autocast(views.device):
+            outputs = network.outputs((views - network.mean) / network.spread)
+        return self.lesson.loss({name: value.float() for name, value in outputs.items()}, chosen)
+
+
+def _require_batch(lesson: Lesson, pace: Pace) -> None:
+    """Refuse what would leave a process without an example of a batch."""
+    fewest = min(pace.batch, len(lesson))
+    if fewest < count_processes():
+        raise ConfigError(
+            f"{fewest} examples a batch for {count_processes()} processes; start fewer, or set a larger batch"
+        )
 
 
 def _schedule(spent: float) -> float:

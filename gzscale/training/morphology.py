@@ -2,24 +2,21 @@
 
 1. A network learns sketched galaxies, whose votes are given by rule (`gzscale.training.sketch`).
 2. The labelled galaxies are parted into folds by a hash of their names, so that a galaxy never changes
-   sides. For each fold one member of the committee starts from step 1 and learns all other folds.
+   sides. For each fold one member of the committee starts from step 1 and learns all other folds. Where
+   patience ends a fit, a part of what would be learnt is held back to go by, never the fold itself.
 3. Every galaxy is predicted by the one member that has not seen it: from these predictions come the
    scores, the spread of the votes (`gzscale.training.spread`), and what counts as unlike the
    training set.
 4. The members together are the bundle; on galaxies that none has seen the committee is better than
    the scores say.
 
-Killed and started again with the same working folder, it goes on where it was.
+Killed and started again with the same working folder, it goes on where it was. Started by ``torchrun``, its
+processes train one member after the other together.
 """
 
 from __future__ import annotations
 
-import functools
-import multiprocessing
-import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,74 +25,24 @@ import torch
 from numpy.typing import NDArray
 
 from gzscale.models.backbone import Network
-from gzscale.models.bundle import Bundle, BundleGeometry
-from gzscale.models.heads import DistanceHead
+from gzscale.models.bundle import Bundle
 from gzscale.models.inputs import SDSS_STRETCH
-from gzscale.models.network import Committee, build_network
+from gzscale.models.network import Committee
 from gzscale.models.votes import ANSWERS
 from gzscale.tasks.morphology import DISTANCE, OUTPUT
-from gzscale.training.fit import Examples, Settings, fit, predict
+from gzscale.training.fit import Examples, predict
 from gzscale.training.labelled import LabelledSet
-from gzscale.training.labels import folds, name_hashes, require_enough
-from gzscale.training.loop import Epoch
+from gzscale.training.labels import folds
+from gzscale.training.learnt import remember
+from gzscale.training.members import Progress, examples_of, features_of, learn_members
+from gzscale.training.processes import own_device
+from gzscale.training.recipe import Recipe
 from gzscale.training.scores import compare
-from gzscale.training.sketch import draw_sketches
-from gzscale.training.spread import coverage, fit_spread
+from gzscale.training.shown import GEOMETRY
+from gzscale.training.spread import cross_fitted, fit_spread, interval_scores
+from gzscale.training.unlikeness import usual_distance
 
-__all__ = ["GEOMETRY", "Recipe", "examples_of", "sketches", "take_examples", "train_morphology"]
-
-#: What Galaxy Zoo 2 showed, averaged over 4 x 4 pixels and cut to the centre.
-GEOMETRY = BundleGeometry(96, "0.08 * size")
-#: Each member: 64 x 64 pixels, 2.6 R90 to each side, resampled to 96 x 96.
-NETWORK: Mapping[str, Any] = {
-    "widths": [6, 12, 24, 48],
-    "blocks": [1, 1, 1, 1],
-    "heads": {OUTPUT: "tree", DISTANCE: "distance"},
-    "mean": 0.05,
-    "spread": 0.1,
-    "dropout": 0.2,
-    "crop": 64,
-    "size": 96,
-}
-#: Share of galaxies not learnt whose distance from the training set counts as usual.
-USUAL_SHARE = 0.995
-_TERMS = {
-    "licence": "BSD-3-Clause (weights); images: SDSS, public; votes: Galaxy Zoo 2",
-    "cite": [
-        "Willett et al. 2013, MNRAS 435, 2835 (Galaxy Zoo 2)",
-        "Hart et al. 2016, MNRAS 461, 3663 (Galaxy Zoo 2, debiasing)",
-    ],
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a bundle is trained.
-
-    Attributes
-    ----------
-    members
-        Folds, and members of the committee.
-    sketches
-        Sketched galaxies that are learnt first; 0 for none.
-    sketch_fit
-        How they are learnt.
-    fit
-        How labelled galaxies are learnt.
-    network
-        Keyword arguments of each member, see `gzscale.models.equivariant.EquivariantNetwork`.
-    """
-
-    members: int = 5
-    sketches: int = 10240
-    sketch_fit: Settings = field(default_factory=lambda: Settings(epochs=3, batch=32))
-    fit: Settings = field(default_factory=lambda: Settings(epochs=80, batch=32))
-    network: Mapping[str, Any] = field(default_factory=lambda: dict(NETWORK))
-
-
-#: Told the name of the stage (``sketches``, ``member 1 of 5``) and the line of its learning curve; it is sent
-#: to other processes.
-Progress = Callable[[str, Epoch], None]
+__all__ = ["train_morphology"]
 
 
 def train_morphology(
@@ -125,157 +72,41 @@ def train_morphology(
     ------
     CatalogError
         If there are fewer than 50 labelled galaxies.
+    ConfigError
+        If the recipe cannot be trained.
     """
-    require_enough(labelled.labels, name)
-    work.mkdir(parents=True, exist_ok=True)
+    members = learn_members(labelled, recipe, name, work, progress)
     examples = examples_of(labelled)
     fold = folds(labelled.labels.names, recipe.members)
-    start = _learn_sketches(recipe, work, progress)
-    members = _learn_folds(start, examples, fold, recipe, work, progress)
-    unseen, distance = _out_of_fold(members, examples, fold, recipe.fit)
-    limit = float(np.quantile(distance, USUAL_SHARE))
+    unseen, distance = _out_of_fold(members, examples, fold)
+    limit = usual_distance(distance, fold)
     spread = fit_spread(unseen, examples.joint, examples.votes)
     scores = compare(labelled.pictures, examples.joint, fold, {"network": unseen})
-    scores |= _interval_scores(unseen, examples, fold)
-    return _bundle(members, labelled, recipe, name, {"spread": spread, "usual_distance": limit}, scores)
-
-
-def examples_of(labelled: LabelledSet) -> Examples:
-    """Return labelled galaxies as `fit` takes them."""
-    return Examples(labelled.pictures, labelled.labels.joint, labelled.labels.votes())
-
-
-def _learn_sketches(recipe: Recipe, work: Path, progress: Progress | None) -> dict[str, torch.Tensor]:
-    """Return the weights that every member starts from."""
-    settings = recipe.sketch_fit
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        network = build_network("equivariant", recipe.network)
-        if recipe.sketches:
-            examples = sketches(recipe.sketches, settings)
-            checkpoint = work / "sketches.safetensors"
-            network = fit(
-                network, examples, settings, checkpoint=checkpoint, progress=_named("sketches", progress)
-            )
-    return network.state_dict()
-
-
-def sketches(count: int, settings: Settings) -> Examples:
-    """Draw sketched galaxies, the same for the same seed."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    pictures = np.empty((count, 3, settings.size, settings.size), np.uint8)
-    joint = np.empty((count, len(ANSWERS)), np.float32)
-    for first in range(0, count, 64):
-        block = slice(first, min(first + 64, count))
-        drawn, votes = draw_sketches(block.stop - block.start, generator, settings.size, settings.extent)
-        pictures[block] = (drawn * 255).round_().to(torch.uint8).numpy()
-        joint[block] = votes.numpy()
-    return Examples(pictures, joint, np.ones((count, 11), np.float32), whole=True)
-
-
-def _learn_folds(
-    start: dict[str, torch.Tensor],
-    examples: Examples,
-    fold: NDArray[np.int64],
-    recipe: Recipe,
-    work: Path,
-    progress: Progress | None,
-) -> list[Network]:
-    """Train the members: one after the other on a GPU, one a core on a CPU, where threads gain little."""
-    cores = 1 if torch.cuda.is_available() else min(recipe.members, len(os.sched_getaffinity(0)))
-    common = (start, examples, fold, recipe, work, progress)
-    if cores == 1:
-        return [_learn_fold(number, *common) for number in range(recipe.members)]
-    with ProcessPoolExecutor(
-        cores, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
-    ) as pool:
-        return list(
-            pool.map(_learn_fold, range(recipe.members), *([item] * recipe.members for item in common))
-        )
-
-
-def _learn_fold(
-    number: int,
-    start: dict[str, torch.Tensor],
-    examples: Examples,
-    fold: NDArray[np.int64],
-    recipe: Recipe,
-    work: Path,
-    progress: Progress | None,
-) -> Network:
-    """Return the member that has learnt all folds but one, and knows what usual galaxies look like."""
-    settings = replace(recipe.fit, seed=recipe.fit.seed + number)
-    known, unseen = (take_examples(examples, chosen) for chosen in (fold != number, fold == number))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        network = build_network("equivariant", recipe.network)
-        network.load_state_dict(start)
-        member = fit(
-            network,
-            known,
-            settings,
-            held_back=unseen,
-            checkpoint=work / f"member-{number + 1}.safetensors",
-            progress=_named(f"member {number + 1} of {recipe.members}", progress),
-        )
-    for head in (head for head in member.heads.values() if isinstance(head, DistanceHead)):
-        head.learn(_features(member, known.pictures))
-    return member
-
-
-def take_examples(examples: Examples, chosen: NDArray[np.bool_]) -> Examples:
-    """Return some of the galaxies."""
-    return Examples(examples.pictures[chosen], examples.joint[chosen], examples.votes[chosen])
-
-
-def _named(stage: str, progress: Progress | None) -> Callable[[Epoch], None] | None:
-    if progress is None:
-        return None
-    return functools.partial(progress, stage)
-
-
-def _features(network: Network, pictures: NDArray[np.uint8]) -> torch.Tensor:
-    parts = []
-    with torch.inference_mode():
-        for first in range(0, len(pictures), 64):
-            block = torch.from_numpy(pictures[first : first + 64]).float().div_(255)
-            parts.append(network.features(network.prepare(block)))
-    return torch.cat(parts)
+    strength = cross_fitted(unseen, examples.joint, examples.votes, fold)
+    scores |= interval_scores(unseen, examples.joint, examples.votes, strength)
+    calibration = {"vote_spread": spread, "usual_distance": limit}
+    return _bundle(members, labelled, fold, recipe, name, calibration, scores)
 
 
 def _out_of_fold(
-    members: list[Network], examples: Examples, fold: NDArray[np.int64], settings: Settings
+    members: list[Network], examples: Examples, fold: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return each galaxy's joint fractions and distance, by the member that has not seen it."""
+    """Return joint fractions by the member that has not seen the galaxy, and every member's distances."""
     unseen = np.empty((len(examples), len(ANSWERS)), np.float32)
-    distance = np.zeros(len(examples), np.float32)
+    distance = np.zeros((len(members), len(examples)), np.float32)
     for number, member in enumerate(members):
-        chosen = fold == number
-        unseen[chosen] = predict(member, examples.pictures[chosen], settings)
-        if DISTANCE in member.heads:
-            with torch.inference_mode():
-                features = _features(member, examples.pictures[chosen])
-                distance[chosen] = member.heads[DISTANCE](features).numpy()[:, 0]
+        chosen, device = fold == number, own_device()
+        unseen[chosen] = predict(member.to(device), examples.take(chosen), device)
+        features = features_of(member.to("cpu"), examples)
+        with torch.inference_mode():
+            distance[number] = member.heads[DISTANCE](features).numpy()[:, 0]
     return unseen, distance
-
-
-def _interval_scores(
-    unseen: NDArray[np.float32], examples: Examples, fold: NDArray[np.int64]
-) -> dict[str, float]:
-    """Return how many votes lie in the 68 and 95 % intervals, whose width each fold takes from the others."""
-    shares = {0.68: 0.0, 0.95: 0.0}
-    for number in np.unique(fold):
-        known, asked = fold != number, fold == number
-        spread = fit_spread(unseen[known], examples.joint[known], examples.votes[known])
-        for level in shares:
-            found = coverage(unseen[asked], examples.joint[asked], examples.votes[asked], spread, level)
-            shares[level] += found * float(asked.mean())
-    return {f"inside_{round(100 * level)}": round(share, 4) for level, share in shares.items()}
 
 
 def _bundle(
     members: list[Network],
     labelled: LabelledSet,
+    fold: NDArray[np.int64],
     recipe: Recipe,
     name: str,
     calibration: dict[str, Any],
@@ -285,7 +116,8 @@ def _bundle(
     committee = Committee("equivariant", recipe.members, recipe.network)
     for place, member in zip(committee.members, members, strict=True):
         place.load_state_dict(member.state_dict())
-    names = labelled.labels.names
+    labels = labelled.labels
+    seen, seen_fold = remember(labelled, fold)
     return Bundle(
         task="morphology",
         name=name,
@@ -296,21 +128,26 @@ def _bundle(
         symmetries=1,
         outputs={OUTPUT: list(ANSWERS), DISTANCE: ["distance"]},
         training={
-            "data": "pictures as Galaxy Zoo 2 showed them and its volunteers' vote fractions",
+            "images": labelled.origin,
+            "votes": labels.kind or "not stated",
+            "named_by": labels.named_by,
+            "labels_sha256": labels.digest(),
             "galaxies": len(labelled),
-            "refused": dict(labelled.labels.refused),
+            "refused": dict(labels.refused),
             "split": f"{recipe.members} folds: the first 64 bits of SHA-256 of the name, in equal parts",
             "recipe": {
                 "sketches": recipe.sketches,
                 "sketch_fit": asdict(recipe.sketch_fit),
                 "fit": asdict(recipe.fit),
             },
+            **({"search": dict(recipe.search)} if recipe.search else {}),
         },
         scores=scores,
-        terms=_TERMS,
+        terms=dict(recipe.terms),
         tensors={key: _half(value) for key, value in committee.state_dict().items()},
         calibration=calibration,
-        seen=torch.from_numpy(np.sort(name_hashes(names).view(np.int64))),
+        seen=seen,
+        seen_fold=seen_fold,
     )
 
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from gzscale.cutouts.store import Cutouts
 from gzscale.errors import BundleError, MissingError
 from gzscale.models.observation import Observation
-from gzscale.training.labelled import partitions
 from gzscale.training.labels import Refusal
 from gzscale.training.photometry import total_fluxes
 from gzscale.training.redshift_labels import RedshiftLabels
+from gzscale.training.stored import partitions
 
 __all__ = ["StampSet", "read_stamps"]
 
@@ -96,9 +96,9 @@ def read_stamps(
     sorted_ids = labels.object_id[order]
     room = _Room(len(labels), len(bands), side)
     found = False
-    for cutouts in partitions(location, geometry):
+    for where, cutouts in partitions(location, geometry):
         found = True
-        _check(cutouts, location, required, size)
+        _check(cutouts, where, required, size)
         place = np.minimum(np.searchsorted(sorted_ids, cutouts.object_id), max(0, len(order) - 1))
         matched = sorted_ids[place] == cutouts.object_id if len(order) else np.zeros(len(cutouts), bool)
         refused[Refusal.NO_LABEL] += int((~matched).sum())

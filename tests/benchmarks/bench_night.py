@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from gzscale.night.ledger import Ledger
-from gzscale.night.plan import read_plan
+from gzscale.night.planned import read_plan
 from gzscale.storage import open_storage
 
 

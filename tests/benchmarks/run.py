@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("frames", "stamps", "engine", "labels", "folder", "release", "night")
+BENCHMARKS = ("frames", "stamps", "engine", "labels", "folder", "release", "night", "coadds")
 
 
 def main() -> int:

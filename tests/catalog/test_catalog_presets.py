@@ -5,18 +5,21 @@ from pathlib import Path
 import pytest
 
 from gzscale.config import load_config
+from gzscale.night.origins import survey_of
 
 PRESETS = sorted((Path(__file__).parents[2] / "catalogs").glob("*.yaml"))
 
 
 def test_there_are_presets():
-    assert {"sdss-fields", "sdss-gz2", "simulated"} <= {path.stem for path in PRESETS}
+    assert {"rubin-dp1", "sdss-fields", "sdss-gz2", "simulated"} <= {path.stem for path in PRESETS}
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_it_loads_and_says_where_it_comes_from(path):
     config = load_config(str(path), environment={})
-    assert config.survey.kind == "sdss"
+    assert config.survey.kind == ("rubin" if path.stem.startswith("rubin") else "sdss")
+    # The survey takes its settings, and opens nothing.
+    assert survey_of(config).bands == config.survey.bands
     assert "size" in config.catalog.columns
     comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
     for word in ("Where it comes from:", "Licence:", "Cite:"):

@@ -440,3 +440,66 @@ def test_extinction_that_cannot_be_is_null(tmp_path):
     found = read(tmp_path / "a.parquet", columns)["ebv"]
     assert found.type == pa.float32()
     assert found.to_pylist() == [pytest.approx(0.03), None, None, None, None, None, 0.0]
+
+
+def test_a_size_that_is_no_angle_is_mapped_with_what_makes_it_one(tmp_path):
+    path = tmp_path / "t.parquet"
+    radius = pa.field("kron", pa.float32(), metadata={"unit": "pixel"})
+    columns = [
+        pa.array([1, 2]),
+        pa.array([1.0, 2.0]),
+        pa.array([3.0, 4.0]),
+        pa.array([5.0, None], pa.float32()),
+    ]
+    fields = [
+        pa.field("objID", pa.int64()),
+        pa.field("ra", pa.float64()),
+        pa.field("dec", pa.float64()),
+        radius,
+    ]
+    pq.write_table(pa.table(columns, schema=pa.schema(fields)), path)
+    with pytest.raises(CatalogError, match="is in 'pixel'"):
+        open_catalog(config(path, MINIMAL | {"size": "kron"}), needs_size=True)
+    assert read(path, MINIMAL | {"size": "0.39 * kron"})["size"].to_pylist() == [pytest.approx(1.95), None]
+    with pytest.raises(CatalogError, match=r"catalog.columns.size is 'kronn'"):
+        open_catalog(config(path, MINIMAL | {"size": "0.39*kronn"}), needs_size=True)
+
+
+def test_cuts_leave_rows_out_and_keep_the_numbers_of_the_others(tmp_path):
+    path = tmp_path / "t.parquet"
+    count = 1000
+    rng = np.random.default_rng(3)
+    flux = rng.normal(10, 5, count).astype("f4")
+    flux[5] = np.nan
+    flag = pa.array([None if i == 7 else bool(i % 3) for i in range(count)])
+    table = {"objID": np.arange(count) + 10, "ra": rng.uniform(0, 360, count), "dec": np.zeros(count)}
+    pq.write_table(pa.table(table | {"flux": flux, "flag": flag}), path, row_group_size=100)
+    where = "flux > 12.5 and flag = 0"
+    expected = [i for i in range(count) if flux[i] > 12.5 and i % 3 == 0 and i != 7]
+    with open_catalog(
+        CatalogConfig(path=str(path), columns=MINIMAL, where=where), needs_size=False
+    ) as reader:
+        found = pa.Table.from_batches(list(reader.batches(64)))
+        assert reader.row_count is None
+        identity = reader.identity
+    assert found["row"].to_pylist() == expected
+    assert found["object_id"].to_pylist() == [i + 10 for i in expected]
+    with open_catalog(CatalogConfig(path=str(path), columns=MINIMAL), needs_size=False) as reader:
+        assert reader.identity != identity
+    with (
+        open_catalog(
+            CatalogConfig(path=str(path), columns=MINIMAL, where="flux > 1e6"), needs_size=False
+        ) as reader,
+        pytest.raises(CatalogError, match="none of its 1000 rows passes"),
+    ):
+        list(reader.batches())
+
+
+def test_cuts_that_cannot_be_made_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="'flux is big' is not a comparison"):
+        CatalogConfig(path="t.parquet", columns=MINIMAL, where="ra > 1 and flux is big")
+    path = write(tmp_path, "t.parquet")
+    with pytest.raises(
+        CatalogError, match=r"catalog.where names 'rra', which the table lacks .did you mean 'ra'"
+    ):
+        open_catalog(CatalogConfig(path=str(path), columns=MINIMAL, where="rra > 1"), needs_size=False)

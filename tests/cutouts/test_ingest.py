@@ -1,5 +1,7 @@
 """A partition from a survey in memory to a store: what is cut, what is not, and why."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from memory_survey import MemorySurvey, make_image, make_rows, make_wcs
@@ -183,3 +185,31 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
     assert first.inventory == second.inventory
     stored = {entry.key for entry in open_storage(tmp_path / "a").list()}
     assert stored == set(first.inventory)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_images_that_go_before_others_are_filled_in_and_not_averaged(tmp_path, first):
+    # Two images of the same sky, 105 pixels apart, that share 20 columns and differ by a tenth of the noise.
+    right = make_wcs(150.0, 2.0, rotation=30.0)
+    right.wcs.crpix = right.wcs.crpix - [105, 0]
+    images = [
+        noise_image(name="a", pixels=np.full((200, 125), 1.0)),
+        noise_image(name="b", exposure="2", pixels=np.full((200, 135), 1.002), wcs=right),
+    ]
+    survey = MemorySurvey(images)
+    ra, dec = at((115, 100))
+    ranks = np.array([first, 1 - first])
+    survey.find = lambda rows, radius: dataclasses.replace(
+        MemorySurvey.find(survey, rows, radius), pair_rank=ranks
+    )
+    _, cutouts = cut(survey, make_rows(ra, dec), tmp_path)
+    stamp = cutouts["sky"].images[0, 0].astype(float)
+    # Stamp pixels are as large as the images', so each is a mean of one image or of both at the seam.
+    levels = [1.0, 1.002]
+    assert stamp[16, 16] == pytest.approx(levels[first], abs=1e-3)
+    assert (np.isclose(stamp, 1.0, atol=6e-4) | np.isclose(stamp, 1.002, atol=6e-4)).mean() > 0.9
+    assert cutouts["sky"].coverage == pytest.approx(1.0)
+    order = [cutouts["sky"].sources[i]["name"] for i in cutouts["sky"].image_index[0, 0]]
+    assert order == (["a", "b"] if first == 0 else ["b", "a"])
+    shares = np.array([(np.abs(stamp - level) < 6e-4).mean() for level in levels])
+    assert cutouts["sky"].noise == pytest.approx(0.02 * np.hypot(*shares) / shares.sum(), rel=0.03)

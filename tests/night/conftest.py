@@ -56,7 +56,7 @@ def run_night(config: NightConfig, name: str = "n1") -> Ran:
         made = work.cut(config, origin, item.partition, item.digest)
         summaries.append(work.predict(config, origin, item.partition, item.digest, made))
         add_counts(tally.counts, summaries[-1].counts)
-    record.counts = close_account(plan, tally)
+    record.counts, record.changes = close_account(plan, tally), plan.changes
     record.partitions = len(plan.partitions)
     record.release = publish(config, plan, "2026-01-01")
     record.state = "complete"

@@ -79,7 +79,7 @@ def write_small_night(
             add_counts(tally.counts, failed)
             tally.failures.append(Failure(item.partition.path, item.rows, f"StorageError: {EVIL}"))
             continue
-        rows = read_parquet(storage, rows_key(item.partition))
+        rows = read_parquet(storage, rows_key(item.partition, item.digest))
         lost = np.arange(rows.num_rows) % lost_every == lost_every - 1
         add_counts(tally.counts, commit_cutouts(ledger, item, rows, lost, config))
         counts, table = commit_predictions(ledger, item, rows, lost)
@@ -173,7 +173,7 @@ def commit_predictions(ledger, item, rows, lost):
     random = np.random.default_rng(item.partition.pixel + 1)
     task = MorphologyTask()
     outputs = {OUTPUT: to_joint(votes(len(kept), random)), DISTANCE: np.ones((len(kept), 1), np.float32)}
-    values, _ = task.table(outputs, {"spread": [[2.0, 0.0]] * len(QUESTIONS), "usual_distance": 2.0})
+    values, _ = task.table(outputs, {"vote_spread": [[2.0, 0.0]] * len(QUESTIONS), "usual_distance": 2.0})
     answers = Answers(
         task="morphology",
         geometry="galaxy",

@@ -104,3 +104,44 @@ def test_of_many_that_take_over_a_void_lock_one_wins(storage):
         thread.join(30)
     assert len(won) == 1
     assert len(lost) == 5
+
+
+def test_a_holder_whose_lock_was_taken_is_told(storage, monkeypatch):
+    monkeypatch.setattr(lock, "RENEWAL", 0.02)
+    with hold_lock(storage, "first") as hold:
+        hold.check()
+        other = {"night": "second", "host": "far", "pid": 1, "process_started": 1.0, "renewed": time.time()}
+        storage.put(KEY, json.dumps(other).encode())
+        _wait_until_lost(hold, "night second on far has taken")
+    assert json.loads(storage.get(KEY))["night"] == "second"
+
+
+def test_a_holder_that_cannot_renew_stops_before_another_takes_over(storage, monkeypatch):
+    assert lock.SURRENDER < lock.EXPIRY
+    monkeypatch.setattr(lock, "SURRENDER", 0.05)
+    with hold_lock(storage, "first") as hold:  # RENEWAL is twenty seconds
+        _wait_until_lost(hold, "storage does not answer")
+
+
+def _wait_until_lost(hold, said):
+    def wait():
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            hold.check()
+            time.sleep(0.01)
+
+    with pytest.raises(LockedError, match=said):
+        wait()
+
+
+def test_a_process_of_another_container_is_not_looked_for_here(storage, monkeypatch):
+    # The same host name and boot, but another table of processes, in which number 999999999 is alive.
+    mine = json.loads(json.dumps(lock._token("far")))
+    held = mine | {"processes": "boot pid:[1]", "pid": 999_999_999, "renewed": time.time()}
+    storage.put(KEY, json.dumps(held).encode())
+    with pytest.raises(LockedError, match="night far is running"), hold_lock(storage, "here"):
+        pass
+    # In this table it is dead, and the lock void at once.
+    storage.put(KEY, json.dumps(held | {"processes": lock.process_table()}).encode())
+    with hold_lock(storage, "here"):
+        assert json.loads(storage.get(KEY))["night"] == "here"

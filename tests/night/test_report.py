@@ -18,7 +18,7 @@ from gzscale.night.contact import picture_of
 from gzscale.night.ledger import Ledger, NightRecord
 from gzscale.night.overview import look_over
 from gzscale.night.panels import panels
-from gzscale.night.plan import plan_key, read_plan
+from gzscale.night.planned import plan_key, read_plan
 from gzscale.night.reasons import reason_meanings
 from gzscale.night.report import write_report
 from gzscale.storage import open_storage

@@ -17,7 +17,7 @@ from gzscale.night.ledger import Count, NightRecord
 from gzscale.night.overview import PartitionState
 from gzscale.night.page import Markup, duration, escape, join, table, tag
 from gzscale.night.panels import answer_label, caption, panels, path_columns
-from gzscale.night.plan import PlannedPartition
+from gzscale.night.planned import PlannedPartition
 from gzscale.night.skymap import centres, find_owners, project, sky_map
 from gzscale.night.timings import take_timings
 

@@ -9,11 +9,20 @@ import pytest
 from conftest import run_night
 from toy import ToySurvey, toy_config
 
-from gzscale.errors import BundleError, ClusterError, ConfigError, ImageError, LedgerError, Reason
+from gzscale.errors import (
+    BundleError,
+    ClusterError,
+    ConfigError,
+    ImageError,
+    LedgerError,
+    Reason,
+    WorkerError,
+)
 from gzscale.night import plan as planning
 from gzscale.night import work
 from gzscale.night.ledger import Ledger
 from gzscale.night.origins import origins
+from gzscale.night.release import publish
 from gzscale.night.verify import verify
 from gzscale.storage import open_storage
 
@@ -203,3 +212,39 @@ def test_the_same_release_in_s3_as_in_a_folder(ran, s3, tmp_path):
         assert tree_bytes(config.output, prefix) == tree_bytes(ran.config.output, prefix)
     assert verify(config.output) == []
     assert planning.is_done(config, planning.check(config)) is not None
+
+
+def predicted_with(config, plan, kind, partitions):
+    """Predict some partitions as if on another kind of device."""
+    origin = dataclasses.replace(origins(config), compute=kind)
+    for item in partitions:
+        made = work.cut(config, origin, item.partition, item.digest)
+        work.commit_predictions(config, origin, item.partition, item.digest, made)
+
+
+def test_a_night_that_goes_on_on_another_kind_of_device_predicts_anew(ran):
+    predicted_with(ran.config, ran.plan, "cuda bfloat16", ran.plan.partitions)
+    ledger = Ledger(open_storage(ran.config.output))
+    first = ran.plan.partitions[0].partition
+    assert ledger.read("predict", first).inputs["compute"] == "cuda bfloat16"
+    again = dataclasses.replace(origins(ran.config), compute="cpu float32")
+    item = ran.plan.partitions[0]
+    made = work.cut(ran.config, again, item.partition, item.digest)
+    assert made.skipped == ("cut",)
+    assert "predict" not in work.commit_predictions(ran.config, again, first, item.digest, made).skipped
+    # Where no kind is prescribed, what was made with any is current.
+    either = work.commit_predictions(ran.config, origins(ran.config), first, item.digest, made)
+    assert either.skipped == ("cut", "predict")
+
+
+def test_predictions_of_two_kinds_of_device_are_not_released_together(ran):
+    predicted_with(ran.config, ran.plan, "cuda bfloat16", ran.plan.partitions[:1])
+    with pytest.raises(LedgerError, match="made in 2 ways"):
+        publish(ran.config, ran.plan, "2026-01-01")
+
+
+def test_a_worker_with_another_device_than_the_night_s_is_refused(ran):
+    origin = dataclasses.replace(origins(ran.config), compute="cuda bfloat16")
+    item = ran.plan.partitions[0]
+    with pytest.raises(WorkerError, match="begun with cuda bfloat16"):
+        work.predict(ran.config, origin, item.partition, item.digest, ran.summaries[0])

@@ -99,7 +99,7 @@ def write_toy_bundle(path: Path) -> Path:
         scores={},
         terms={"licence": "CC0"},
         tensors=dict(network.state_dict()),
-        calibration={"spread": [[2.0, 0.0]] * 11, "usual_distance": 1.0},
+        calibration={"vote_spread": [[2.0, 0.0]] * 11, "usual_distance": 1.0},
     )
     path.write_bytes(write_bundle(bundle))
     return path

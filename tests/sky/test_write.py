@@ -123,12 +123,13 @@ def test_night_is_a_configuration_of_this_folder(sky):
     assert config.catalog.columns["size"] == "r90"
     assert config.geometries["galaxy"].factor == 0.08
     assert config.tasks["morphology"].geometry == "galaxy"
+    assert config.tasks["lenses"].geometry == "sky"
     assert config.output == str(sky / "night")
 
 
 @pytest.mark.parametrize(
     ("survey", "objects", "seed", "says"),
-    [("rubin", 10, 0, "those that can: sdss"), ("sdss", 0, 0, "0 objects"), ("sdss", 10, -1, "seed -1")],
+    [("hsc", 10, 0, "those that can: sdss, rubin"), ("sdss", 0, 0, "0 objects"), ("sdss", 10, -1, "seed -1")],
 )
 def test_what_cannot_be_simulated_is_refused_before_anything_is_written(
     tmp_path, survey, objects, seed, says

@@ -30,7 +30,7 @@ def test_unknown_task():
         load_task("astrology")
 
 
-CALIBRATION = {"spread": [[1.0 + index / 10, -0.3] for index in range(11)], "usual_distance": 2.0}
+CALIBRATION = {"vote_spread": [[1.0 + index / 10, -0.3] for index in range(11)], "usual_distance": 2.0}
 
 
 def outputs_of(conditional, distance=1.0):
@@ -43,7 +43,7 @@ def test_columns_are_conditional_fractions_and_what_follows(conditional):
     assert list(values) == [column.name for column in MORPHOLOGY_COLUMNS]
     assert finite.all()
     joint = to_joint(conditional)
-    spread = standard_deviations(conditional, CALIBRATION["spread"])
+    spread = standard_deviations(conditional, CALIBRATION["vote_spread"])
     for index, answer in enumerate(ANSWERS):
         found = values[f"{answer}_fraction"]
         assert found.dtype == values[f"{answer}_std"].dtype == np.float32
@@ -91,7 +91,7 @@ def test_output_that_is_not_finite(conditional, bad):
     assert MorphologyTask().table(outputs, CALIBRATION)[1].tolist() == [True] * 4 + [False, True]
 
 
-@pytest.mark.parametrize("missing", ["vote_fractions", "distance", "spread", "usual_distance"])
+@pytest.mark.parametrize("missing", ["vote_fractions", "distance", "vote_spread", "usual_distance"])
 def test_a_bundle_that_lacks_something(conditional, missing):
     outputs, calibration = outputs_of(conditional), dict(CALIBRATION)
     outputs.pop(missing, None)

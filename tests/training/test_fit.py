@@ -12,7 +12,7 @@ from gzscale.errors import ConfigError, DamageError
 from gzscale.models.network import build_network
 from gzscale.models.votes import QUESTIONS, asked, to_joint
 from gzscale.training.augment import Augmentation
-from gzscale.training.fit import OUTPUT, Examples, Settings, fit, predict, rmse
+from gzscale.training.fit import OUTPUT, Examples, Settings, _Votes, fit, predict, rmse
 
 PARAMETERS = {
     "widths": [2, 4],
@@ -22,9 +22,7 @@ PARAMETERS = {
     "crop": 64,
     "size": 32,
 }
-QUICK = Settings(
-    epochs=6, batch=8, rate=0.05, head_rate=1e-2, size=32, memory=0.9, augmentation=Augmentation(blur=0)
-)
+QUICK = Settings(epochs=6, batch=8, rate=0.05, head_rate=1e-2, memory=0.9, augmentation=Augmentation(blur=0))
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +68,7 @@ def test_learns_what_can_be_learnt(loss):
     examples, ring = galaxies()
     fitted = fit(network(), examples, replace(QUICK, loss=loss, epochs=16))
     assert not fitted.training
-    found = predict(fitted, examples.pictures, QUICK)
+    found = predict(fitted, examples)
     assert np.array_equal(found[:, 1] > found[:, 0], ring)
     mean = np.broadcast_to(examples.joint.mean(axis=0), examples.joint.shape)
     assert rmse(found, examples.joint) < 0.5 * rmse(mean, examples.joint)
@@ -129,15 +127,93 @@ def test_a_checkpoint_of_another_fit_is_not_used_and_a_damaged_one_is_an_error(t
         fit(network(), examples, one, checkpoint=path)
 
 
-def test_it_ends_when_galaxies_held_back_get_no_better():
+def test_it_ends_when_galaxies_held_back_get_no_better(tmp_path):
     examples, _ = galaxies(32)
     wrong = Examples(examples.pictures, examples.joint[::-1].copy(), examples.votes)
     lines = []
-    fit(network(), examples, replace(QUICK, epochs=40, patience=3), held_back=wrong, progress=lines.append)
+    settings = replace(QUICK, epochs=40, patience=3)
+    path = tmp_path / "c.safetensors"
+    fitted = fit(network(), examples, settings, held_back=wrong, checkpoint=path, progress=lines.append)
     assert len(lines) < 40
     assert all(math.isfinite(line.score) for line in lines)
     best = min(range(len(lines)), key=lambda i: lines[i].score)
     assert len(lines) == best + 4
+    # The weights are those of the best epoch, also where the fit is only read from its checkpoint.
+    assert rmse(predict(fitted, wrong), wrong.joint) == lines[best].score
+    more = []
+    again = fit(network(), examples, settings, held_back=wrong, checkpoint=path, progress=more.append)
+    assert more == []
+    assert same(weights(again), weights(fitted))
+
+
+def test_patience_needs_galaxies_held_back():
+    with pytest.raises(ConfigError, match="held back"):
+        fit(network(), galaxies(16)[0], replace(QUICK, patience=2))
+
+
+@pytest.mark.parametrize("changed", ["picture", "votes", "held back", "crop"])
+def test_a_checkpoint_is_of_all_that_was_learnt(tmp_path, changed):
+    examples, _ = galaxies(80)
+    known, other = examples.take(np.arange(80) < 70), examples.take(np.arange(80) >= 70)
+    path, one = tmp_path / "c.safetensors", replace(QUICK, epochs=1)
+    fit(network(), known, one, held_back=other, checkpoint=path)
+    parameters = PARAMETERS
+    if changed == "picture":
+        examples.pictures[69, 0, 0, 0] += 1
+    elif changed == "votes":
+        known.votes[69, 0] += 1
+    elif changed == "held back":
+        other.joint[0, 0] += 0.01
+    else:
+        parameters = {**PARAMETERS, "crop": 32}
+    lines = []
+    fit(network(parameters), known, one, held_back=other, checkpoint=path, progress=lines.append)
+    assert len(lines) == 1
+
+
+def test_taken_examples_share_the_pictures_and_keep_their_own():
+    examples, _ = galaxies(12)
+    examples.pictures[:, 0, 0, 0] = np.arange(12)
+    odd = examples.take(np.arange(12) % 2 == 1)
+    last = odd.take(np.arange(6) >= 4)
+    assert last.pictures is examples.pictures
+    assert last.shown(np.arange(2))[:, 0, 0, 0].tolist() == [9, 11]
+    assert np.concatenate(list(odd.blocks()))[:, 0, 0, 0].tolist() == [1, 3, 5, 7, 9, 11]
+    assert np.array_equal(last.joint, examples.joint[[9, 11]])
+
+
+def test_views_are_what_the_network_looks_at():
+    """Without any change of light or place, a view is the picture that the network predicts from."""
+    examples, _ = galaxies(4)
+    plain = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0)
+    for parameters in (PARAMETERS, {**PARAMETERS, "crop": 32, "size": 32}, {"blocks": [1], "widths": [2]}):
+        made = network({**parameters, "heads": {OUTPUT: "tree"}})
+        lesson = _Votes(made, examples, replace(QUICK, augmentation=plain), None)
+        generator = torch.Generator().manual_seed(0)
+        views = lesson.views(np.arange(4), generator, torch.device("cpu"))
+        seen = made.prepare(torch.from_numpy(examples.pictures).float() / 255) * made.spread + made.mean
+        assert views.shape == seen.shape
+        # The galaxies are round, and a view is turned.
+        assert (views - seen).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch": 0},
+        {"patience": -1},
+        {"rate": 0.0},
+        {"head_rate": math.nan},
+        {"decay": -0.1},
+        {"memory": 1.0},
+        {"noise": -1.0},
+    ],
+)
+def test_settings_that_cannot_be_used(wrong):
+    ((name, _),) = wrong.items()
+    with pytest.raises(ConfigError, match=f"{name}="):
+        replace(QUICK, **({"augmentation": Augmentation(**wrong)} if name == "noise" else wrong))
 
 
 def test_an_unknown_loss():
@@ -150,18 +226,33 @@ import sys, torch
 sys.path[:0] = {paths!r}
 import test_fit
 from dataclasses import replace
+from gzscale.training.fit import _Votes
+from gzscale.training.loop import Pace, learn
+from gzscale.training.processes import joined, share_bytes
 torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo")
-examples, _ = test_fit.galaxies(16)
-network = test_fit.network({{**test_fit.PARAMETERS, "dropout": 0.0}})
-fitted = test_fit.fit(network, examples, replace(test_fit.QUICK, epochs=2))
-weight = fitted.state_dict()["stages.0.first.conv.weight"]
-both = [torch.zeros_like(weight) for _ in range(2)]
-torch.distributed.all_gather(both, weight)
-assert torch.allclose(both[0], both[1], atol=1e-6), "the processes disagree"
-assert not torch.allclose(weight, test_fit.network().state_dict()["stages.0.first.conv.weight"])
-print("agreed", torch.distributed.get_world_size())
-torch.distributed.destroy_process_group()
+with joined():
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    assert share_bytes(b"first" if rank == 0 else None) == b"first"
+    assert share_bytes(None if rank == 0 else b"second") is None
+    examples, _ = test_fit.galaxies(32)
+    known, other = examples.take(test_fit.np.arange(32) < 24), examples.take(test_fit.np.arange(32) >= 24)
+    network = test_fit.network()
+    lesson = _Votes(network, known, replace(test_fit.QUICK, loss="dirichlet"), other)
+    lines = []
+    pace = Pace(4, 8, 0.05, 1e-2, patience=3)
+    fitted = learn(network, lesson, pace, progress=lines.append)
+    learnt = [*fitted.state_dict().values(), lesson.extra["logarithm"].detach()]
+    learnt.append(torch.tensor([line.score for line in lines]))
+    for tensor in learnt:
+        both = [torch.zeros_like(tensor) for _ in range(size)]
+        torch.distributed.all_gather(both, tensor)
+        assert torch.equal(both[0], both[1]), "the processes disagree"
+    assert not torch.equal(lesson.extra["logarithm"].detach(), torch.full((11,), 2.0))
+    assert not torch.allclose(
+        fitted.state_dict()["stages.0.first.conv.weight"],
+        test_fit.network().state_dict()["stages.0.first.conv.weight"],
+    )
+    print("agreed", size)
 """
 
 

@@ -163,6 +163,60 @@ def test_a_table_that_cannot_be_used(tmp_path, change, words):
         read_labels(tmp_path / "t.csv")
 
 
+def test_identifiers_that_have_lost_digits_are_refused(tmp_path):
+    table = released_table(conditional())
+    table["dr7objid"] = table["dr7objid"].astype(float)
+    pq.write_table(pa.Table.from_pandas(table), tmp_path / "t.parquet")
+    table.to_csv(tmp_path / "t.csv", index=False)
+    for name in ("t.parquet", "t.csv"):
+        with pytest.raises(CatalogError, match="has lost digits"):
+            read_labels(tmp_path / name)
+
+
+def test_identifiers_that_were_written_as_whole_floats_are_integers(tmp_path):
+    table = kaggle_table(to_joint(conditional()))
+    table["GalaxyID"] = table["GalaxyID"].astype(float)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    pq.write_table(pa.Table.from_pandas(table), tmp_path / "t.parquet")
+    for name in ("t.csv", "t.parquet"):
+        assert read_labels(tmp_path / name).names[:2] == ("100008", "100009")
+
+
+def test_both_identifiers_are_kept(tmp_path):
+    table = released_table(conditional())
+    table.insert(0, "asset_id", np.arange(5) + 1)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    labels = read_labels(tmp_path / "t.csv")
+    assert labels.names == ("1", "2", "3", "4", "5")
+    assert labels.object_names[1] == "587722981736120348"
+    assert (labels.named_by, labels.kind) == ("asset_id", "weighted_fraction")
+    assert labels.take(np.array([1])).object_names == ("587722981736120348",)
+
+
+@pytest.mark.parametrize("count", [-5, 0, np.inf])
+def test_a_number_of_volunteers_that_cannot_be(tmp_path, count):
+    table = released_table(conditional())
+    table["total_classifications"] = table["total_classifications"].astype(float)
+    table.loc[[1, 2], "total_classifications"] = count, np.nan
+    table.to_csv(tmp_path / "t.csv", index=False)
+    labels = read_labels(tmp_path / "t.csv")
+    assert labels.refused == {"BAD_VOLUNTEERS": 1}
+    assert np.isnan(labels.volunteers).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("layout", ["kaggle", "released"])
+def test_a_question_that_many_were_asked_has_answers(tmp_path, layout):
+    fractions = conditional()
+    fractions[:2, :3] = [[0.73, 0.26, 0.01], [0.03, 0.96, 0.01]]
+    fractions[:2, 15:18] = 0  # "how rounded?", without an answer
+    table = kaggle_table(to_joint(fractions)) if layout == "kaggle" else released_table(fractions)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    labels = read_labels(tmp_path / "t.csv")
+    assert len(labels) == 4  # the weights of the 3 % may have come to nothing
+    assert labels.refused == {"BAD_SUM": 1}
+    assert labels.votes()[0, 6] == 0
+
+
 def test_a_kind_that_does_not_exist(tmp_path):
     with pytest.raises(CatalogError, match="debiased"):
         read_labels(tmp_path / "t.csv", "best")

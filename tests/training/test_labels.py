@@ -11,7 +11,7 @@ from gzscale.training.labels import USUAL_VOTES, Labels, folds, require_enough
 
 def some_labels(count, refused=()):
     joint = np.zeros((count, 37), np.float32)
-    joint[:, 0] = joint[:, 14] = 1
+    joint[:, 0] = joint[:, 14] = joint[:, 15] = 1
     unknown = np.full(count, np.nan)
     names = tuple(f"g{i}" for i in range(count))
     return Labels(
@@ -29,6 +29,19 @@ def test_votes_of_a_table_that_does_not_say():
     votes = some_labels(2).votes()
     assert votes.shape == (2, 11)
     assert votes[0].tolist() == [USUAL_VOTES, 0, 0, 0, 0, USUAL_VOTES, USUAL_VOTES, 0, 0, 0, 0]
+
+
+def test_a_question_without_a_counted_answer_has_no_votes():
+    labels = some_labels(2)
+    labels.joint[1, 15] = 0  # "how rounded?": asked of everybody, answered by nobody
+    assert labels.votes()[:, 6].tolist() == [USUAL_VOTES, 0]
+
+
+def test_the_digest_is_that_of_the_votes():
+    labels, other = some_labels(3), some_labels(3)
+    assert labels.digest() == other.digest()
+    other.joint[2, 5] = 0.1
+    assert labels.digest() != other.digest()
 
 
 def test_too_few():

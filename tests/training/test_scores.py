@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from gzscale.models.votes import QUESTIONS, to_joint
+from gzscale.training import baseline
 from gzscale.training.baseline import forest_predictions, mean_predictions
 from gzscale.training.scores import compare, error_of_rmse, question_scores
 
@@ -33,6 +34,21 @@ def test_the_forest_learns_and_never_sees_what_it_is_asked(sample):
     changed[fold == 3] = joint[fold == 3][::-1]
     again = forest_predictions(pictures, changed, fold)
     np.testing.assert_allclose(again[fold == 3], predicted[fold == 3])
+
+
+def test_the_forest_of_many_galaxies_takes_no_more_memory_for_their_pictures(sample, monkeypatch):
+    """Beyond the limits it still learns; what it holds at a time is what the limits allow."""
+    pictures, joint, fold = sample
+    whole = error_of_rmse(forest_predictions(pictures, joint, fold), joint)[0]
+    for name, value in (("MOST_FOR_COMPONENTS", 40), ("MOST_FOR_A_TREE", 60), ("_BLOCK", 16)):
+        monkeypatch.setattr(baseline, name, value)
+    shown = []
+    kept = baseline._flat
+    monkeypatch.setattr(baseline, "_flat", lambda *given: shown.append(len(given[1])) or kept(*given))
+    some = error_of_rmse(forest_predictions(pictures, joint, fold), joint)[0]
+    assert max(shown) == 40
+    assert some < 0.7 * error_of_rmse(mean_predictions(joint, fold), joint)[0]
+    assert some == pytest.approx(whole, rel=0.3)
 
 
 def test_all_are_scored_side_by_side(sample):

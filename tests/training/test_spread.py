@@ -1,38 +1,55 @@
 import numpy as np
 import pytest
+from scipy import stats
 
-from gzscale.models.votes import QUESTIONS, asked, to_joint
-from gzscale.tasks.vote_spread import concentrations, standard_deviations, variety
-from gzscale.training.spread import coverage, fit_spread
+from gzscale.models.votes import ANSWERS, QUESTIONS, to_joint
+from gzscale.tasks.vote_spread import concentrations, decidedness, intervals, standard_deviations
+from gzscale.training.spread import (
+    cross_fitted,
+    fit_spread,
+    inside,
+    interval_scores,
+    question_intervals,
+)
 
 TRUE = [[1.5 + 0.1 * index, -0.4] for index in range(11)]
 
 
 @pytest.fixture(scope="module")
 def sample():
-    """Galaxies whose votes are Dirichlet-multinomial around the predictions, by `TRUE`."""
+    """Galaxies whose votes on each answer are Beta-binomial around the predictions, by `TRUE`."""
     rng = np.random.default_rng(0)
     expected = np.empty((1500, 37))
     for question in QUESTIONS:
         expected[:, question.answers] = rng.dirichlet(np.full(question.stop - question.start, 0.8), 1500)
     strength = concentrations(expected, TRUE)
-    seen = np.zeros_like(expected)
-    votes = np.zeros((1500, 11))
-    counts = np.zeros_like(expected)
+    votes = np.full((1500, 11), 40)
+    votes[:, 7:] = 12
+    seen = np.empty_like(expected)
     for index, question in enumerate(QUESTIONS):
-        number = np.full(1500, 40) if question.parent is None else counts[:, question.parent].astype(int)
-        votes[:, index] = number
-        for row in range(1500):
-            shares = rng.dirichlet(np.maximum(strength[row, index] * expected[row, question.answers], 1e-9))
-            drawn = rng.multinomial(number[row], shares / shares.sum())
-            counts[row, question.answers] = drawn
-            seen[row, question.answers] = drawn / max(1, number[row])
-    return to_joint(expected), to_joint(seen), votes
+        for answer in range(question.start, question.stop):
+            p, s = expected[:, answer], strength[:, answer]
+            share = rng.beta(np.maximum(s * p, 1e-9), np.maximum(s * (1 - p), 1e-9))
+            seen[:, answer] = rng.binomial(votes[:, index], share) / votes[:, index]
+    # What is tested takes joint fractions: each question by itself is multiplied by what led to it.
+    joint = np.empty_like(seen)
+    for question in QUESTIONS:
+        led = np.ones(1500) if question.parent is None else joint[:, question.parent]
+        joint[:, question.answers] = np.maximum(seen[:, question.answers], 1e-6) * led[:, None]
+    return to_joint(expected), joint, votes
+
+
+def strength_of(predicted, coefficients):
+    expected = np.empty_like(predicted)
+    for question in QUESTIONS:
+        led = np.ones(len(predicted)) if question.parent is None else predicted[:, question.parent]
+        expected[:, question.answers] = predicted[:, question.answers] / led[:, None]
+    return concentrations(expected, coefficients)
 
 
 def test_what_was_put_in_is_found(sample):
     found = fit_spread(*sample)
-    for index in (0, 1, 5, 6):  # questions that many were asked
+    for index in range(11):
         assert found[index] == pytest.approx(TRUE[index], abs=0.25)
 
 
@@ -40,31 +57,67 @@ def test_intervals_hold_what_they_say(sample):
     predicted, joint, votes = sample
     half = np.arange(1500) < 750
     found = fit_spread(predicted[half], joint[half], votes[half])
-    for level in (0.68, 0.95):
-        inside = coverage(predicted[~half], joint[~half], votes[~half], found, level)
-        assert inside == pytest.approx(level, abs=0.015)
+    rest = (predicted[~half], joint[~half], votes[~half])
+    scores = interval_scores(*rest, strength_of(predicted[~half], found))
+    for kind, bound in (("inside", 0.015), ("resolved", 0.02)):
+        assert scores[f"{kind}_68"] == pytest.approx(0.68, abs=bound)
+        assert scores[f"{kind}_95"] == pytest.approx(0.95, abs=bound)
+    for question in question_intervals(*rest, strength_of(predicted[~half], found)).values():
+        assert question["resolved_68"] == pytest.approx(0.68, abs=0.05)
 
 
-def test_too_narrow_intervals_are_seen(sample):
+def test_one_question_that_is_too_narrow_is_seen_though_the_pool_hides_it(sample):
     predicted, joint, votes = sample
-    narrow = [[a + 3, b] for a, b in TRUE]
-    assert coverage(predicted, joint, votes, narrow, 0.68) < 0.62
+    wrong = [list(pair) for pair in TRUE]
+    wrong[10][0] += 2
+    strength = strength_of(predicted, wrong)
+    assert interval_scores(*sample, strength)["inside_68"] > 0.65
+    questions = question_intervals(predicted, joint, votes, strength)
+    assert questions[11]["resolved_68"] < 0.6
+    assert questions[1]["resolved_68"] > 0.65
+
+
+def test_the_spread_of_a_fold_comes_from_the_others(sample):
+    predicted, joint, votes = (array[:400] for array in sample)
+    fold = np.arange(400) % 2
+    before = cross_fitted(predicted, joint, votes, fold)
+    changed = joint.copy()
+    changed[fold == 0] = changed[fold == 0][::-1]
+    after = cross_fitted(predicted, changed, votes, fold)
+    np.testing.assert_array_equal(before[fold == 0], after[fold == 0])
+    assert not np.allclose(before[fold == 1], after[fold == 1])
+
+
+def test_a_question_without_votes_counts_nowhere(sample):
+    predicted, joint, votes = (array[:50] for array in sample)
+    quiet = votes.copy()
+    quiet[:, 10] = 0
+    strength = strength_of(predicted, TRUE)
+    share = inside(predicted, joint, quiet, strength, 0.68)
+    assert np.isnan(share[:, QUESTIONS[10].answers]).all()
+    assert np.isfinite(share[:, : QUESTIONS[10].start]).all()
+    assert question_intervals(predicted, joint, quiet, strength)[11] == {"resolved": 0.0}
 
 
 def test_the_standard_deviation_is_that_of_the_beta_distribution(sample):
-    from scipy import stats
-
-    predicted = sample[0][:5]
-    conditional = np.nan_to_num(predicted)
+    conditional = sample[0][:5]
     strength = concentrations(conditional, TRUE)
     found = standard_deviations(conditional, TRUE)
-    p = conditional[:, 0]
-    expected = stats.beta(strength[:, 0] * p, strength[:, 0] * (1 - p)).std()
-    np.testing.assert_allclose(found[:, 0], expected)
+    expected = stats.beta(strength * conditional, strength * (1 - conditional)).std()
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
-def test_variety_is_the_chance_that_two_disagree():
-    conditional = np.zeros((1, 37))
-    conditional[0, [0, 1]] = 0.5
-    assert np.exp(variety(conditional))[0, 0] == pytest.approx(0.5)
-    assert asked(conditional).shape == (1, 11)
+def test_intervals_follow_from_the_released_columns(sample):
+    conditional = sample[0][:20, :3]
+    strength = concentrations(sample[0][:20], TRUE)[:, :3]
+    low, high = intervals(conditional, standard_deviations(sample[0][:20], TRUE)[:, :3], 0.68)
+    law = stats.beta(strength * conditional, strength * (1 - conditional))
+    np.testing.assert_allclose(low, law.ppf(0.16), atol=1e-6)
+    np.testing.assert_allclose(high, law.ppf(0.84), atol=1e-6)
+    assert all(np.isfinite(end).all() for end in intervals(np.array([0.0, 1.0]), np.zeros(2), 0.95))
+
+
+def test_decidedness_is_0_at_a_half():
+    assert decidedness(np.array([0.5]))[0] == 0
+    assert decidedness(np.array([0.1, 0.9])) == pytest.approx(np.log(0.36))
+    assert concentrations(np.full((1, 37), 0.5), TRUE).shape == (1, len(ANSWERS))

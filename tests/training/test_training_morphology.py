@@ -6,22 +6,29 @@ import pytest
 import torch
 
 from gzscale.errors import BundleError, CatalogError, ConfigError
-from gzscale.models.bundle import load_bundle, write_bundle
+from gzscale.models.bundle import BundleGeometry, load_bundle, write_bundle
 from gzscale.models.votes import QUESTIONS, to_joint
 from gzscale.tasks.morphology import OUTPUT, MorphologyTask
-from gzscale.training import morphology
+from gzscale.training import members
 from gzscale.training.augment import Augmentation
 from gzscale.training.command import change
 from gzscale.training.evaluate import evaluate_morphology
 from gzscale.training.fit import Settings
 from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import Labels, folds
-from gzscale.training.morphology import NETWORK, Recipe, train_morphology
-from gzscale.training.search import search_settings
+from gzscale.training.morphology import train_morphology
+from gzscale.training.recipe import NETWORK, Recipe
 
 SMALL = {**NETWORK, "widths": [2, 3], "blocks": [1, 1], "crop": 48, "size": 32}
-QUICK = Settings(epochs=2, batch=16, extent=48, size=32, augmentation=Augmentation(blur=0))
-RECIPE = Recipe(members=2, sketches=64, sketch_fit=QUICK, fit=QUICK, network=SMALL)
+QUICK = Settings(epochs=2, batch=16, augmentation=Augmentation(blur=0))
+RECIPE = Recipe(
+    members=2,
+    sketches=64,
+    sketch_fit=QUICK,
+    fit=QUICK,
+    network=SMALL,
+    terms={"licence": "CC-BY-4.0", "cite": []},
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +41,11 @@ def galaxies(count):
     conditional = np.empty((count, 37))
     for question in QUESTIONS:
         conditional[:, question.answers] = rng.dirichlet(np.ones(question.stop - question.start), count)
-    single, double = np.full(count, np.nan, np.float32), np.full(count, np.nan)
+    single, double = np.zeros(count, np.float32), np.full(count, np.nan)
     names = tuple(str(number) for number in range(count))
     joint = to_joint(conditional).astype(np.float32)
     labels = Labels(names, joint, single + 40, double, double, single, Counter())
+    labels = dataclasses.replace(labels, named_by="asset_id", kind="debiased")
     return LabelledSet(labels, rng.integers(0, 80, (count, 3, 96, 96), np.uint8))
 
 
@@ -56,13 +64,27 @@ def test_the_bundle_says_what_it_is(trained, tmp_path):
     assert loaded.scores == trained.scores
     assert loaded.scores["galaxies"] == 60
     assert np.array_equal(loaded.seen.numpy(), trained.seen.numpy())
-    assert len(loaded.calibration["spread"]) == 11
+    assert np.array_equal(loaded.seen_fold.numpy(), trained.seen_fold.numpy())
+    assert len(loaded.calibration["vote_spread"]) == 11
     assert write_bundle(loaded) == path.read_bytes()
+
+
+def test_the_bundle_says_where_it_comes_from(trained, labelled):
+    assert trained.training["images"] == "not stated"
+    assert trained.training["votes"] == "debiased"
+    assert trained.training["named_by"] == "asset_id"
+    assert trained.training["labels_sha256"] == labelled.labels.digest()
+    assert trained.terms == {"licence": "CC-BY-4.0", "cite": []}
+    assert "search" not in trained.training
 
 
 def test_the_scores_are_those_of_galaxies_not_learnt(trained, labelled):
     found = evaluate_morphology(trained, labelled)
     assert found.learnt == 60
+    assert found.warning is None
+    for level in ("68", "95"):  # intervals out of fold too
+        assert found.scores[f"inside_{level}"] == pytest.approx(trained.scores[f"inside_{level}"], abs=0.01)
+    assert set(found.intervals) == set(range(1, 12))
     for name in ("mean_rmse", "pca_forest_rmse"):
         assert found.scores[name] == trained.scores[name]
     # The weights of the bundle are rounded to float16.
@@ -76,12 +98,32 @@ def test_the_scores_are_those_of_galaxies_not_learnt(trained, labelled):
 
 
 def test_galaxies_that_none_has_learnt_are_the_committee_s(trained, labelled):
-    others = dataclasses.replace(
-        labelled, labels=dataclasses.replace(labelled.labels, names=tuple(f"new{i}" for i in range(60)))
-    )
+    others = renamed(labelled, pictures=labelled.pictures[:, :, ::-1].copy())
     found = evaluate_morphology(trained, others)
     assert found.learnt == 0
     assert not np.allclose(found.predicted, evaluate_morphology(trained, labelled).predicted, atol=1e-4)
+
+
+def renamed(labelled, **changes):
+    names = tuple(f"new{i}" for i in range(len(labelled)))
+    labels = dataclasses.replace(labelled.labels, names=names, named_by="GalaxyID")
+    return dataclasses.replace(labelled, labels=labels, **changes)
+
+
+def test_galaxies_that_were_learnt_under_another_name_are_recognised(trained, labelled):
+    found = evaluate_morphology(trained, renamed(labelled))
+    assert found.learnt == 60
+    assert "named by asset_id, these by GalaxyID" in found.warning
+    np.testing.assert_array_equal(found.predicted, evaluate_morphology(trained, labelled).predicted)
+
+
+def test_a_bundle_that_looks_at_another_field_is_not_scored(trained, labelled):
+    for geometry, words in (
+        (BundleGeometry(64, "0.08 * size"), "needs cutouts of 64"),
+        (BundleGeometry(96, 0.396), "pictures show"),
+    ):
+        with pytest.raises(BundleError, match=words):
+            evaluate_morphology(dataclasses.replace(trained, geometry=geometry), labelled)
 
 
 def test_one_network_is_not_scored_on_what_it_has_learnt(trained, labelled):
@@ -94,7 +136,7 @@ def test_one_network_is_not_scored_on_what_it_has_learnt(trained, labelled):
 
 def test_killed_between_members_and_started_again(trained, labelled, tmp_path, monkeypatch):
     # One process at a time, so that the kill comes at a known place.
-    monkeypatch.setattr(morphology.os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(members.os, "sched_getaffinity", lambda _: {0})
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
@@ -134,21 +176,66 @@ def test_settings_are_changed_by_their_names():
     recipe = change(change(RECIPE, "fit.epochs", "7"), "fit.augmentation.zoom", "0")
     assert (recipe.fit.epochs, recipe.fit.augmentation.zoom) == (7, 0.0)
     assert change(RECIPE, "network.dropout", "0.4").network["dropout"] == 0.4
+    assert change(RECIPE, "terms.licence", "MIT").terms == {"licence": "MIT", "cite": []}
     assert change(RECIPE, "fit.loss", "squared").fit.loss == "squared"
     for key, value, words in (
         ("fit.epoch", "7", "no such setting"),
         ("fit.epochs", "many", "expected int"),
         ("fit.loss", "guess", "dirichlet"),
+        ("fit.batch", "0", "at least 1"),
+        ("fit.augmentation.noise", "-1", "0 or more"),
+        ("network", "5", "expected dict"),
+        ("fit", "5", "needs a part"),
+        ("members.two", "5", "has no parts"),
     ):
         with pytest.raises(ConfigError, match=words):
             change(RECIPE, key, value)
 
 
-@pytest.mark.slow
-def test_a_search_over_workers_chooses_the_best_trial(labelled):
-    recipe, lines = search_settings(labelled, RECIPE, trials=3)
-    assert len(lines) == 4
-    assert all("RMSE" in line for line in lines)
-    best = min(float(line.split("RMSE ")[1].split()[0]) for line in lines[:3])
-    assert f"RMSE {best:.4f}" in lines[3]
-    assert len(recipe.network["widths"]) in (2, 3, 4)
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("members", "1", "at least 2"),
+        ("sketches", "-1", "0 or more"),
+        ("sketch_fit.patience", "3", "no sketches are held back"),
+        ("network.foo", "1", "does not take"),
+        ("network.crop", "200", "at most 96"),
+        ("network.crop", "47", "an even number"),
+        ("network.size", "36", "a multiple of 8"),
+        ("network.channels", "5", "pictures have 3"),
+        ("network.widths", "[]", "0 widths"),
+        ("network.widths", "many", "network"),
+        ("network.spread", "0", "above 0"),
+        ("network.mean", "grey", "expected a number"),
+        ("network.dropout", "2", "dropout"),
+        ("network.heads", "{}", "expected a tree head"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained(key, value, words):
+    RECIPE.check()
+    with pytest.raises(ConfigError, match=words):
+        change(RECIPE, key, value).check()
+
+
+def test_patience_goes_by_galaxies_of_no_fold_that_is_scored(labelled, tmp_path, monkeypatch):
+    monkeypatch.setattr(members.os, "sched_getaffinity", lambda _: {0})
+    asked = []
+
+    def watch(network, known, settings, *, held_back=None, **others):
+        if others["checkpoint"].name != "sketches.safetensors":
+            asked.append((known.rows, held_back.rows))
+        return network.eval()
+
+    monkeypatch.setattr(members, "fit", watch)
+    patient = dataclasses.replace(RECIPE, members=3, fit=dataclasses.replace(QUICK, patience=2))
+    members.learn_members(labelled, patient, "x", tmp_path)
+    fold = folds(labelled.labels.names, 3)
+    for number, (known, held_back) in enumerate(asked):
+        assert 0 < len(held_back) < 0.25 * len(known)
+        assert not set(known) & set(held_back)
+        assert {*known, *held_back} == set(np.flatnonzero(fold != number))
+    asked.clear()
+    members.learn_members(labelled, dataclasses.replace(patient, fit=QUICK), "x", tmp_path)
+    for number, (known, held_back) in enumerate(asked):
+        assert np.array_equal(known, np.flatnonzero(fold != number))
+        assert np.array_equal(held_back, np.flatnonzero(fold == number))

@@ -1,0 +1,136 @@
+"""Makes Prefect's automations: notifications of failed, crashed and late runs, and the end of dead ones.
+
+Run once, and again after a change: ``python -m flows.automations custom-webhook/night-alerts``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from flows.settings import apply_quiet_defaults
+
+apply_quiet_defaults()
+
+from prefect.automations import Automation  # noqa: E402
+from prefect.blocks.core import Block  # noqa: E402
+from prefect.client.schemas.objects import StateType  # noqa: E402
+from prefect.events.actions import ChangeFlowRunState, SendNotification  # noqa: E402
+from prefect.events.schemas.automations import EventTrigger, Posture  # noqa: E402
+
+__all__ = ["automations", "make_automations"]
+
+#: Heartbeats that a run may miss before it counts as dead: its process was killed, or its machine.
+SILENCE = timedelta(minutes=5)
+_RUN: dict[str, str | list[str]] = {"prefect.resource.id": "prefect.flow-run.*"}
+_EACH = {"prefect.resource.id"}
+_BODY = (
+    "Flow run {{ flow_run.name }} of {{ flow.name }} is {{ flow_run.state.name }}.\n"
+    "{{ flow_run.state.message }}\n"
+    "Run the deployment again: what is committed is left alone. {{ (flow_run|ui_url) or '' }}"
+)
+
+
+def automations(block: UUID) -> list[Automation]:
+    """Describe the automations.
+
+    Parameters
+    ----------
+    block
+        Identifier of the notification block that messages go to.
+    """
+    return [
+        Automation(
+            name="gzscale: a run failed",
+            description="A night, backfill, training or verification failed or crashed.",
+            trigger=EventTrigger(
+                match=_RUN,
+                expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"},
+                for_each=_EACH,
+                posture=Posture.Reactive,
+                threshold=1,
+            ),
+            actions=[SendNotification(block_document_id=block, subject="gzscale: failed", body=_BODY)],
+        ),
+        Automation(
+            name="gzscale: a run is late",
+            description="A scheduled run has not begun: no worker polls its pool.",
+            trigger=EventTrigger(
+                match=_RUN,
+                expect={"prefect.flow-run.Late"},
+                for_each=_EACH,
+                posture=Posture.Reactive,
+                threshold=1,
+            ),
+            actions=[SendNotification(block_document_id=block, subject="gzscale: late", body=_BODY)],
+        ),
+        Automation(
+            name="gzscale: a run is dead",
+            description="A run whose process was killed sends no heartbeats; it is marked as crashed.",
+            trigger=EventTrigger(
+                match=_RUN,
+                after={"prefect.flow-run.heartbeat"},
+                expect={
+                    "prefect.flow-run.heartbeat",
+                    "prefect.flow-run.Completed",
+                    "prefect.flow-run.Failed",
+                    "prefect.flow-run.Cancelled",
+                    "prefect.flow-run.Crashed",
+                },
+                for_each=_EACH,
+                posture=Posture.Proactive,
+                threshold=1,
+                within=SILENCE,
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CRASHED,
+                    name="Crashed",
+                    force=False,
+                    message=f"no heartbeat for {SILENCE}: the process or its machine was killed",
+                )
+            ],
+        ),
+    ]
+
+
+async def make_automations(block_name: str) -> list[str]:
+    """Create the automations on Prefect's server, in the place of older ones of the same names.
+
+    Parameters
+    ----------
+    block_name
+        ``type/name`` of a notification block, as ``prefect block ls`` shows it. The
+        address that it sends to, a secret, is kept in the block alone.
+
+    Returns
+    -------
+    list[str]
+        Their names.
+
+    Raises
+    ------
+    ValueError
+        If there is no such block.
+    """
+    block: Any = await Block.aload(block_name)
+    identifier = block._block_document_id
+    if identifier is None:
+        raise ValueError(f"block {block_name} is not saved on the server")
+    names = []
+    for automation in automations(identifier):
+        with contextlib.suppress(ValueError):  # There is none of that name yet.
+            await (await Automation.aread(name=automation.name)).adelete()
+        await automation.acreate()
+        names.append(automation.name)
+    return names
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m flows.automations TYPE/NAME of a notification block (`prefect block ls`)")
+    print("\n".join(asyncio.run(make_automations(sys.argv[1]))))

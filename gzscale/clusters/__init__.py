@@ -1,0 +1,1 @@
+"""How the kinds of clusters are made, watched and checked; `gzscale.cluster` opens them."""

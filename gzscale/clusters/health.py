@@ -1,0 +1,181 @@
+"""What is asked of every worker before a night begins: its code, clock, scratch space and device."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gzscale
+from gzscale.clusters.workers import PREDICT
+from gzscale.errors import ClusterError
+from gzscale.night.compute import compute_kind
+from gzscale.night.fingerprint import code_digest
+
+__all__ = ["WorkerReport", "check_workers", "report"]
+
+#: Seconds that a worker's clock may be apart from this process's. S3 refuses requests that are
+#: 15 minutes off, and the report draws the workers' spans on one axis.
+CLOCK_TOLERANCE = 5.0
+#: Packages whose version shapes results.
+_PACKAGES = ("numpy", "torch", "zarr", "pyarrow", "astropy", "distributed")
+_CODE = ("catalog", "cutouts", "models", "night", "surveys", "tasks", "errors.py")
+
+
+@dataclass(frozen=True)
+class WorkerReport:
+    """What one worker says of itself.
+
+    Attributes
+    ----------
+    versions
+        Of Python, gzscale and the packages that shape results, and the hash of gzscale's sources.
+    clock
+        Its time, seconds since 1970.
+    scratch, free
+        Its folder for temporary files, and bytes free there.
+    compute
+        See `gzscale.night.compute.compute_kind`; empty for workers that only cut.
+    """
+
+    versions: Mapping[str, str]
+    clock: float
+    scratch: str
+    free: int
+    compute: str
+
+
+def own_versions() -> dict[str, str]:
+    """Return the versions of what this process runs."""
+    return {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "gzscale": gzscale.__version__,
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        "code": code_digest(*_CODE)[:12],
+    }
+
+
+def report(dask_worker: Any) -> WorkerReport:
+    """Say what a worker is; runs on the worker.
+
+    Parameters
+    ----------
+    dask_worker
+        `distributed.Worker`, which Dask fills in.
+    """
+    scratch = dask_worker.local_directory
+    predicts = PREDICT in dask_worker.state.total_resources
+    return WorkerReport(
+        versions=own_versions(),
+        compute=compute_kind() if predicts else "",
+        scratch=scratch,
+        free=shutil.disk_usage(scratch).free,
+        clock=time.time(),
+    )
+
+
+def check_workers(client: Any, scratch_free: int, wants_gpu: bool) -> str:
+    """Ask every worker that is up, and refuse what would spoil the night.
+
+    Parameters
+    ----------
+    client
+        `distributed.Client`.
+    scratch_free
+        Bytes that must be free in each worker's scratch folder.
+    wants_gpu
+        Whether predictions are meant for GPUs.
+
+    Returns
+    -------
+    str
+        The kind of device and the precision that predictions are made with.
+
+    Raises
+    ------
+    ClusterError
+        If workers do not answer, run other code, have other clocks or no space, no GPU
+        where one is wanted, or devices of several kinds.
+    """
+    before = time.time()
+    reports = _ask(client)
+    after = time.time()
+    own = own_versions()
+    _refuse(
+        "runs other code than this process",
+        "install the same gzscale there and start it anew",
+        {name: _differences(item.versions, own) for name, item in reports.items()},
+    )
+    _refuse(
+        "has another time than this process",
+        "synchronise the clocks (chronyc makestep)",
+        {name: _apart(item.clock, before, after) for name, item in reports.items()},
+    )
+    _refuse(
+        "has too little scratch space",
+        "free some, or name another folder as the preset's `scratch`",
+        {
+            name: f"{item.free / 1e9:.2f} GB free in {item.scratch}, {scratch_free / 1e9:.2f} GB needed"
+            if item.free < scratch_free
+            else ""
+            for name, item in reports.items()
+        },
+    )
+    if wants_gpu:
+        _refuse(
+            "is to predict on a GPU and has none that works",
+            "look at nvidia-smi there; --cluster local predicts on cores",
+            {
+                name: item.compute if item.compute and not item.compute.startswith("cuda") else ""
+                for name, item in reports.items()
+            },
+        )
+    kinds = sorted({item.compute for item in reports.values() if item.compute})
+    if len(kinds) != 1:
+        raise ClusterError(
+            f"the workers that predict compute in {len(kinds)} ways ({', '.join(kinds) or 'none'}), and "
+            "a release has to be of one; start those of one kind, or give PREDICT to them alone"
+        )
+    return kinds[0]
+
+
+def _ask(client: Any) -> dict[str, WorkerReport]:
+    names = {
+        address: f"{worker['name']} at {address}"
+        for address, worker in client.scheduler_info(n_workers=-1)["workers"].items()
+    }
+    try:
+        answers = client.run(report, workers=list(names), on_error="return")
+    except Exception as error:
+        raise ClusterError(f"the workers do not answer: {type(error).__name__}: {error}") from error
+    wrong = {names[at]: item for at, item in answers.items() if not isinstance(item, WorkerReport)}
+    _refuse(
+        "cannot say what it runs",
+        "install the same gzscale there and start it anew",
+        {name: f"{type(item).__name__}: {item}" for name, item in wrong.items()},
+    )
+    return {names[at]: item for at, item in answers.items()}
+
+
+def _refuse(what: str, remedy: str, problems: Mapping[str, str]) -> None:
+    """Raise for workers that have a problem, naming the first three."""
+    found = [f"{name} ({problem})" for name, problem in problems.items() if problem]
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise ClusterError(f"worker {'; worker '.join(found[:3])}{more}: {what}; {remedy}")
+
+
+def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    return ", ".join(
+        f"{key} {there.get(key, 'none')}, here {here[key]}" for key in here if there.get(key) != here[key]
+    )
+
+
+def _apart(clock: float, before: float, after: float) -> str:
+    """Say by how much a clock lies outside of the time between question and answer."""
+    off = max(before - clock, clock - after, 0.0)
+    return f"{off:.1f} s off, {CLOCK_TOLERANCE:.0f} s allowed" if off > CLOCK_TOLERANCE else ""

@@ -1,0 +1,97 @@
+"""Clusters of this machine, processes alone or with its GPUs, and schedulers that run already."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from gzscale.clusters.presets import AddressPreset, CudaPreset, LocalPreset
+from gzscale.clusters.workers import CUT, KINDS, PREDICT, Workers, missing_extra
+from gzscale.errors import ClusterError
+
+__all__ = ["make_cuda", "make_local", "reach_address"]
+
+#: One task at a time, no web page, no chatter between the lines of the night's progress.
+_QUIET: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_local(preset: LocalPreset) -> Workers:
+    """Start one process a core, each for both kinds of work."""
+    import dask
+    from distributed import LocalCluster
+
+    with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
+        return Workers(
+            LocalCluster(
+                n_workers=preset.workers or count_cores(),
+                resources=dict.fromkeys(KINDS, 1),
+                memory_limit=preset.memory,
+                local_directory=preset.scratch,
+                **_QUIET,
+            )
+        )
+
+
+def make_cuda(preset: CudaPreset) -> Workers:
+    """Start one dask-cuda worker a GPU that predicts, and on the other cores workers that cut.
+
+    Raises
+    ------
+    ClusterError
+        If dask-cuda is not installed, or there is no GPU or no driver.
+    """
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError as error:
+        raise missing_extra("cuda", "gpu", error) from error
+    from distributed import Nanny
+    from distributed.system import MEMORY_LIMIT
+
+    try:
+        cluster = LocalCUDACluster(
+            CUDA_VISIBLE_DEVICES=preset.gpus,
+            resources={PREDICT: 1},
+            local_directory=preset.scratch,
+            **_QUIET,
+        )
+    except Exception as error:
+        raise ClusterError(
+            f"cluster cuda: {type(error).__name__}: {error}; is there a GPU, and its driver? "
+            "`gzscale doctor` tells, and --cluster local needs none"
+        ) from error
+    gpus = len(cluster.worker_spec)
+    number = preset.cut_workers or max(count_cores() - gpus, 1)
+    options = {
+        "nthreads": 1,
+        "resources": {CUT: 1},
+        "memory_limit": int(MEMORY_LIMIT / (number + gpus)),
+        "local_directory": preset.scratch,
+        "dashboard": False,
+        "silence_logs": 50,
+        # What cuts sees no GPU: a context of its own would take the device's memory.
+        "env": {"CUDA_VISIBLE_DEVICES": ""},
+    }
+    for place in range(number):
+        cluster.worker_spec[f"cut-{place}"] = {"cls": Nanny, "options": options}
+    cluster.scale(len(cluster.worker_spec))
+    return Workers(cluster)
+
+
+def reach_address(preset: AddressPreset) -> Workers:
+    """Use a scheduler that runs already, over TLS where its address says so."""
+    if not preset.address.startswith("tls://"):
+        return Workers(preset.address)
+    from distributed import Security
+
+    security = Security(
+        require_encryption=True,
+        tls_ca_file=preset.ca_file,
+        tls_client_cert=preset.certificate,
+        tls_client_key=preset.key,
+    )
+    return Workers(preset.address, security)

@@ -1,0 +1,242 @@
+"""Clusters of SLURM jobs: some cut, some predict, one scheduler; checked before, watched, renewed."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+from collections import Counter
+from typing import Any
+
+from gzscale.clusters.presets import JobPool, SlurmPreset, walltime_seconds
+from gzscale.clusters.workers import CUT, KINDS, PREDICT, Limits, Workers, missing_extra
+from gzscale.errors import ClusterError
+
+__all__ = ["SlurmWorkers", "make_slurm"]
+
+#: Share of the walltime, and seconds at most, that a worker keeps to finish and leave.
+DRAIN_SHARE, DRAIN_MOST = 0.1, 600
+#: Jobs of one kind that are started anew before the first of them has brought a worker.
+RENEWALS = 20
+_COMMAND_TIMEOUT = 60
+_UNLIMITED = {"infinite", "UNLIMITED"}
+
+
+def make_slurm(preset: SlurmPreset) -> SlurmWorkers:
+    """Check a preset with SLURM, start a scheduler here, and submit the first jobs.
+
+    Raises
+    ------
+    ClusterError
+        If dask-jobqueue or SLURM's commands are missing, or SLURM would refuse the jobs.
+    """
+    try:
+        from dask_jobqueue import SLURMCluster
+        from dask_jobqueue.slurm import SLURMJob
+    except ImportError as error:
+        raise missing_extra("slurm", "slurm", error) from error
+    pools = {CUT: preset.cut} | ({PREDICT: preset.predict} if preset.predict else {})
+    _check_partitions(pools)
+    options = {kind: job_options(preset, kind, pool) for kind, pool in pools.items()}
+    for kind, chosen in options.items():
+        _try_submission(kind, SLURMJob("tcp://127.0.0.1:8786", name="gzscale-test", **chosen).job_script())
+    cluster = SLURMCluster(
+        silence_logs=50, scheduler_options={"dashboard_address": ":0", "dashboard": False}, **options[CUT]
+    )
+    return SlurmWorkers(cluster, SLURMJob, pools, options)
+
+
+class SlurmWorkers(Workers):
+    """Jobs that bring workers to a scheduler in this process.
+
+    Parameters
+    ----------
+    cluster
+        `dask_jobqueue.SLURMCluster`, without jobs.
+    job
+        `dask_jobqueue.slurm.SLURMJob`.
+    pools
+        The preset's pools by kind of work.
+    options
+        Arguments of ``job`` by kind of work.
+    """
+
+    def __init__(
+        self, cluster: Any, job: Any, pools: dict[str, JobPool], options: dict[str, dict[str, Any]]
+    ) -> None:
+        super().__init__(cluster)
+        self._job = job
+        self._options = options
+        self._renewed: Counter[str] = Counter()
+        self.limits = {kind: Limits(pool.minimum, pool.most, pool.workers) for kind, pool in pools.items()}
+        for kind, limit in self.limits.items():
+            self.scale(kind, limit.minimum)
+
+    def scale(self, kind: str, number: int) -> None:
+        """Submit jobs of one kind, or drain and cancel those that were submitted last."""
+        limit = self.limits[kind]
+        wanted = max(limit.minimum, min(number, limit.maximum))
+        names = [name for name in self.target.worker_spec if _kind_of(name) == kind]
+        for name in names[wanted:]:
+            del self.target.worker_spec[name]
+        for _ in range(wanted - len(names)):
+            self._specify(kind)
+        self._correct()
+
+    def renew(self) -> int:
+        """Submit jobs again that have ended, by their walltime, by `scancel` or with their node."""
+        queue = self._queue()
+        if queue is None:
+            return 0
+        for worker in self.target.scheduler_info["workers"].values():
+            self._renewed[_kind_of(str(worker["name"]))] = 0
+        submitted = dict(self.target.workers)
+        gone = [name for name, job in submitted.items() if str(job.job_id) not in queue]
+        # Those whose workers have left are cancelled and struck off by Dask itself.
+        gone += [name for name in self.target.worker_spec if name not in submitted]
+        gone = [name for name in gone if self._renewed[_kind_of(name)] < RENEWALS]
+        for name in gone:
+            self._renewed[_kind_of(name)] += 1
+            # Under another name: Dask cancels what has the name of a worker that it lost, a while later.
+            if self.target.worker_spec.pop(name, None) is not None:
+                self._specify(_kind_of(name))
+        if gone:
+            self._correct()
+        return len(gone)
+
+    def _specify(self, kind: str) -> None:
+        """Ask for one more job; the next correction submits it."""
+        workers = self.limits[kind].workers
+        group = {"group": [f"-{place}" for place in range(workers)]} if workers > 1 else {}
+        name = f"{kind.lower()}-{next(self._numbers)}"
+        self.target.worker_spec[name] = {"cls": self._job, "options": self._options[kind], **group}
+
+    def _correct(self) -> None:
+        """Bring what runs in line with what is asked for: scaling to the same number does that."""
+        self.target.scale(jobs=len(self.target.worker_spec))
+
+    def waits_for(self) -> str:
+        """Say for each job what SLURM says of it."""
+        queue = self._queue()
+        if queue is None:
+            return "squeue does not answer: is SLURM's controller running?"
+        said = []
+        for name, job in sorted(self.target.workers.items()):
+            state = queue.get(str(job.job_id), "has ended; look at its log")
+            said.append(f"job {job.job_id} ({name}) {state}")
+        return "; ".join(said) or "no job was submitted"
+
+    def _queue(self) -> dict[str, str] | None:
+        """Return job -> state and reason, of this user's jobs; None if squeue fails."""
+        try:
+            lines = _run(["squeue", "--me", "--noheader", "--format=%A|%T|%r"]).splitlines()
+        except ClusterError:
+            return None
+        return {job: f"{state} ({reason})" for job, state, reason in (line.split("|", 2) for line in lines)}
+
+
+def job_options(preset: SlurmPreset, kind: str, pool: JobPool) -> dict[str, Any]:
+    """Return the arguments of `dask_jobqueue.slurm.SLURMJob` for one pool.
+
+    Workers leave before the walltime: what they have not finished goes to others, and is
+    not held against the partition as the death of a worker would be.
+    """
+    seconds = walltime_seconds(pool.walltime)
+    drain = min(DRAIN_MOST, math.ceil(DRAIN_SHARE * seconds))
+    resources = {kind: 1} if preset.predict else dict.fromkeys(KINDS, 1)
+    directives = [*pool.directives]
+    directives += [f"--nodelist={pool.nodes}"] if pool.nodes else []
+    directives += [f"--constraint={pool.constraint}"] if pool.constraint else []
+    directives += [f"--gres=gpu:{pool.gpus}"] if pool.gpus else []
+    options: dict[str, Any] = {
+        "job_name": f"gzscale-{kind.lower()}",
+        "queue": pool.partition,
+        "account": pool.account,
+        "walltime": pool.walltime,
+        # A worker does one task at a time; the job's other cores are its threads'.
+        "cores": pool.workers,
+        "processes": pool.workers,
+        "job_cpu": pool.cores,
+        "memory": pool.memory,
+        "interface": preset.interface,
+        "local_directory": preset.scratch,
+        "log_directory": preset.logs,
+        "job_extra_directives": directives,
+        "worker_extra_args": [
+            "--resources",
+            '"' + " ".join(f"{name}={number}" for name, number in resources.items()) + '"',
+        ],
+        "job_script_prologue": [
+            # Drawn apart, so that jobs that began together do not leave together.
+            f'export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION="{seconds - drain - drain // 4} seconds"',
+            f'export DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER="{drain // 4} seconds"',
+            *preset.prologue,
+        ],
+    }
+    if preset.python:
+        options["python"] = preset.python
+    if pool.gpus:
+        # One process a GPU, each seeing its own.
+        options["worker_command"] = "dask_cuda.cli worker"
+    return options
+
+
+def _kind_of(name: str) -> str:
+    return name.partition("-")[0].upper()
+
+
+def _run(command: list[str], text: str | None = None) -> str:
+    """Run one of SLURM's commands; return what it prints."""
+    try:
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, check=False, timeout=_COMMAND_TIMEOUT
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ClusterError(
+            f"cluster slurm: {command[0]}: {error}; is this a submit host, and SLURM running?"
+        ) from error
+    if done.returncode:
+        raise ClusterError(f"cluster slurm: {' '.join(command)}: {done.stderr.strip() or done.returncode}")
+    return done.stdout
+
+
+def _check_partitions(pools: dict[str, JobPool]) -> None:
+    """Hold the partitions' names, walltimes and GPUs against what SLURM has."""
+    if shutil.which("sbatch") is None:
+        raise ClusterError("cluster slurm: there is no sbatch here; run gzscale on a submit host")
+    rows = [line.split("|") for line in _run(["sinfo", "--noheader", "--format=%R|%l|%G"]).splitlines()]
+    limits = {name: limit for name, limit, _ in rows}
+    gpus = {name for name, _, resources in rows if "gpu" in resources}
+    for kind, pool in pools.items():
+        name = pool.partition
+        if name is not None and name not in limits:
+            raise ClusterError(
+                f"cluster slurm: {kind.lower()}.partition {name!r} does not exist; "
+                f"sinfo knows {', '.join(sorted(limits)) or 'none'}"
+            )
+        if pool.gpus and not (gpus if name is None else name in gpus):
+            raise ClusterError(
+                f"cluster slurm: {kind.lower()} asks for {pool.gpus} GPU(s) a job, and partition {name!r} "
+                f"has none; those with GPUs: {', '.join(sorted(gpus)) or 'none'}"
+            )
+        limit = limits.get(name or "", "infinite")
+        if limit not in _UNLIMITED and walltime_seconds(_padded(limit)) < walltime_seconds(pool.walltime):
+            raise ClusterError(
+                f"cluster slurm: {kind.lower()}.walltime {pool.walltime} is longer than partition {name!r} "
+                f"allows ({limit})"
+            )
+
+
+def _padded(limit: str) -> str:
+    """Turn sinfo's ``30:00`` (minutes, seconds) into ``0:30:00``."""
+    return limit if limit.count(":") == 2 else f"0:{limit}"
+
+
+def _try_submission(kind: str, script: str) -> None:
+    """Ask SLURM whether it would take a job: account, nodes, constraint, memory, further directives."""
+    try:
+        _run(["sbatch", "--test-only"], script)
+    except ClusterError as error:
+        raise ClusterError(
+            f"cluster slurm: SLURM would refuse the jobs of `{kind.lower()}`: {error}"
+        ) from error

@@ -1,0 +1,212 @@
+"""Partitions on their way through the workers: submitted, awaited, watched, one outcome each."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gzscale.cluster import Cluster, count_slots
+from gzscale.config import NightConfig
+from gzscale.errors import ClusterError, Reason, WorkerError
+from gzscale.night.origins import Origins
+from gzscale.night.planned import PlannedPartition
+from gzscale.night.station import executing, run_stage, set_allowed_deaths
+from gzscale.night.tally import Failure
+from gzscale.night.work import Summary, cut, predict
+
+__all__ = ["Flight", "Lost"]
+
+#: How often a partition's work is tried again after an error, and on another worker after its own failed.
+RETRIES = 1
+OTHER_WORKERS = 3
+#: Seconds between two looks at what is not an outcome: the lock, the workers' number, the time.
+TICK = 1.0
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A partition that its workers did not live through, or did not finish in time."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass
+class _Airborne:
+    item: PlannedPartition
+    futures: list[Any]
+    since: float
+    moved: int = 0
+
+
+class Flight:
+    """Submits partitions to a cluster and returns what became of them.
+
+    Parameters
+    ----------
+    cluster
+        The cluster.
+    config
+        The night's configuration.
+    origin
+        What its results come from.
+    night
+        Name of the run.
+    check
+        Called every second or so; what it raises ends the flight.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        config: NightConfig,
+        origin: Origins,
+        night: str,
+        check: Callable[[], None],
+    ) -> None:
+        self._cluster, self._config, self._origin = cluster, config, origin
+        self._night, self._check = night, check
+        self._air: dict[str, _Airborne] = {}
+        self._landed: queue.Queue[str] = queue.Queue()
+        self._attempt = itertools.count()
+        self._ticked = time.monotonic()
+        self._looked = time.monotonic()
+        self._lonely = 0.0
+        self._why = ""
+        self.slots = count_slots(cluster.client)["CUT"]
+
+    def fly(
+        self, items: Iterator[PlannedPartition], per_slot: int, deaths: int
+    ) -> Iterator[tuple[PlannedPartition, Summary | Failure | Lost]]:
+        """Work on partitions, a bounded number in flight, and yield each outcome as it arrives.
+
+        Parameters
+        ----------
+        items
+            Partitions.
+        per_slot
+            How many are in flight for each that can be cut at a time; 0 for one in all.
+        deaths
+            How many workers may die with a partition in hand before it is lost.
+        """
+        self._cluster.client.run_on_scheduler(set_allowed_deaths, deaths=deaths - 1)
+        for item in itertools.islice(items, max(1, per_slot * self.slots)):
+            self._submit(item)
+        while self._air:
+            landed = self._next()
+            if landed is None:
+                continue
+            # Workers come and go: batch systems start them one after the other.
+            room = max(1, per_slot * self.slots) - len(self._air)
+            for item in itertools.islice(items, max(0, room)):
+                self._submit(item)
+            yield landed
+
+    def _submit(self, item: PlannedPartition, moved: int = 0) -> None:
+        client = self._cluster.client
+        name = f"{self._night}-{item.partition.path}-{next(self._attempt)}"
+        common = (self._config, self._origin, item.partition, item.digest)
+        options = {"retries": RETRIES, "pure": False}
+        made = client.submit(run_stage, cut, *common, key=f"cut-{name}", resources={"CUT": 1}, **options)
+        predicted = client.submit(
+            run_stage,
+            predict,
+            *common,
+            made,
+            key=f"predict-{name}",
+            resources={"PREDICT": 1},
+            priority=1,
+            **options,
+        )
+        self._air[predicted.key] = _Airborne(item, [predicted, made], time.monotonic(), moved)
+        landed = self._landed
+        predicted.add_done_callback(lambda future: landed.put(future.key))
+
+    def _next(self) -> tuple[PlannedPartition, Summary | Failure | Lost] | None:
+        """Return the next outcome, or None if the time for a look came first."""
+        if time.monotonic() - self._ticked > TICK:
+            self._ticked = time.monotonic()
+            late = self._look()
+            if late is not None:
+                return late
+        try:
+            key = self._landed.get(timeout=TICK)
+        except queue.Empty:
+            return None
+        flown = self._air.pop(key, None)
+        if flown is None:  # Cancelled here.
+            return None
+        try:
+            outcome = _outcome(flown)
+        except WorkerError as error:
+            return self._move(flown, error)
+        finally:
+            # Letting go at once keeps the scheduler's memory independent of the night's length.
+            for future in flown.futures:
+                future.release()
+        return flown.item, outcome
+
+    def _move(self, flown: _Airborne, error: WorkerError) -> tuple[PlannedPartition, Failure] | None:
+        """Let a worker go that cannot do the work, and give its partition to another."""
+        self._why = str(error)
+        if error.worker:
+            self._cluster.client.retire_workers([error.worker], close_workers=True)
+        if flown.moved >= OTHER_WORKERS:
+            return flown.item, Failure(flown.item.partition.path, flown.item.rows, f"WorkerError: {error}")
+        self._submit(flown.item, flown.moved + 1)
+        return None
+
+    def _look(self) -> tuple[PlannedPartition, Lost] | None:
+        self._check()
+        slots = count_slots(self._cluster.client)
+        now = time.monotonic()
+        self.slots = max(1, slots["CUT"])
+        self._lonely = 0.0 if all(slots.values()) else self._lonely or now
+        if self._lonely and now - self._lonely > self._cluster.patience:
+            told = ", ".join(f"{number} of {kind}" for kind, number in slots.items())
+            raise ClusterError(
+                f"for {self._cluster.patience:.0f} s there have been workers for {told}; "
+                f"{self._why or self._cluster.waits_for()}; run the night again, which goes on from here"
+            )
+        limit = self._cluster.partition_limit
+        if now - self._looked < min(30.0, limit / 4):
+            return None
+        self._looked = now
+        return self._late(limit)
+
+    def _late(self, limit: float) -> tuple[PlannedPartition, Lost] | None:
+        """Take a partition from a worker that has been at it for too long, and start that worker anew."""
+        overdue = [key for key, flown in self._air.items() if time.monotonic() - flown.since > limit]
+        at_work = self._cluster.client.run_on_scheduler(executing) if overdue else {}
+        for key in overdue:
+            for future in self._air[key].futures:
+                worker, seconds = at_work.get(future.key, ("", 0.0))
+                if seconds > limit:
+                    flown = self._air.pop(key)
+                    self._cluster.client.cancel(flown.futures, force=True)
+                    self._cluster.client.restart_workers([worker], raise_for_error=False)
+                    detail = f"{seconds:.0f} s at {future.key.partition('-')[0]}, {limit:.0f} s allowed"
+                    return flown.item, Lost(Reason.TIME_LIMIT, detail)
+        return None
+
+
+def _outcome(flown: _Airborne) -> Summary | Failure | Lost:
+    from distributed import KilledWorker
+
+    future, item = flown.futures[0], flown.item
+    if future.status == "cancelled":
+        return Failure(item.partition.path, item.rows, "cancelled by the scheduler")
+    error = future.exception()
+    if error is None:
+        summary: Summary = future.result()
+        return summary
+    if isinstance(error, WorkerError):
+        raise error
+    if isinstance(error, KilledWorker):
+        stage = str(error.task).partition("-")[0]
+        return Lost(Reason.WORKER_LOST, f"{error.allowed_failures + 1} workers died at {stage}")
+    return Failure(item.partition.path, item.rows, f"{type(error).__name__}: {error}")

@@ -1,0 +1,66 @@
+"""What a worker runs of a partition, and what is told of a worker that fails at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gzscale.errors import GzscaleError, WorkerError
+
+if TYPE_CHECKING:
+    from gzscale.night.work import Summary
+
+__all__ = ["executing", "is_device_error", "run_stage", "set_allowed_deaths"]
+
+
+def run_stage(stage: Callable[..., Summary], *arguments: Any) -> Summary:
+    """Run one stage of a partition; runs on a worker.
+
+    Parameters
+    ----------
+    stage
+        `gzscale.night.work.cut` or `gzscale.night.work.predict`.
+    arguments
+        Of the stage.
+
+    Raises
+    ------
+    WorkerError
+        If it is the worker that fails and not the partition; with the worker's address.
+    """
+    from distributed import get_worker
+
+    try:
+        return stage(*arguments)
+    except WorkerError as error:
+        raise WorkerError(str(error), get_worker().address) from error
+    except RuntimeError as error:
+        if not is_device_error(error):
+            raise
+        address = get_worker().address
+        raise WorkerError(
+            f"worker {address}: its GPU fails ({type(error).__name__}: {error}); look at nvidia-smi there",
+            address,
+        ) from error
+
+
+def is_device_error(error: RuntimeError) -> bool:
+    """Tell whether torch complains of the device: after such an error a process has no use of its GPU."""
+    told = f"{type(error).__name__} {error}"
+    return not isinstance(error, GzscaleError) and any(
+        word in told for word in ("AcceleratorError", "CUDA error", "CUDA out of memory", "cuDNN error")
+    )
+
+
+def executing(dask_scheduler: Any) -> dict[str, tuple[str, float]]:
+    """Return key -> worker's address and seconds, of every task that runs; runs on the scheduler."""
+    return {
+        task.key: (worker.address, seconds)
+        for worker in dask_scheduler.workers.values()
+        for task, seconds in worker.executing.items()
+    }
+
+
+def set_allowed_deaths(dask_scheduler: Any, deaths: int) -> None:
+    """Set how many workers may die with a task in hand before it counts as lost; runs on the scheduler."""
+    dask_scheduler.allowed_failures = deaths

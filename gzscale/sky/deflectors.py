@@ -1,0 +1,228 @@
+"""Which of some cutouts show galaxies that can be lenses: bright, red, extended; and what they are like.
+
+Everything is measured on the cutouts themselves: aperture fluxes, second moments, and the seeing from what
+is sharpest in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
+
+from gzscale.sky.camera import SEEING
+from gzscale.sky.lens_population import Deflectors, passive_redshift
+
+__all__ = ["Measured", "measure", "measure_seeing"]
+
+#: Radii in arcsec of the apertures for colours, for total magnitudes, and for shapes.
+_COLOUR_APERTURE, _TOTAL_APERTURE, _SHAPE_APERTURE = 2.0, 5.0, 2.5
+#: A deflector is brighter than this in r and redder than this in g-r: luminous red galaxies from redshift
+#: 0.1 on, and no faint ones, whose Einstein radii are within the seeing.
+FAINTEST, BLUEST = 19.8, 0.75
+#: A galaxy's half-light radius is larger than a star's by this factor at least.
+_EXTENDED = 1.2
+#: Least number of stars that a seeing is taken from, and their least signal-to-noise ratio.
+_STARS, _STAR_SIGNAL = 5, 25.0
+_MOFFAT_BETA = 3.5
+#: Least measured part of a cutout, and largest median of its rim in sigma of a pixel.
+_MEASURED, _SKY = 0.95, 1.5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What cutouts show at their centres.
+
+    Attributes
+    ----------
+    deflectors
+        Of all cutouts.
+    magnitudes
+        g, r, i within 2 arcsec, shape (n, 3).
+    chosen
+        Which can be lenses, bool, shape (n,).
+    """
+
+    deflectors: Deflectors
+    magnitudes: NDArray[np.float64]
+    chosen: NDArray[np.bool_]
+
+
+def measure(
+    images: NDArray[np.floating],
+    bands: str,
+    scale: NDArray[np.float64],
+    seeing: NDArray[np.float64],
+    noise: NDArray[np.floating],
+    redshift: NDArray[np.float64] | None = None,
+) -> Measured:
+    """Measure galaxies as deflectors.
+
+    Parameters
+    ----------
+    images
+        Nanomaggies a pixel, shape (n, bands, y, x), the objects at the centres; NaN counts as 0.
+    bands
+        One letter each; g, r and i among them.
+    scale
+        Arcsec a pixel, shape (n,).
+    seeing
+        Full width at half maximum of a star in arcsec, shape (n, bands).
+    noise
+        Sigma of a pixel in nanomaggies, shape (n, bands).
+    redshift
+        Where they are known, shape (n,), NaN where not; elsewhere a passive galaxy's colours tell.
+    """
+    gri = np.nan_to_num(images[:, [bands.index(band) for band in "gri"]].astype(np.float64))
+    radius = _radii(images.shape[-1], scale)
+    small = _flux_within(gri, radius, _COLOUR_APERTURE)
+    total = _flux_within(gri[:, 1:2], radius, _TOTAL_APERTURE)[:, 0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        magnitudes = 22.5 - 2.5 * np.log10(small)
+        magnitude = 22.5 - 2.5 * np.log10(total)
+    passive = passive_redshift(magnitudes)
+    known = passive if redshift is None else np.where(np.isfinite(redshift), redshift, passive)
+    ratio, angle = _shapes(gri[:, 1], radius, scale)
+    half = _half_light_radius(gri[:, 1], radius)
+    star = (
+        0.5
+        * seeing[:, bands.index("r")]
+        * np.sqrt((2 ** (1 / (_MOFFAT_BETA - 1)) - 1) / (2 ** (1 / 3.5) - 1))
+    )
+    with np.errstate(invalid="ignore"):
+        chosen = (
+            (magnitude < FAINTEST)
+            & (magnitudes[:, 0] - magnitudes[:, 1] > BLUEST)
+            & (half > _EXTENDED * star)
+            & _central(gri[:, 1], radius)
+            & _on_sky(images, noise)
+            & np.isfinite(known)
+            & np.isfinite(magnitudes).all(axis=1)
+        )
+    return Measured(Deflectors(known, magnitude, ratio, angle), magnitudes, chosen)
+
+
+def _radii(size: int, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    axis = np.arange(size) - (size - 1) / 2
+    distance: NDArray[np.float64] = np.hypot(axis[:, None], axis[None, :])[None] * scale[:, None, None]
+    return distance
+
+
+def _flux_within(
+    images: NDArray[np.float64], radius: NDArray[np.float64], limit: float
+) -> NDArray[np.float64]:
+    flux: NDArray[np.float64] = (images * (radius < limit)[:, None]).sum(axis=(2, 3))
+    return flux
+
+
+def _central(images: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell where nothing within 4 arcsec is brighter than the galaxy itself, shape (n,)."""
+    own = np.where(radius < 0.9, images, -np.inf).max(axis=(1, 2))
+    near = np.where(radius < 4.0, images, -np.inf).max(axis=(1, 2))
+    return near <= own
+
+
+def _on_sky(images: NDArray[np.floating], noise: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Tell where the rim is sky, and not the halo of a bright star, and all is measured, shape (n,)."""
+    rim = np.ones(images.shape[2:], bool)
+    rim[4:-4, 4:-4] = False
+    level = np.median(np.nan_to_num(images[:, :, rim].astype(np.float32)), axis=2)
+    whole = np.isfinite(images).mean(axis=(2, 3)) > _MEASURED
+    clear: NDArray[np.bool_] = ((level < _SKY * noise) & whole).all(axis=1)
+    return clear
+
+
+def _half_light_radius(images: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the radius in arcsec that holds half of the flux within 5 arcsec, shape (n,)."""
+    steps = np.linspace(0.2, _TOTAL_APERTURE, 25)
+    growth = np.stack([(images * (radius < step)).sum(axis=(1, 2)) for step in steps], axis=1)
+    growth = np.maximum.accumulate(growth, axis=1)
+    return np.array([np.interp(0.5 * max(row[-1], 1e-9), row, steps) for row in growth])
+
+
+def _shapes(
+    images: NDArray[np.float64], radius: NDArray[np.float64], scale: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return axis ratio and angle from second moments under a Gaussian window, shape (n,) each.
+
+    The window and the seeing round them; the axis ratio is corrected for the window alone.
+    """
+    size = images.shape[-1]
+    axis = (np.arange(size) - (size - 1) / 2) * scale[:, None]
+    x, y = axis[:, None, :], axis[:, :, None]
+    weight = np.clip(images, 0, None) * np.exp(-((radius / _SHAPE_APERTURE) ** 2) / 2)
+    total = np.maximum(weight.sum(axis=(1, 2)), 1e-12)
+    xx, yy, xy = ((weight * part).sum(axis=(1, 2)) / total for part in (x * x, y * y, x * y))
+    # A Gaussian of variance s under a window of variance w has measured variance s w / (s + w).
+    spread, twist = np.hypot(xx - yy, 2 * xy), (xx + yy)
+    variances = np.stack([twist + spread, twist - spread]) / 2
+    true = 1 / np.clip(1 / np.maximum(variances, 1e-6) - 1 / _SHAPE_APERTURE**2, 1e-3, None)
+    ratio = np.sqrt(np.clip(true[1] / true[0], 0.04, 1.0))
+    return ratio, np.arctan2(2 * xy, xx - yy) / 2
+
+
+def measure_seeing(
+    images: NDArray[np.floating], bands: str, scale: NDArray[np.float64], noise: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Measure the seeing in each band from the sharpest peaks of some cutouts of the same images.
+
+    A star's curvature at its peak tells its width. Galaxies and blends are wider: of all clear peaks the
+    sharpest fifth counts.
+
+    Parameters
+    ----------
+    images
+        Nanomaggies a pixel, shape (n, bands, y, x).
+    bands
+        One letter each.
+    scale
+        Arcsec a pixel, shape (n,).
+    noise
+        Sigma of a pixel, shape (n, bands).
+
+    Returns
+    -------
+    NDArray[np.float64]
+        Full width at half maximum of a Moffat function of index 3.5 in arcsec, shape (bands,). With fewer
+        than five clear peaks it is the median seeing of SDSS.
+    """
+    found = np.empty(len(bands))
+    for number, band in enumerate(bands):
+        pixels = np.nan_to_num(images[:, number].astype(np.float64))
+        peak = maximum_filter(pixels, (0, 7, 7)) == pixels
+        peak &= pixels > _STAR_SIGNAL * np.maximum(noise[:, number], 1e-9)[:, None, None]
+        peak[:, :2], peak[:, -2:], peak[:, :, :2], peak[:, :, -2:] = False, False, False, False
+        which, row, column = np.nonzero(peak)
+        widths = _peak_widths(pixels, which, row, column) * scale[which]
+        widths = widths[np.isfinite(widths)]
+        usual = SEEING.get(band, 1.3)
+        found[number] = np.quantile(widths, 0.2) if len(widths) >= _STARS else usual
+    # Nothing sharper than the pixels, nothing that no night would be used with.
+    bounded: NDArray[np.float64] = np.clip(found, 0.5, 2.5)
+    return bounded
+
+
+def _peak_widths(
+    pixels: NDArray[np.float64],
+    which: NDArray[np.int64],
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return full widths in pixels of Moffat functions through each peak and the pixels beside it."""
+    centre = pixels[which, row, column]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        squares = []
+        for dy, dx in ((0, 1), (1, 0)):
+            before, after = pixels[which, row - dy, column - dx], pixels[which, row + dy, column + dx]
+            # Of (1 + r^2 / a^2)^-beta the power -1 / beta is a parabola, wherever between pixels its top is.
+            low, mid, high = (part ** (-1 / _MOFFAT_BETA) for part in (before, centre, after))
+            curve = (low + high) / 2 - mid
+            top = mid - np.square(high - low) / (16 * curve)
+            squares.append(top / curve)
+        core = np.sqrt(np.sqrt(squares[0] * squares[1]))
+    # The pixel itself adds a twelfth of a pixel's area to the variance, 1 / (2 beta) of a^2 at the core.
+    core = np.sqrt(np.maximum(core**2 - 2 * _MOFFAT_BETA / 12, 0.0))
+    widths: NDArray[np.float64] = 2 * core * np.sqrt(2 ** (1 / _MOFFAT_BETA) - 1)
+    return np.where(widths > 0.5, widths, np.nan)

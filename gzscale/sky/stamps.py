@@ -1,0 +1,208 @@
+"""Cutouts with what has to be known to put light into them: read from stores, measured as deflectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gzscale.cutouts.store import Cutouts, read_cutouts
+from gzscale.errors import CatalogError, MissingError
+from gzscale.sky.deflectors import measure, measure_seeing
+from gzscale.sky.lens_population import Deflectors
+from gzscale.storage import open_storage
+
+__all__ = ["Stamps", "measured_stamps", "read_stamps", "stored_cutouts"]
+
+#: Cutouts of one image from which its own seeing is measured; with fewer, that of all the partition's.
+_FOR_SEEING = 10
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """Cutouts with what has to be known to put a lens into them.
+
+    Attributes
+    ----------
+    object_id
+        int64, shape (n,).
+    ra, dec
+        Degrees, shape (n,).
+    source
+        Name of the image that the middle band came from, shape (n,).
+    images
+        Nanomaggies a pixel, float16, shape (n, bands, y, x).
+    scale
+        Arcsec a pixel, shape (n,).
+    noise
+        Sigma of a pixel in nanomaggies, float32, shape (n, bands).
+    seeing
+        Full width at half maximum of a star in arcsec, shape (n, bands).
+    redshift, magnitude, axis_ratio, angle
+        See `gzscale.sky.lens_population.Deflectors`.
+    colours
+        g, r, i magnitudes within 2 arcsec, shape (n, 3).
+    deflector
+        Whether it can be a lens, bool, shape (n,).
+    """
+
+    object_id: NDArray[np.int64]
+    ra: NDArray[np.float64]
+    dec: NDArray[np.float64]
+    source: NDArray[np.str_]
+    images: NDArray[np.float16]
+    scale: NDArray[np.float64]
+    noise: NDArray[np.float32]
+    seeing: NDArray[np.float64]
+    redshift: NDArray[np.float64]
+    magnitude: NDArray[np.float64]
+    axis_ratio: NDArray[np.float64]
+    angle: NDArray[np.float64]
+    colours: NDArray[np.float64]
+    deflector: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.object_id)
+
+    @property
+    def deflectors(self) -> Deflectors:
+        """All of them as deflectors."""
+        return Deflectors(self.redshift, self.magnitude, self.axis_ratio, self.angle)
+
+    def take(self, rows: NDArray) -> Stamps:
+        """Return some of them."""
+        return Stamps(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Stamps]) -> Stamps:
+        """Return those of several in a row."""
+        return cls(
+            **{
+                item.name: np.concatenate([getattr(part, item.name) for part in parts])
+                for item in fields(cls)
+            }
+        )
+
+
+def stored_cutouts(location: str, geometry: str) -> Iterator[Cutouts]:
+    """Yield the cutouts of every partition below a folder or URL, in the order of their names.
+
+    Raises
+    ------
+    MissingError
+        If there is none of that geometry.
+    """
+    storage = open_storage(location)
+    ending = f".zarr/{geometry}/zarr.json"
+    keys = sorted(entry.key for entry in storage.list("") if entry.key.endswith(ending))
+    if not keys:
+        raise MissingError(f"{location}: no cutouts of a geometry {geometry!r} in it")
+    for key in keys:
+        if json.loads(storage.get(key)).get("node_type") == "group":
+            yield read_cutouts(storage, key.removesuffix(f"/{geometry}/zarr.json"), geometry)
+
+
+def read_stamps(
+    locations: Sequence[str],
+    bands: str,
+    geometry: str = "sky",
+    held_out: Sequence[str] = (),
+) -> tuple[Stamps, Stamps]:
+    """Read cutouts, and part those of some images from the others.
+
+    Parameters
+    ----------
+    locations
+        Folders or URLs of nights' outputs or cutout stores.
+    bands
+        The bands to read; a cutout that lacks one is left out.
+    geometry
+        Name of the geometry.
+    held_out
+        Parts of names of images, such as ``003918-3-0213``: their cutouts come second.
+
+    Returns
+    -------
+    learnt, kept : Stamps
+
+    Raises
+    ------
+    CatalogError
+        If there is nothing to learn from, or an image to keep apart is not there.
+    """
+    parts = [
+        measured_stamps(cutouts, bands) for place in locations for cutouts in stored_cutouts(place, geometry)
+    ]
+    stamps = Stamps.joined(parts)
+    apart = np.zeros(len(stamps), bool)
+    for name in held_out:
+        found = np.char.find(stamps.source, name) >= 0
+        if not found.any():
+            raise CatalogError(f"no cutout comes from an image {name!r}, which is to be kept apart")
+        apart |= found
+    if apart.all():
+        raise CatalogError(f"{', '.join(locations)}: no cutout with the bands {bands} to learn from")
+    return stamps.take(~apart), stamps.take(apart)
+
+
+def measured_stamps(cutouts: Cutouts, bands: str) -> Stamps:
+    """Return those of a partition's cutouts that are good in some bands, measured.
+
+    Parameters
+    ----------
+    cutouts
+        Of one partition.
+    bands
+        The bands to keep, g, r and i among them; half of a cutout must be measured in each.
+    """
+    places = [cutouts.bands.index(band) for band in bands]
+    whole = (cutouts.band_status[:, places] == 0).all(axis=1) & (cutouts.coverage[:, places] > 0.5).all(
+        axis=1
+    )
+    rows = np.flatnonzero(whole)
+    images, noise = cutouts.images[rows][:, places], cutouts.noise[rows][:, places]
+    scale, source = cutouts.scale[rows], _sources(cutouts, places[len(places) // 2])[rows]
+    seeing = _seeing(images, bands, scale, noise, source)
+    found = measure(images, bands, scale, seeing, noise)
+    return Stamps(
+        object_id=cutouts.object_id[rows],
+        ra=cutouts.ra[rows],
+        dec=cutouts.dec[rows],
+        source=source,
+        images=images,
+        scale=scale,
+        noise=noise,
+        seeing=seeing,
+        redshift=found.deflectors.redshift,
+        magnitude=found.deflectors.magnitude,
+        axis_ratio=found.deflectors.axis_ratio,
+        angle=found.deflectors.angle,
+        colours=found.magnitudes,
+        deflector=found.chosen,
+    )
+
+
+def _sources(cutouts: Cutouts, band: int) -> NDArray[np.str_]:
+    names = np.array([str(source["name"]) for source in cutouts.sources] or [""])
+    found: NDArray[np.str_] = names[np.clip(cutouts.image_index[:, band, 0], 0, None)]
+    return found
+
+
+def _seeing(
+    images: NDArray[np.float16],
+    bands: str,
+    scale: NDArray[np.float64],
+    noise: NDArray[np.float32],
+    source: NDArray[np.str_],
+) -> NDArray[np.float64]:
+    """Return each cutout's seeing: that of its image, where enough of its cutouts are here."""
+    seeing = np.empty((len(images), len(bands)))
+    seeing[:] = measure_seeing(images, bands, scale, noise)
+    for name, count in zip(*np.unique(source, return_counts=True), strict=True):
+        if count >= _FOR_SEEING:
+            mine = source == name
+            seeing[mine] = measure_seeing(images[mine], bands, scale[mine], noise[mine])
+    return seeing

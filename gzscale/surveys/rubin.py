@@ -1,0 +1,335 @@
+"""Rubin: deep coadds of LSST, from a Butler repository or a plain tree of files."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gzscale.config import parse_bytes
+from gzscale.errors import ConfigError, ImageError, Reason
+from gzscale.storage import sha256_hex
+from gzscale.surveys.base import Coverage, Image, ImageRef
+from gzscale.surveys.fetch import Fetcher, default_cache
+from gzscale.surveys.rubin_butler import ButlerSource
+from gzscale.surveys.rubin_coadd import coadd_wcs, decode_coadd
+from gzscale.surveys.rubin_find import Dataset, PatchOverlaps, PatchSource, find_patches
+from gzscale.surveys.rubin_planes import Window, open_planes, windows_of
+from gzscale.surveys.rubin_tree import TreeSource
+
+__all__ = ["RubinSurvey"]
+
+BANDS = "ugrizy"
+#: A coadd file of DC2 has 100 to 200 MB.
+MAX_FILE_BYTES = 1_000_000_000
+#: Side of the cells by which a coadd is decoded where few objects are wanted, in pixels.
+DECODE_CELL = 64
+#: How far a coadd's WCS may put the middle of its patch from the image's middle: share of its side.
+_OFF_CENTRE = 0.05
+#: Damage that another transfer may mend.
+_MENDABLE = frozenset({Reason.CHECKSUM, Reason.TRUNCATED_IMAGE, Reason.EMPTY_IMAGE, Reason.BAD_IMAGE})
+#: Mask planes that become flags where they are declared; DP1 has no BRIGHT_OBJECT.
+FLAGS = ("NO_DATA", "SAT", "BRIGHT_OBJECT", "DETECTED_NEGATIVE", "INTRP", "CLIPPED", "SENSOR_EDGE", "BAD")
+_DEFAULTS: dict[str, Any] = {
+    "collections": None,
+    "dataset_type": "deep_coadd",
+    "skymap": None,
+    "tree": None,
+    "index": None,
+    "blank": ["NO_DATA"],
+    "flags": None,
+    "zero_point": None,
+    "cache": None,
+    "cache_cap": "100GB",
+    "concurrency": 8,
+}
+
+
+class RubinSurvey:
+    """The deep coadds of LSST; see `gzscale.surveys.base.Survey`.
+
+    Parameters
+    ----------
+    root
+        A Butler repository (folder, ``butler.yaml`` or URL), or with ``tree`` the folder or URL (file, http,
+        https, s3) of a tree of coadds.
+    bands
+        Letters out of ``ugrizy``.
+    options
+        For a Butler: ``collections``, searched in their order; ``dataset_type`` ("deep_coadd", that of DP1;
+        "deepCoadd_calexp" before); ``skymap``, needed where the repository has several.
+        For a tree: ``tree``, the path template below the root with {tract}, {patch} and {band}; ``index``, a
+        table of patches (`gzscale.surveys.rubin_tree.write_patches`).
+        For both: ``blank`` (["NO_DATA"]), mask planes whose pixels become NaN; ``flags``, mask planes that
+        become the cutouts' flags (by default those of `FLAGS` that a mask declares); ``zero_point``, AB
+        magnitude of one unit, for coadds whose header has no calibration; ``cache``, ``cache_cap`` and
+        ``concurrency`` as for SDSS.
+
+    Raises
+    ------
+    ConfigError
+        If a band or an option is unknown, or a value does not fit.
+    """
+
+    kind = "rubin"
+    pixel_scale = 0.2
+
+    def __init__(self, root: str, bands: str, options: Mapping[str, Any] | None = None) -> None:
+        self.root = root.removeprefix("file://").rstrip("/") or "/"
+        self.bands = bands
+        self.options = dict(options or {})
+        settings = _settings(bands, self.options)
+        self._blank = tuple(settings["blank"])
+        self._need_flags = settings["flags"] is not None
+        self._flags = tuple(settings["flags"] if self._need_flags else FLAGS)
+        self._zero_point = settings["zero_point"]
+        self._cache = os.path.expanduser(settings["cache"] or default_cache())
+        self._cap = parse_bytes(settings["cache_cap"])
+        self._concurrency = int(settings["concurrency"])
+        self._type = "coadd" if settings["tree"] else str(settings["dataset_type"])
+        self._source: PatchSource
+        if settings["tree"]:
+            self._source = TreeSource(self.root, settings["tree"], settings["index"], bands)
+        else:
+            self._source = ButlerSource(
+                self.root, settings["skymap"], self._type, settings["collections"], bands
+            )
+        self._lock = threading.Lock()
+        self._wanted: dict[tuple[int, int], NDArray[np.float64]] = {}
+
+    def __reduce__(self) -> tuple[type[RubinSurvey], tuple[str, str, dict[str, Any]]]:
+        return type(self), (self.root, self.bands, self.options)
+
+    def __repr__(self) -> str:
+        return f"RubinSurvey({self.root!r}, {self.bands!r}, {self._type})"
+
+    # ---- Survey
+
+    def find(self, rows: pa.Table, radius: NDArray[np.float64]) -> Coverage:
+        """Find every coadd that a stamp around each object may overlap; see `Survey.find`.
+
+        Asks the registry three times for each tract, whatever the number of objects. What is found is
+        remembered until the next call, so that `open` decodes no more of a coadd than is wanted.
+
+        Raises
+        ------
+        ConfigError
+            If the repository, collection, dataset type, skymap or table of patches does not exist.
+        """
+        ra, dec = (rows[name].to_numpy().astype(np.float64) for name in ("ra", "dec"))
+        radius = np.asarray(radius, dtype=np.float64)
+        skymap = self._source.skymap
+        overlaps = find_patches(ra, dec, radius, self._source, self.bands, skymap)
+        self._remember(overlaps, ra, dec, radius)
+        refs, absent, pairs = self._images(overlaps, skymap)
+        return Coverage(
+            images=tuple(refs),
+            pair_object=overlaps.row[pairs[0]],
+            pair_image=pairs[1],
+            lost=overlaps.lost,
+            absent=tuple(absent),
+            pair_rank=overlaps.rank[pairs[0]],
+        )
+
+    def open(self, ref: ImageRef) -> Image:
+        """Fetch, decode and calibrate one coadd; see `Survey.open`.
+
+        Of a coadd on which the last `find` placed few objects only the tiles near them are decoded; the
+        other pixels are NaN.
+
+        Raises
+        ------
+        ImageError
+            With the reason why the coadd cannot be used; the message names the dataset.
+        """
+        tract, patch, band = _coordinates(ref)
+        name = self._source.describe(tract, patch, band)
+        dataset = self._source.datasets(tract).get((patch, band))
+        if dataset is None or not dataset.location:
+            raise ImageError(
+                Reason.MISSING_IMAGE, f"{name}: no such dataset; check survey.options.collections"
+            )
+        fetcher, names = self._fetcher(dataset)
+        try:
+            for attempt in (0, 1):
+                key, stored = fetcher.read(names)
+                try:
+                    return self._decode(ref, stored, f"{fetcher.root}/{key}")
+                except ImageError as error:
+                    # The cached copy may be what is damaged: fetch it once more.
+                    if attempt or error.reason not in _MENDABLE or not fetcher.discard(names):
+                        raise
+        except ImageError as error:
+            raise ImageError(error.reason, f"{name}: {error}") from error
+        raise AssertionError("a coadd is either decoded or refused")
+
+    def state(self, ref: ImageRef) -> str:
+        """Return what changes when the stored coadd does, or ``"absent"``; see `Survey.state`.
+
+        Raises
+        ------
+        ImageError
+            UNREACHABLE_IMAGE if the server does not say.
+        """
+        tract, patch, band = _coordinates(ref)
+        dataset = self._source.datasets(tract).get((patch, band))
+        if dataset is None or not dataset.location:
+            return "absent"
+        fetcher, names = self._fetcher(dataset)
+        entry = fetcher.stat(names)
+        return "absent" if entry is None else f"{dataset.version}:{entry.tag}"
+
+    # ---- steps
+
+    def _images(
+        self, overlaps: PatchOverlaps, skymap: str
+    ) -> tuple[list[ImageRef], list[ImageRef], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Return the images of all bands, those that are absent, and the pairs as (pair, image)."""
+        own = np.zeros(len(overlaps.patch), dtype=bool)
+        own[overlaps.place[overlaps.rank == 0]] = True
+        order = np.lexsort((overlaps.row, overlaps.place))
+        begins = np.searchsorted(overlaps.place[order], np.arange(len(overlaps.patch) + 1))
+        refs: list[ImageRef] = []
+        absent: list[ImageRef] = []
+        pair, image = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for band in self.bands:
+            for place, (tract, patch) in enumerate(
+                zip(overlaps.tract.tolist(), overlaps.patch.tolist(), strict=True)
+            ):
+                ref = ImageRef(
+                    name=f"{self._type}-{band}-{tract}-{patch}",
+                    band=band,
+                    path=f"{tract}/{patch}/{band}",
+                    exposure=f"{skymap}-{tract}-{patch}",
+                )
+                # What an object's own patch lacks is opened, so that the failure is told.
+                if not own[place] and (patch, band) not in self._source.datasets(tract):
+                    absent.append(ref)
+                    continue
+                mine = order[begins[place] : begins[place + 1]]
+                pair.append(mine)
+                image.append(np.full(len(mine), len(refs), np.int64))
+                refs.append(ref)
+        return refs, absent, (np.concatenate(pair), np.concatenate(image))
+
+    def _remember(
+        self,
+        overlaps: PatchOverlaps,
+        ra: NDArray[np.float64],
+        dec: NDArray[np.float64],
+        radius: NDArray[np.float64],
+    ) -> None:
+        order = np.argsort(overlaps.place, kind="stable")
+        cuts = np.searchsorted(overlaps.place[order], np.arange(1, len(overlaps.patch)))
+        parts = np.split(overlaps.row[order], cuts) if len(overlaps.patch) else []
+        keys = zip(overlaps.tract.tolist(), overlaps.patch.tolist(), strict=True)
+        with self._lock:
+            self._wanted = {
+                key: np.stack([ra[rows], dec[rows], radius[rows]])
+                for key, rows in zip(keys, parts, strict=True)
+            }
+
+    def _decode(self, ref: ImageRef, stored: bytes, name: str) -> Image:
+        tract, patch, _ = _coordinates(ref)
+        planes = open_planes(stored, name)
+        wcs = coadd_wcs(planes.headers["IMAGE"], name, planes.shape)
+        self._check_place(wcs, planes.shape, tract, patch, name)
+        windows = self._windows(wcs, planes.shape, (tract, patch))
+        coadd = decode_coadd(planes, windows, self._blank, self._flags, self._zero_point, self._need_flags)
+        return Image(
+            ref=ref,
+            pixels=coadd.pixels,
+            wcs=wcs,
+            background_sigma=coadd.background_sigma,
+            sha256=sha256_hex(stored),
+            size=len(stored),
+            flags=coadd.flags,
+            flag_names=self._flags,
+        )
+
+    def _check_place(self, wcs: Any, shape: tuple[int, int], tract: int, patch: int, name: str) -> None:
+        """Check that an image is that of the patch: its WCS puts the patch's middle at its own."""
+        patches = self._source.patches([tract])
+        row = np.flatnonzero(patches.patch == patch)
+        if not len(row):
+            return
+        x, y, z = patches.centre[row[0]]
+        ra, dec = np.degrees(np.arctan2(y, x)) % 360.0, np.degrees(np.arctan2(z, np.hypot(x, y)))
+        found = np.ravel(wcs.all_world2pix(ra, dec, 0, quiet=True))
+        off = np.abs(found - (np.array(shape[::-1]) - 1) / 2)
+        if not np.all(off <= _OFF_CENTRE * np.array(shape[::-1])):
+            raise ImageError(
+                Reason.BAD_WCS,
+                f"{name}: its WCS puts the middle of the patch at pixel {found[0]:.1f}, {found[1]:.1f} of "
+                f"{shape[1]} x {shape[0]}; another patch's image under this name, or another skymap",
+            )
+
+    def _windows(self, wcs: Any, shape: tuple[int, int], key: tuple[int, int]) -> list[Window] | None:
+        with self._lock:
+            wanted = self._wanted.get(key)
+        if wanted is None:
+            return None
+        ra, dec, radius = wanted
+        x, y = wcs.all_world2pix(ra, dec, 0, quiet=True)
+        scale = np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix)))
+        return windows_of(shape, DECODE_CELL, x, y, radius / scale + 2)
+
+    def _fetcher(self, dataset: Dataset) -> tuple[Fetcher, tuple[str, ...]]:
+        """Return what reads a dataset's file, and the names that it may have."""
+        root, name = self.root, dataset.location.removeprefix(f"{self.root}/")
+        if name == dataset.location:
+            root, _, name = dataset.location.rpartition("/")
+        twin = name.removesuffix(".fz") if name.endswith(".fz") else f"{name}.fz"
+        fetcher = Fetcher(root or "/", self._cache, self._cap, self._concurrency, MAX_FILE_BYTES)
+        return fetcher, (name, twin)
+
+
+def _coordinates(ref: ImageRef) -> tuple[int, int, str]:
+    tract, patch, band = ref.path.split("/")
+    return int(tract), int(patch), band
+
+
+def _settings(bands: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = sorted(set(options) - set(_DEFAULTS))
+    if unknown:
+        raise ConfigError(
+            f"survey.options: unknown {', '.join(unknown)}; rubin knows {', '.join(sorted(_DEFAULTS))}"
+        )
+    if not bands or set(bands) - set(BANDS) or len(set(bands)) != len(bands):
+        raise ConfigError(f"survey.bands {bands!r}: LSST has the bands {BANDS}, each at most once")
+    settings = _DEFAULTS | dict(options)
+    collections = settings["collections"]
+    settings["collections"] = [collections] if isinstance(collections, str) else collections
+    for name in ("blank", "flags", "collections"):
+        value = settings[name]
+        if value is not None and not (
+            isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+        ):
+            raise ConfigError(f"survey.options.{name}: {value!r} is not a list of names")
+    if len(settings["flags"] or ()) > 8:
+        raise ConfigError("survey.options.flags: at most 8 mask planes become flags")
+    zero_point = settings["zero_point"]
+    if zero_point is not None and not (isinstance(zero_point, int | float) and 0 < zero_point < 60):
+        raise ConfigError(f"survey.options.zero_point: {zero_point!r} is not an AB magnitude")
+    try:
+        if int(settings["concurrency"]) < 1 or parse_bytes(settings["cache_cap"]) < 0:
+            raise ValueError("concurrency is at least 1, cache_cap a number of bytes such as 100GB")
+        if settings["tree"]:
+            settings["tree"].format(tract=1, patch=1, band="r")
+            if not all(f"{{{name}" in settings["tree"] for name in ("tract", "patch", "band")):
+                raise ValueError(f"tree {settings['tree']!r} needs {{tract}}, {{patch}} and {{band}}")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ConfigError(f"survey.options: {error}") from error
+    if settings["tree"] and not settings["index"]:
+        raise ConfigError("survey.options.index: a tree of coadds needs a table of its patches")
+    if not settings["tree"] and not settings["collections"]:
+        raise ConfigError(
+            "survey.options.collections: a Butler needs the collections to search, such as [LSSTComCam/DP1]; "
+            "or set survey.options.tree to read a plain tree of coadds"
+        )
+    return settings

@@ -1,0 +1,258 @@
+"""The planes of a coadd file: image, mask and variance, whole or only where they are wanted."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from gzscale.errors import ImageError, Reason
+from gzscale.surveys.fitsfile import read_fits
+
+__all__ = ["PLANES", "Planes", "Window", "mask_bits", "open_planes", "windows_of"]
+
+#: Extensions of an exposure, in the order in which they are written.
+PLANES = ("IMAGE", "MASK", "VARIANCE")
+#: Pixels of a plane at most: a patch has 3,400 x 3,400 (DP1) to 4,200 x 4,200 (DC2).
+MAX_PIXELS = 100_000_000
+#: Bytes that all extensions may have.
+MAX_BYTES = 4_000_000_000
+#: Primary header and planes; what follows (PSF, inputs, transmission curves) is not read.
+_HDUS = 4
+#: Share of a plane from which it is decoded whole: tiles that overlap windows come on top of them.
+WHOLE_FROM = 0.3
+
+Window = tuple[slice, slice]
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """A coadd file whose structure is checked and whose pixels are not decoded yet.
+
+    Attributes
+    ----------
+    name
+        Of the file, for messages.
+    primary
+        The primary header: what holds for all planes.
+    headers
+        By plane, as of an uncompressed image.
+    shape
+        (ny, nx) of each plane.
+    tile_rows
+        Rows of a compressed tile by plane, 1 where it is not compressed.
+    hdus
+        By plane.
+    """
+
+    name: str
+    primary: fits.Header
+    headers: Mapping[str, fits.Header]
+    shape: tuple[int, int]
+    tile_rows: Mapping[str, int]
+    hdus: Mapping[str, Any]
+
+    def read(self, plane: str, windows: Sequence[Window] | None) -> NDArray[Any]:
+        """Decode a plane, or the windows of it; elsewhere it is NaN, or 0 in a plane of integers.
+
+        Raises
+        ------
+        ImageError
+            BAD_IMAGE if a tile cannot be decompressed.
+        """
+        try:
+            hdu = self.hdus[plane]
+            if windows is None:
+                return _native(np.asarray(hdu.data))
+            parts = [(window, _native(np.asarray(hdu.section[window]))) for window in windows]
+        except Exception as error:
+            # zlib, Rice, table and scaling errors each have a type of their own.
+            raise self._undecodable(plane, error) from error
+        dtype = parts[0][1].dtype if parts else np.dtype(np.float32)
+        whole = np.full(self.shape, np.nan if dtype.kind == "f" else 0, dtype)
+        for window, part in parts:
+            whole[window] = part
+        return whole
+
+    def strips(self, plane: str, rows: Iterable[int], height: int) -> list[NDArray[Any]]:
+        """Decode strips of ``height`` rows from some rows on, from one edge of the plane to the other."""
+        if self.tile_rows[plane] > 4 * height:
+            # Tiles that a strip crosses are decoded whole, and several strips cross each.
+            pixels = self.read(plane, None)
+            return [pixels[row : row + height] for row in rows]
+        whole = slice(0, self.shape[1])
+        windows = [(slice(row, min(row + height, self.shape[0])), whole) for row in rows]
+        try:
+            hdu = self.hdus[plane]
+            return [_native(np.asarray(hdu.section[window])) for window in windows]
+        except Exception as error:
+            raise self._undecodable(plane, error) from error
+
+    def _undecodable(self, plane: str, error: Exception) -> ImageError:
+        return ImageError(
+            Reason.BAD_IMAGE,
+            f"{self.name}: plane {plane} cannot be decoded ({type(error).__name__}: {error}); "
+            "fetch the file again",
+        )
+
+
+def open_planes(stored: bytes, name: str) -> Planes:
+    """Check the structure and the checksums of a coadd file, and find its planes.
+
+    Parameters
+    ----------
+    stored
+        The file as it is stored.
+    name
+        Of the file, for messages.
+
+    Raises
+    ------
+    ImageError
+        As `gzscale.surveys.fitsfile.read_fits`; CHECKSUM where the bytes of a plane (its compressed tiles)
+        do not add up to its DATASUM; BAD_IMAGE if a plane is missing or they differ in shape;
+        OVERSIZED_IMAGE.
+
+    References
+    ----------
+    FITS Standard 4.0, section 10 (tiled image compression).
+    """
+    units = read_fits(stored, name, MAX_PIXELS, MAX_BYTES, _HDUS)
+    headers = {str(unit.header.get("EXTNAME", "")).strip().upper(): unit.header for unit in units[1:]}
+    missing = [plane for plane in PLANES if plane not in headers]
+    if missing:
+        raise ImageError(
+            Reason.BAD_IMAGE,
+            f"{name}: no extension {', '.join(missing)} among the first {_HDUS - 1}; a coadd has "
+            f"{', '.join(PLANES)}. Check survey.options.dataset_type",
+        )
+    shapes = {plane: _shape(headers[plane], f"{name}[{plane}]") for plane in PLANES}
+    if len(set(shapes.values())) > 1:
+        raise ImageError(Reason.BAD_IMAGE, f"{name}: planes of different shapes {shapes}; fetch it again")
+    try:
+        opened = fits.open(io.BytesIO(stored), memmap=False, lazy_load_hdus=True)
+        hdus = {plane: opened[plane] for plane in PLANES}
+        found = {plane: hdu.header for plane, hdu in hdus.items()}
+    except Exception as error:
+        raise ImageError(
+            Reason.BAD_IMAGE,
+            f"{name}: unreadable extension ({type(error).__name__}: {error}); fetch it again",
+        ) from error
+    tile_rows = {plane: int(headers[plane].get("ZTILE2", 1)) for plane in PLANES}
+    return Planes(name, units[0].header, found, shapes["IMAGE"], tile_rows, hdus)
+
+
+def mask_bits(
+    header: fits.Header, required: Sequence[str], others: Sequence[str], name: str
+) -> dict[str, int]:
+    """Return the bit number of mask planes by name, from a mask's ``MP_*`` cards.
+
+    Parameters
+    ----------
+    header
+        Of the mask.
+    required, others
+        Planes; the others are left out where the mask does not declare them.
+    name
+        Of the file, for messages.
+
+    Raises
+    ------
+    ImageError
+        BAD_IMAGE if a required plane is not declared.
+    """
+    bits = {key[3:]: value for key, value in header.items() if key.startswith("MP_")}
+    found = {
+        plane: bits[plane]
+        for plane in (*required, *others)
+        if isinstance(bits.get(plane), int) and 0 <= bits[plane] < 63
+    }
+    absent = [plane for plane in required if plane not in found]
+    if absent:
+        raise ImageError(
+            Reason.BAD_IMAGE,
+            f"{name}: its mask declares no plane {', '.join(absent)}; it has "
+            f"{', '.join(sorted(bits)) or 'none'}. Check survey.options.blank and survey.options.flags",
+        )
+    return found
+
+
+def windows_of(
+    shape: tuple[int, int],
+    cell: int,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    reach: NDArray[np.float64],
+) -> list[Window] | None:
+    """Choose what to decode of a plane for some stamps: cells of a grid, or None for all of it.
+
+    Parameters
+    ----------
+    shape
+        (ny, nx) of the plane.
+    cell
+        Side of a cell in pixels.
+    x, y
+        0-based positions of the stamps' centres, shape (n,).
+    reach
+        Half their diagonals in pixels, shape (n,).
+
+    Returns
+    -------
+    list of (rows, columns), or None
+        Rectangles that hold every cell that a stamp touches. None where they come to `WHOLE_FROM` of the
+        plane.
+    """
+    ny, nx = shape
+    rows, columns = -(-ny // cell), -(-nx // cell)
+    seen = np.isfinite(x) & np.isfinite(y)
+    touched = np.zeros((rows, columns), dtype=bool)
+    first_x, last_x = _cells(x[seen], reach[seen], cell, columns)
+    first_y, last_y = _cells(y[seen], reach[seen], cell, rows)
+    for left, right, bottom, top in zip(first_x, last_x, first_y, last_y, strict=True):
+        touched[bottom : top + 1, left : right + 1] = True
+    if touched.mean() >= WHOLE_FROM:
+        return None
+    windows = []
+    for row in range(rows):
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], touched[row], [False]]).astype(np.int8)))
+        for left, right in edges.reshape(-1, 2).tolist():
+            windows.append(
+                (slice(row * cell, min(ny, (row + 1) * cell)), slice(left * cell, min(nx, right * cell)))
+            )
+    return windows
+
+
+def _cells(
+    centre: NDArray[np.float64], reach: NDArray[np.float64], cell: int, count: int
+) -> tuple[list[int], list[int]]:
+    first = np.clip(np.floor((centre - reach) / cell), 0, count - 1).astype(int)
+    last = np.clip(np.floor((centre + reach + 1) / cell), 0, count - 1).astype(int)
+    return first.tolist(), last.tolist()
+
+
+def _shape(header: fits.Header, name: str) -> tuple[int, int]:
+    """Return the shape of an image, compressed or not, and refuse what is too large to decode."""
+    prefix = "Z" if header.get("ZIMAGE") is True else ""
+    naxis, nx, ny = (header.get(f"{prefix}{key}") for key in ("NAXIS", "NAXIS1", "NAXIS2"))
+    if naxis != 2 or not isinstance(nx, int) or not isinstance(ny, int) or nx < 1 or ny < 1:
+        raise ImageError(Reason.BAD_IMAGE, f"{name}: NAXIS {naxis}, {nx} x {ny} pixels; fetch it again")
+    tile = [header.get(f"ZTILE{i}", 1) for i in (1, 2)] if prefix else [1, 1]
+    if not all(isinstance(side, int) and side >= 1 for side in tile):
+        raise ImageError(Reason.BAD_IMAGE, f"{name}: tiles of {tile[0]} x {tile[1]} pixels; fetch it again")
+    if nx * ny > MAX_PIXELS or tile[0] * tile[1] > MAX_PIXELS:
+        raise ImageError(
+            Reason.OVERSIZED_IMAGE,
+            f"{name}: the header claims {nx} x {ny} pixels in tiles of {tile[0]} x {tile[1]}; a coadd has at "
+            f"most {MAX_PIXELS}. Fetch it again",
+        )
+    return ny, nx
+
+
+def _native(values: NDArray[Any]) -> NDArray[Any]:
+    return values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -1,0 +1,181 @@
+"""Strong lenses: the chance that a galaxy is one, at a stated prevalence, and its Einstein radius.
+
+References
+----------
+.. [1] Saerens, Latinne & Decaestecker 2002, Neural Computation 14, 21 (correction to another prevalence).
+.. [2] Platt 1999, Advances in Large Margin Classifiers, 61 (calibration by a slope and an offset).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gzscale.catalog.lens_columns import LENS_COLUMNS, LensFlag
+from gzscale.catalog.schema import Column
+from gzscale.errors import BundleError
+from gzscale.tasks.base import Seen
+
+__all__ = [
+    "LENS",
+    "RADIUS",
+    "RADIUS_EDGES",
+    "LensesTask",
+    "calibrated_chance",
+    "radius_bin",
+    "shift_prevalence",
+]
+
+#: The head that has the chance of a lens at the training prevalence.
+LENS = "lens"
+#: The head that has the probability of each bin of the Einstein radius, given a lens.
+RADIUS = "einstein_radius"
+#: Edges of these bins in arcsec.
+RADIUS_EDGES = np.geomspace(0.5, 4.0, 22)
+#: Bands that all lens bundles use; others are not looked at for flags.
+BANDS = "gri"
+#: Nanomaggies of a pixel from which on SDSS treats cores as saturated (idlutils, sdss_frame_jpg).
+SATURATION = 100.0
+#: Total flux below minus so many sigma of a pixel is negative: five sigma of the sum of 64 x 64 pixels.
+_DARK = 5 * 64
+#: Where the loss of information near 0 and 1 ends, in float32.
+_FLOOR = 1e-7
+
+
+class LensesTask:
+    """Lens score, Einstein radius, flags.
+
+    The score is calibrated on injections: it is a probability among objects like those learnt. It ranks; how
+    pure a list is, only its review tells.
+    """
+
+    name = "lenses"
+    columns: tuple[Column, ...] = LENS_COLUMNS
+    #: See `gzscale.tasks.base.Ranked`. The Dark Energy Survey's lists were as long.
+    ranked_by, evidence, review = "lens_score", LENS, 1e-4
+
+    def table(
+        self, outputs: Mapping[str, NDArray], calibration: Mapping[str, Any], seen: Seen
+    ) -> tuple[dict[str, NDArray], NDArray]:
+        """Turn chances into columns.
+
+        Parameters
+        ----------
+        outputs
+            ``lens``: chance at the training prevalence, shape (n, 1); ``einstein_radius``: probability of
+            each bin of `RADIUS_EDGES`, shape (n, 21).
+        calibration
+            See `calibrated_chance`; ``prevalence``, the one that scores are stated at; ``usual_noise``,
+            the median sigma of a pixel in the images learnt, nanomaggies, by band.
+        seen
+            What was there to be seen.
+
+        Returns
+        -------
+        values : dict[str, NDArray]
+            ``lens_score``, ``einstein_radius`` and its error are masked where a flag says that there is no
+            score.
+        finite : NDArray[np.bool_]
+            False where an output is not finite, shape (n,).
+
+        Raises
+        ------
+        BundleError
+            If an output or a number of the calibration is missing.
+        """
+        try:
+            chance = np.asarray(outputs[LENS], np.float64)[:, 0]
+            share = np.asarray(outputs[RADIUS], np.float64)
+            score = shift_prevalence(
+                calibrated_chance(chance, calibration),
+                float(calibration["training_prevalence"]),
+                float(calibration["prevalence"]),
+            )
+            usual = calibration["usual_noise"]
+        except KeyError as error:
+            raise BundleError(f"the bundle has no {error}, which lenses needs; train it again") from error
+        finite = np.isfinite(chance) & np.isfinite(share).all(axis=1)
+        radius, spread = radius_moments(share)
+        flags = _flags(seen, usual)
+        nameless = int(LensFlag.HALF_COVERED | LensFlag.SATURATED | LensFlag.NO_LIGHT)
+        refused = (flags & nameless) > 0
+        values: dict[str, NDArray] = {
+            name: np.ma.masked_array(numbers.astype(np.float32), refused)
+            for name, numbers in (
+                ("lens_score", score),
+                ("einstein_radius", radius),
+                ("einstein_radius_error", spread),
+            )
+        }
+        values["lens_flags"] = flags
+        return values, finite
+
+
+def calibrated_chance(chance: NDArray[np.floating], calibration: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return chances at the training prevalence, calibrated: slope x logit + offset [2]_.
+
+    Parameters
+    ----------
+    chance
+        The network's, in [0, 1].
+    calibration
+        ``slope`` and ``offset``.
+    """
+    safe = np.clip(np.asarray(chance, np.float64), _FLOOR, 1 - _FLOOR)
+    logit = float(calibration["slope"]) * np.log(safe / (1 - safe)) + float(calibration["offset"])
+    return 1 / (1 + np.exp(-logit))
+
+
+def shift_prevalence(chance: NDArray[np.float64], learnt: float, stated: float) -> NDArray[np.float64]:
+    """Return probabilities at another prevalence: odds times the ratio of prior odds [1]_.
+
+    Parameters
+    ----------
+    chance
+        Probabilities at the prevalence ``learnt``, in [0, 1].
+    learnt, stated
+        Shares of lenses, in (0, 1).
+    """
+    ratio = stated / (1 - stated) * (1 - learnt) / learnt
+    shifted: NDArray[np.float64] = chance * ratio / (chance * ratio + 1 - chance)
+    return shifted
+
+
+def radius_bin(radius: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return the bin of each Einstein radius in arcsec; those outside belong to the first or the last."""
+    place = np.searchsorted(RADIUS_EDGES, radius, side="right") - 1
+    return np.clip(place, 0, len(RADIUS_EDGES) - 2).astype(np.int64)
+
+
+def radius_moments(share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of the Einstein radius, uniform within each bin."""
+    low, high = RADIUS_EDGES[:-1], RADIUS_EDGES[1:]
+    total = np.maximum(share.sum(axis=1), 1e-30)
+    mean = share @ ((low + high) / 2) / total
+    square = share @ ((high**3 - low**3) / (3 * (high - low))) / total
+    return mean, np.sqrt(np.maximum(square - mean**2, 0))
+
+
+def _flags(seen: Seen, usual: Mapping[str, float]) -> NDArray[np.int32]:
+    flags = np.zeros(len(seen), np.int32)
+    for place, band in ((seen.band(band), band) for band in BANDS):
+        if place is None:
+            continue
+        covered = seen.coverage[:, place]
+        noise = seen.noise[:, place]
+        with np.errstate(invalid="ignore"):
+            found = {
+                LensFlag.HALF_COVERED: covered < 0.5,
+                LensFlag.PARTLY_COVERED: covered < 0.95,
+                LensFlag.SATURATED: seen.brightest[:, place] > SATURATION,
+                LensFlag.NO_LIGHT: ~seen.measured[:, place]
+                | ~(seen.brightest[:, place] > 0)
+                | ~(seen.flux[:, place] > -_DARK * np.nan_to_num(noise)),
+                LensFlag.NOISY: ~((noise > 0) & (noise <= 2 * usual[band])),
+            }
+        for flag, there in found.items():
+            flags |= np.where(there, np.int32(flag), np.int32(0))
+    return flags

@@ -1,0 +1,184 @@
+"""What ``gzscale train lenses`` and ``gzscale evaluate`` of a lens finder do: from paths to lines of text."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gzscale.errors import ConfigError
+from gzscale.models.bundle import Bundle, write_bundle
+from gzscale.models.observation import Observation
+from gzscale.sky.stamps import Stamps, read_stamps
+from gzscale.training.bologna import is_challenge
+from gzscale.training.command import change
+from gzscale.training.lens_evaluate import (
+    LensEvaluation,
+    LensTest,
+    evaluate_lenses,
+    injected_test,
+    mixed_test,
+)
+from gzscale.training.lens_examples import Mix
+from gzscale.training.lens_labels import read_labelled_lenses
+from gzscale.training.lens_plots import draw_evaluation
+from gzscale.training.lenses import LensRecipe, train_labelled, train_lenses
+from gzscale.training.loop import Epoch
+
+__all__ = ["evaluate_lens_bundle", "train_lens_bundle"]
+
+#: Measures that are printed, in this order, of the network and of the arc filter.
+_MEASURES = ("auroc", "tpr0", "tpr10", "tpr_1e-3", "tpr_1e-4", "precision")
+
+
+def train_lens_bundle(
+    images: Sequence[str],
+    labels: str | None,
+    output: str,
+    name: str,
+    settings: Sequence[str] = (),
+    geometry: str = "sky",
+) -> Iterator[str]:
+    """Train a lens finder and write it, with its learning curve beside it.
+
+    Parameters
+    ----------
+    images
+        Cutout stores into which lenses are put; or, with labels, one store or a folder of the Bologna
+        challenge.
+    labels
+        Table of labels: ``object_id`` and ``lens``; None for injections.
+    output
+        Path of the bundle. The checkpoint lies in ``<output>.work`` until it is written, the learning curve
+        in ``<output>.curve.csv``.
+    name
+        Name of the model.
+    settings
+        ``key=value`` for any key of `gzscale.training.lenses.LensRecipe`, dotted.
+    geometry
+        Name of the stores' geometry.
+
+    Yields
+    ------
+    str
+        Lines for the user.
+    """
+    recipe = LensRecipe()
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as pace.epochs=8")
+        recipe = change(recipe, key, value)
+    work, curve = Path(f"{output}.work"), _Curve(Path(f"{output}.curve.csv"))
+    evaluation = None
+    if labels is not None or is_challenge(images[0]):
+        stamps, lens, bands = read_labelled_lenses(images[0], labels, recipe.bands, geometry)
+        yield f"{len(lens)} images with labels, {int(lens.sum())} of them lenses, in the bands {bands}"
+        bundle = train_labelled(stamps, lens, replace(recipe, bands=bands), name, work, curve.add)
+    else:
+        learnt, kept = read_stamps(images, recipe.bands, geometry, recipe.held_out)
+        yield f"to learn from: {_told(learnt)}; kept apart: {_told(kept)}"
+        bundle, evaluation = train_lenses(learnt, kept, recipe, name, work, curve.add)
+    part = Path(f"{output}.part")
+    part.write_bytes(write_bundle(bundle))
+    part.replace(output)
+    shutil.rmtree(work)
+    if evaluation is not None:
+        yield from _table(evaluation)
+    yield output
+
+
+def evaluate_lens_bundle(
+    made: Bundle,
+    images: Sequence[str],
+    labels: str | None,
+    geometry: str = "sky",
+    picture: str | None = None,
+    lenses: int = 1000,
+    seed: int = 1,
+) -> tuple[dict[str, Any], list[str]]:
+    """Score a lens finder beside the arc filter; return the scores and lines for the user.
+
+    Parameters
+    ----------
+    made
+        The bundle.
+    images, labels, geometry
+        See `train_lens_bundle`: with labels these count, without, lenses are put into the deflectors among
+        the cutouts, and all cutouts as they are count as others.
+    picture
+        Path of a picture to write: rates and reliability; none if absent.
+    lenses
+        Lenses to put in.
+    seed
+        Of the draws.
+    """
+    if labels is not None or is_challenge(images[0]):
+        stamps, lens, bands = read_labelled_lenses(images[0], labels, made.bands, geometry)
+        seen = Observation.of(stamps.images, bands, stamps.scale, stamps.noise)
+        test, mixed = LensTest(seen, lens, np.full(len(lens), np.nan)), None
+    else:
+        stamps, _ = read_stamps(images, made.bands, geometry)
+        rng = np.random.default_rng(seed)
+        test = injected_test(stamps, made.bands, lenses, rng)
+        mixed = mixed_test(stamps, made.bands, Mix(lenses=lenses), rng)
+    found = evaluate_lenses(made, test, mixed)
+    if picture is not None:
+        draw_evaluation(found, test, picture)
+    return {"scores": found.scores}, list(_table(found))
+
+
+def _told(stamps: Stamps) -> str:
+    return (
+        f"{len(stamps)} cutouts of {len(np.unique(stamps.source))} images, "
+        f"{int(stamps.deflector.sum())} of them bright red galaxies"
+    )
+
+
+def _table(found: LensEvaluation) -> Iterator[str]:
+    scores = found.scores
+    yield f"{scores['lenses']:.0f} lenses, {scores['others']:.0f} others"
+    yield f"{'':<24}" + "".join(f"{name:>11}" for name in _MEASURES)
+    for name in ("network", "arc_filter"):
+        for ending, words in (("", ""), ("_large", " > 1.2 arcsec")):
+            if f"{name}_auroc{ending}" in scores:
+                yield f"{name + words:<24}" + _line(scores, name, ending)
+    yield (
+        f"reliability: mean deviation {scores['reliability']:.4f} at the training prevalence, "
+        f"{scores['reliability_stated']:.6f} at the stated prevalence"
+    )
+    if "radius_bias" in scores:
+        yield (
+            f"Einstein radius: relative bias {scores['radius_bias']:+.3f}, "
+            f"scatter {scores['radius_scatter']:.3f}, "
+            f"{100 * scores['radius_inside']:.0f} % within one standard deviation"
+        )
+
+
+def _line(scores: Mapping[str, float], name: str, ending: str) -> str:
+    return "".join(f"{scores[f'{name}_{key}{ending}']:>11.4f}" for key in _MEASURES)
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """The learning curve: a file of all epochs, and a line each on the terminal."""
+
+    path: Path
+
+    def add(self, stage: str, line: Epoch) -> None:
+        """Keep one epoch."""
+        score = "" if line.score != line.score else f"{line.score:.5f}"
+        row = (stage, line.epoch + 1, f"{line.rate:.6f}", f"{line.loss:.5f}", score, f"{line.seconds:.1f}")
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            if new:
+                names = ["stage", "epoch", "rate", "loss", "cross_entropy_held_back", "seconds"]
+                csv.writer(file).writerow(names)
+            csv.writer(file).writerow(row)
+        print(f"{stage}: epoch {row[1]}, loss {row[3]} {score and 'held back ' + score}", file=sys.stderr)

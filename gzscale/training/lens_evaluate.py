@@ -1,0 +1,236 @@
+"""Scores a lens finder on injections and on objects that are none, beside colour and an arc filter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gzscale.errors import BundleError
+from gzscale.models.bundle import Bundle
+from gzscale.models.engine import Engine
+from gzscale.models.observation import Observation
+from gzscale.sky.inject import add_light, electrons_of
+from gzscale.sky.stamps import Stamps
+from gzscale.tasks.lenses import LENS, RADIUS, calibrated_chance, radius_moments, shift_prevalence
+from gzscale.training.arc_filter import arc_filter
+from gzscale.training.lens_examples import Mix, draw_visible, make_examples
+from gzscale.training.lens_metrics import Reliability, finder_scores, reliability
+
+__all__ = ["LensEvaluation", "LensTest", "evaluate_lenses", "fit_calibration", "injected_test", "mixed_test"]
+
+#: Einstein radius in arcsec from which on a lens should be found in SDSS's seeing.
+LARGE = 1.2
+#: Edges of the reliability diagram at a low prevalence: most objects are below its smallest probability.
+_RARE_EDGES = np.array([0, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0])
+
+
+@dataclass(frozen=True)
+class LensTest:
+    """What a finder is tested on.
+
+    Attributes
+    ----------
+    observation
+        Cutouts with flux, n of them.
+    lens
+        Shape (n,).
+    radius
+        Einstein radius in arcsec, NaN where there is no lens or none is known, shape (n,).
+    """
+
+    observation: Observation
+    lens: NDArray[np.bool_]
+    radius: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LensEvaluation:
+    """How well a finder does.
+
+    Attributes
+    ----------
+    scores
+        ``network_auroc``, ``arc_filter_auroc``, ... : see `gzscale.training.lens_metrics.finder_scores`; with
+        ``_large`` for lenses above 1.2 arcsec; ``reliability``, ``reliability_1e-3``: mean deviation.
+    chance
+        Calibrated, at the training prevalence, shape (n,).
+    score
+        At the stated prevalence, shape (n,).
+    arc_filter
+        The other means' score, shape (n,).
+    diagrams
+        At the training prevalence, and at the stated one; objects are weighted to it.
+    """
+
+    scores: dict[str, float]
+    chance: NDArray[np.float64]
+    score: NDArray[np.float64]
+    arc_filter: NDArray[np.float64]
+    diagrams: tuple[Reliability, Reliability]
+
+
+def injected_test(
+    stamps: Stamps, bands: str, count: int, rng: np.random.Generator, radii: tuple[float, float] = (0.7, 4.0)
+) -> LensTest:
+    """Make a test of all objects as they are, and of visible lenses with radii by luminosity in deflectors.
+
+    Parameters
+    ----------
+    stamps
+        Cutouts.
+    bands
+        Their bands.
+    count
+        Lenses.
+    rng
+        The source of chance.
+    radii
+        Least and largest Einstein radius in arcsec.
+    """
+    rows = np.flatnonzero(stamps.deflector)
+    drawn = draw_visible(stamps, rows, count, bands, rng, radii, "luminosity")
+    lensed = add_light(stamps.images[drawn.row], drawn.arcs.images, electrons_of(bands), rng)
+    every = np.concatenate([drawn.row, np.arange(len(stamps))])
+    observation = Observation.of(
+        np.concatenate([lensed, stamps.images.astype(np.float32)]),
+        bands,
+        stamps.scale[every],
+        stamps.noise[every],
+    )
+    radius = np.concatenate([drawn.lenses.einstein_radius, np.full(len(stamps), np.nan)])
+    return LensTest(observation, np.arange(len(every)) < count, radius)
+
+
+def mixed_test(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator) -> LensTest:
+    """Make a test of examples mixed as those learnt: what calibrated chances are calibrated for.
+
+    Parameters
+    ----------
+    stamps, bands, rng
+        See `injected_test`.
+    mix
+        How many of what.
+    """
+    examples = make_examples(stamps, bands, mix, rng)
+    images = examples.images(np.arange(len(examples)), torch.Generator().manual_seed(0)).numpy()
+    base = examples.base
+    seen = Observation.of(images, bands, stamps.scale[base], stamps.noise[base])
+    return LensTest(seen, examples.lens, examples.radius.astype(np.float64))
+
+
+def evaluate_lenses(bundle: Bundle, test: LensTest, mixed: LensTest | None = None) -> LensEvaluation:
+    """Score a bundle and the arc filter on the same objects.
+
+    Parameters
+    ----------
+    bundle
+        The bundle.
+    test
+        Lenses and others.
+    mixed
+        What the reliability of chances is measured on: examples mixed as those learnt. The test itself where
+        there are none.
+
+    Raises
+    ------
+    BundleError
+        If the bundle is of another task, or needs other bands or cutouts.
+    """
+    if bundle.task != "lenses":
+        raise BundleError(f"bundle {bundle.name!r} is for the task {bundle.task!r}, not 'lenses'")
+    outputs = Engine(bundle).run(test.observation)
+    calibration = bundle.calibration
+    chance = calibrated_chance(outputs[LENS][:, 0], calibration)
+    learnt, stated = float(calibration["training_prevalence"]), float(calibration["prevalence"])
+    score = shift_prevalence(chance, learnt, stated)
+    lens, seen = test.lens, test.observation
+    filtered = _arc_filter(seen)
+    scores: dict[str, float] = {"lenses": float(lens.sum()), "others": float((~lens).sum())}
+    large = test.radius[lens] > LARGE
+    for name, values in (("network", chance), ("arc_filter", filtered)):
+        scores |= _named(name, "", finder_scores(values[lens], values[~lens]))
+        if large.any():
+            scores |= _named(name, "_large", finder_scores(values[lens][large], values[~lens]))
+    scores |= _radius_scores(outputs[RADIUS][lens], test.radius[lens])
+    diagrams = _diagrams(bundle, mixed, learnt, stated) if mixed else _weighed(chance, lens, learnt, stated)
+    scores |= {"reliability": diagrams[0].deviation, "reliability_stated": diagrams[1].deviation}
+    return LensEvaluation(
+        {name: round(value, 5) for name, value in scores.items()}, chance, score, filtered, diagrams
+    )
+
+
+def _diagrams(
+    bundle: Bundle, mixed: LensTest, learnt: float, stated: float
+) -> tuple[Reliability, Reliability]:
+    outputs = Engine(bundle).run(mixed.observation)
+    return _weighed(calibrated_chance(outputs[LENS][:, 0], bundle.calibration), mixed.lens, learnt, stated)
+
+
+def _weighed(
+    chance: NDArray[np.float64], lens: NDArray[np.bool_], learnt: float, stated: float
+) -> tuple[Reliability, Reliability]:
+    """Return reliability with lenses and others weighed to each of two prevalences."""
+    score = shift_prevalence(chance, learnt, stated)
+    return reliability(chance, lens, learnt), reliability(score, lens, stated, _RARE_EDGES)
+
+
+def fit_calibration(chance: NDArray[np.floating], lens: NDArray[np.bool_]) -> dict[str, float]:
+    """Fit slope and offset of the logit (Platt 1999) by Newton's method.
+
+    Parameters
+    ----------
+    chance
+        The network's chance of each object held back, shape (n,).
+    lens
+        Shape (n,); half of them or so lenses.
+
+    Returns
+    -------
+    dict
+        ``slope`` and ``offset`` of the calibrated logit.
+    """
+    safe = np.clip(np.asarray(chance, np.float64), 1e-7, 1 - 1e-7)
+    design = np.stack([np.log(safe / (1 - safe)), np.ones(len(safe))], axis=1)
+    # Platt's targets: a little less than certain, so that a perfect separation has a finite slope.
+    many, few = int(lens.sum()), int((~lens).sum())
+    target = np.where(lens, (many + 1) / (many + 2), 1 / (few + 2))
+    found = np.array([1.0, 0.0])
+    for _ in range(50):
+        predicted = 1 / (1 + np.exp(-(design @ found)))
+        weight = predicted * (1 - predicted) + 1e-9
+        step = np.linalg.solve((design * weight[:, None]).T @ design, design.T @ (target - predicted))
+        found = found + np.clip(step, -1, 1)
+        if np.abs(step).max() < 1e-8:
+            break
+    return {"slope": float(found[0]), "offset": float(found[1])}
+
+
+def _named(name: str, ending: str, scores: Mapping[str, float]) -> dict[str, float]:
+    return {f"{name}_{key}{ending}": value for key, value in scores.items()}
+
+
+def _arc_filter(seen: Observation) -> NDArray[np.float64]:
+    if not {"g", "i"} <= set(seen.bands):
+        return np.zeros(len(seen))
+    return arc_filter(seen.images, seen.bands, seen.scale, seen.noise)
+
+
+def _radius_scores(share: NDArray[np.floating], radius: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the median relative error of the Einstein radius, its scatter, and how honest its error is."""
+    known = np.isfinite(radius)
+    if not known.any():
+        return {}
+    mean, spread = radius_moments(share[known].astype(np.float64))
+    relative = (mean - radius[known]) / radius[known]
+    inside = np.abs(mean - radius[known]) < spread
+    scatter = 1.4826 * np.median(np.abs(relative - np.median(relative)))
+    return {
+        "radius_bias": float(np.median(relative)),
+        "radius_scatter": float(scatter),
+        "radius_inside": float(inside.mean()),
+    }

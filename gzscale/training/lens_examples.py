@@ -1,0 +1,311 @@
+"""Examples for a lens finder: cutouts with arcs put into them, with mimics, and as they are.
+
+Base and added light stay apart until a batch is made: a few hundred real galaxies and thousands of arcs make
+examples that are new in every epoch, in place and in the noise of the added photons. Deflectors
+occur with arcs, with mimics and bare, so that none of them is known by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gzscale.errors import CatalogError
+from gzscale.sky.inject import VISIBLE_CONTRAST, Arcs, arc_noise, draw_arcs, electrons_of
+from gzscale.sky.lens import Lenses
+from gzscale.sky.lens_population import RadiusPrior, Truth, draw_lenses
+from gzscale.sky.mimics import MIMICS, draw_mimics
+from gzscale.sky.stamps import Stamps
+
+__all__ = [
+    "EXTENT",
+    "Injected",
+    "LensExamples",
+    "Mix",
+    "draw_visible",
+    "labelled_examples",
+    "make_examples",
+    "side_of",
+]
+
+#: Side in arcsec of what is kept of added light, and of what a network need look at.
+EXTENT = 19.0
+#: Lenses that are drawn at a time; their pixels are in memory together.
+_BLOCK = 256
+#: Lenses that are drawn for each visible one before it is given up.
+_TRIES = 500
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Of what examples consist.
+
+    Attributes
+    ----------
+    lenses
+        Arcs, and as many examples of lenses.
+    uniform
+        Share of them whose Einstein radii are uniform, not by luminosity.
+    mimics
+        Share of the other examples that are deflectors with mimics.
+    deflectors
+        Share of the other examples that are deflectors as they are; the rest are all objects.
+    radii
+        Least and largest Einstein radius in arcsec.
+    """
+
+    lenses: int = 6000
+    uniform: float = 0.5
+    mimics: float = 0.35
+    deflectors: float = 0.15
+    radii: tuple[float, float] = (0.7, 4.0)
+
+
+@dataclass(frozen=True)
+class Injected:
+    """Visible lenses in stamps.
+
+    Attributes
+    ----------
+    row
+        Rows of the stamps, int64, shape (n,).
+    lenses, truth, arcs
+        What was drawn.
+    """
+
+    row: NDArray[np.int64]
+    lenses: Lenses
+    truth: Truth
+    arcs: Arcs
+
+
+@dataclass(frozen=True)
+class LensExamples:
+    """What a lens finder learns.
+
+    Attributes
+    ----------
+    stamps
+        Bases.
+    light
+        Added light in nanomaggies a pixel, float16, shape (m, bands, side, side): the central part.
+    base
+        Row of the stamps, int64, shape (n,).
+    added
+        Row of ``light``, -1 where nothing is added, int64, shape (n,).
+    lens
+        Whether the light is that of arcs, bool, shape (n,).
+    radius
+        Einstein radius in arcsec; NaN where there is no lens, float32, shape (n,).
+    electrons
+        Electrons a nanomaggy, shape (bands,).
+    """
+
+    stamps: Stamps
+    light: NDArray[np.float16]
+    base: NDArray[np.int64]
+    added: NDArray[np.int64]
+    lens: NDArray[np.bool_]
+    radius: NDArray[np.float32]
+    electrons: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def images(self, rows: NDArray[np.int64], generator: torch.Generator) -> Tensor:
+        """Return nanomaggies a pixel of some examples, float32, shape (n, bands, y, x); NaN not measured.
+
+        The added photons' noise is normal: 100 electrons a pixel are few for an arc.
+        """
+        images = torch.from_numpy(self.stamps.images[self.base[rows]]).float()
+        which = np.flatnonzero(self.added[rows] >= 0)
+        light = torch.from_numpy(self.light[self.added[rows[which]]]).float().clamp_(min=0)
+        gain = torch.from_numpy(self.electrons).float()[:, None, None]
+        light += torch.randn(light.shape, generator=generator) * (light / gain).sqrt_()
+        start = (images.shape[-1] - light.shape[-1]) // 2
+        inner = slice(start, start + light.shape[-1])
+        images[torch.from_numpy(which), :, inner, inner] += light
+        return images
+
+    def noise(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the background's sigma in nanomaggies, float32, shape (n, bands)."""
+        return torch.from_numpy(self.stamps.noise[self.base[rows]])
+
+
+def draw_visible(
+    stamps: Stamps,
+    rows: NDArray[np.int64],
+    count: int,
+    bands: str,
+    rng: np.random.Generator,
+    radii: tuple[float, float],
+    prior: RadiusPrior,
+) -> Injected:
+    """Draw lenses into some stamps until enough of them can be seen.
+
+    Parameters
+    ----------
+    stamps
+        Where.
+    rows
+        Which of them may be deflectors; all as often.
+    count
+        Visible lenses to draw.
+    bands, rng, radii, prior
+        See `gzscale.sky.lens_population.draw_lenses`.
+
+    Raises
+    ------
+    CatalogError
+        If next to none can be seen.
+    """
+    depth, electrons = arc_noise(stamps.noise[rows], stamps.scale[rows]), electrons_of(bands)
+    seeing = float(np.median(stamps.seeing[rows]))
+    parts: list[Injected] = []
+    found = tried = 0
+    while found < count:
+        if tried > _TRIES * (count + 200):
+            raise CatalogError(
+                f"{found} of {count} lenses can be seen among {len(rows)} deflectors: give brighter ones"
+            )
+        lenses, truth = draw_lenses(
+            stamps.deflectors, rng.choice(rows, _BLOCK), bands, rng, depth, seeing, radii, prior
+        )
+        likely = np.flatnonzero(_stands_out(lenses, stamps.take(truth.deflector), bands))
+        lenses, truth = lenses.take(likely), truth.take(likely)
+        row = truth.deflector
+        base = stamps.take(row)
+        arcs = draw_arcs(lenses, base.images, base.seeing, base.scale, base.noise, electrons)
+        seen = np.flatnonzero(arcs.visible(bands))[: count - found]
+        parts.append(Injected(row[seen], lenses.take(seen), truth.take(seen), arcs.take(seen)))
+        found, tried = found + len(seen), tried + _BLOCK
+    return Injected(
+        np.concatenate([part.row for part in parts]),
+        Lenses.joined([part.lenses for part in parts]),
+        Truth.joined([part.truth for part in parts]),
+        Arcs.joined([part.arcs for part in parts]),
+    )
+
+
+def _stands_out(lenses: Lenses, base: Stamps, bands: str) -> NDArray[np.bool_]:
+    """Tell where images may be brighter than the deflector in g, before they are drawn.
+
+    Half of what would be visible passes: a source's light, magnified and spread over 6 square arcsec, against
+    the deflector's mean brightness at the Einstein radius.
+    """
+    blue = bands.index("g") if "g" in bands else 0
+    size = base.images.shape[-1]
+    axis = np.arange(size) - (size - 1) / 2
+    distance = np.hypot(axis[:, None], axis[None, :])[None] * base.scale[:, None, None]
+    ring = np.abs(distance - lenses.einstein_radius[:, None, None]) < 0.5
+    light = np.where(ring, np.nan_to_num(base.images[:, blue].astype(np.float32)), 0).sum(axis=(1, 2))
+    behind = np.maximum(light, 0) / ring.sum(axis=(1, 2)) / base.scale**2
+    impact = np.maximum(np.hypot(lenses.x[:, 0], lenses.y[:, 0]), lenses.radius[:, 0] / 2)
+    images = lenses.flux[:, :, blue].sum(axis=1) * np.minimum(2 * lenses.einstein_radius / impact, 20.0)
+    passes: NDArray[np.bool_] = images / 6 > VISIBLE_CONTRAST / 2 * behind
+    return passes
+
+
+def make_examples(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator) -> LensExamples:
+    """Make examples, half of them lenses.
+
+    Parameters
+    ----------
+    stamps
+        What to put light into.
+    bands
+        Their bands.
+    mix
+        How many of what.
+    rng
+        The source of chance.
+    """
+    possible = np.flatnonzero(stamps.deflector)
+    if not len(possible):
+        raise CatalogError(f"none of {len(stamps)} cutouts shows a bright red galaxy that could be a lens")
+    uniform = round(mix.uniform * mix.lenses)
+    priors: tuple[tuple[RadiusPrior, int], ...] = (("uniform", uniform), ("luminosity", mix.lenses - uniform))
+    drawn = [draw_visible(stamps, possible, n, bands, rng, mix.radii, prior) for prior, n in priors if n]
+    base = np.concatenate([part.row for part in drawn])
+    radius = np.concatenate([part.lenses.einstein_radius for part in drawn]).astype(np.float32)
+    side = side_of(stamps, EXTENT)
+    light = [np.concatenate([_inner(part.arcs.images, side) for part in drawn])]
+    decoys = round(mix.mimics * mix.lenses)
+    order = rng.permutation(mix.lenses)[:decoys]
+    shapes = Lenses.joined([part.lenses for part in drawn]).take(order)
+    light.append(_mimics(stamps, shapes, base[order], side, rng))
+    bare = round(mix.deflectors * mix.lenses)
+    plain = np.concatenate(
+        [rng.choice(possible, bare), rng.choice(len(stamps), mix.lenses - decoys - bare, p=_by_image(stamps))]
+    )
+    lenses = np.arange(2 * mix.lenses) < mix.lenses
+    return LensExamples(
+        stamps=stamps,
+        light=np.concatenate(light),
+        base=np.concatenate([base, base[order], plain]),
+        added=np.concatenate([np.arange(mix.lenses + decoys), np.full(len(plain), -1)]),
+        lens=lenses,
+        radius=np.concatenate([radius, np.full(mix.lenses, np.nan, np.float32)]),
+        electrons=electrons_of(bands),
+    )
+
+
+def labelled_examples(stamps: Stamps, lens: NDArray[np.bool_], bands: str) -> LensExamples:
+    """Return images with labels as examples: nothing is added to them, and no Einstein radius is known.
+
+    Parameters
+    ----------
+    stamps
+        The images.
+    lens
+        Which are lenses, shape (n,).
+    bands
+        Their bands.
+    """
+    n = len(stamps)
+    return LensExamples(
+        stamps=stamps,
+        light=np.zeros((1, len(bands), 2, 2), np.float16),
+        base=np.arange(n),
+        added=np.full(n, -1, np.int64),
+        lens=lens,
+        radius=np.full(n, np.nan, np.float32),
+        electrons=np.ones(len(bands)),
+    )
+
+
+def _by_image(stamps: Stamps) -> NDArray[np.float64]:
+    """Return how often each object is drawn: those of an image together as often as those of another."""
+    _, place, count = np.unique(stamps.source, return_inverse=True, return_counts=True)
+    weight = 1 / count[place]
+    share: NDArray[np.float64] = weight / weight.sum()
+    return share
+
+
+def _mimics(
+    stamps: Stamps, lenses: Lenses, base: NDArray[np.int64], side: int, rng: np.random.Generator
+) -> NDArray[np.float16]:
+    kinds = rng.choice(list(MIMICS), len(base), p=np.array(list(MIMICS.values())) / sum(MIMICS.values()))
+    parts = []
+    for first in range(0, len(base), _BLOCK):
+        part = slice(first, first + _BLOCK)
+        rows = base[part]
+        size, scale, seeing = stamps.images.shape[-1], stamps.scale[rows], stamps.seeing[rows]
+        parts.append(_inner(draw_mimics(lenses.take(part), kinds[part], seeing, size, scale, rng), side))
+    return np.concatenate(parts)
+
+
+def side_of(stamps: Stamps, extent: float) -> int:
+    """Return how many pixels about the centre cover an extent in arcsec, even, at most the whole side."""
+    size = stamps.images.shape[-1]
+    return min(size - size % 2, 2 * round(extent / float(stamps.scale[0]) / 2))
+
+
+def _inner(images: NDArray[np.float32], side: int) -> NDArray[np.float16]:
+    start = (images.shape[-1] - side) // 2
+    inner: NDArray[np.float16] = images[:, :, start : start + side, start : start + side].astype(np.float16)
+    return inner

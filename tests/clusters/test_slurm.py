@@ -1,0 +1,194 @@
+"""SLURM: what is submitted, refused before, waited for and renewed; against stand-ins of its commands.
+
+Where the environment names a partition of a real SLURM (GZSCALE_TEST_SLURM), jobs run there as well.
+"""
+
+import os
+import stat
+import subprocess
+import time
+
+import pytest
+
+from gzscale.cluster import open_cluster
+from gzscale.clusters import slurm
+from gzscale.clusters.presets import load_preset
+from gzscale.errors import ClusterError
+
+pytest.importorskip("dask_jobqueue")
+
+POOL = 'partition: survey, cores: 2, memory: 4GB, walltime: "01:00:00"'
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """Stand-ins that answer from files and note how they were called."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("sinfo", "squeue", "sbatch", "scancel"):
+        path = folder / name
+        path.write_text(
+            f'#!/bin/sh\necho "$@" >> {folder}/{name}.calls\n'
+            f'for last in "$@"; do :; done; [ -f "$last" ] && cat "$last" >> {folder}/{name}.script\n'
+            f"[ -f {folder}/{name}.error ] && {{ cat {folder}/{name}.error >&2; exit 1; }}\n"
+            f"[ -f {folder}/{name}.answer ] && cat {folder}/{name}.answer; exit 0\n"
+        )
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    (folder / "sinfo.answer").write_text(
+        "survey|2:00:00|(null)\ndebug|30:00|(null)\ngpu|infinite|gpu:a100:4\n"
+    )
+    (folder / "sbatch.answer").write_text("Submitted batch job 17\n")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def preset(folder, text):
+    path = folder / "site.yaml"
+    path.write_text(f"kind: slurm\nstart_timeout: 3\ninterface: lo\n{text}")
+    return load_preset(str(path))
+
+
+def script_of(chosen, kind):
+    from dask_jobqueue.slurm import SLURMJob
+
+    pool = getattr(chosen, kind.lower())
+    return SLURMJob("tcp://h:1", name="x", **slurm.job_options(chosen, kind, pool)).job_script()
+
+
+def test_jobs_that_cut_ask_for_cores_and_jobs_that_predict_for_gpus(tmp_path):
+    chosen = preset(
+        tmp_path,
+        f"cut: {{{POOL}}}\n"
+        'predict: {partition: gpu, account: vo, gpus: 2, cores: 8, memory: 64GB, walltime: "1-00:00:00", '
+        "nodes: n1, constraint: a100, directives: [--exclusive]}\n",
+    )
+    cut, predict = script_of(chosen, "CUT"), script_of(chosen, "PREDICT")
+    assert "#SBATCH -p survey\n" in cut
+    assert "--cpus-per-task=2" in cut
+    assert "distributed.cli.dask_worker" in cut
+    assert "--nworkers 2" in cut
+    assert '--resources "CUT=1"' in cut
+    assert "gpu" not in cut
+    for line in ("-p gpu", "-A vo", "--cpus-per-task=8", "--gres=gpu:2", "--nodelist=n1", "--exclusive"):
+        assert f"#SBATCH {line}\n" in predict
+    assert "-m dask_cuda.cli worker tcp://h:1" in predict
+    assert '--resources "PREDICT=1"' in predict
+
+
+@pytest.mark.parametrize(
+    ("walltime", "seconds"), [("00:01:00", 60), ("01:00:00", 3600), ("7-00:00:00", 604_800)]
+)
+def test_workers_leave_before_the_walltime(tmp_path, walltime, seconds):
+    chosen = preset(tmp_path, f"cut: {{memory: 1GB, walltime: '{walltime}'}}\n")
+    script = script_of(chosen, "CUT")
+    duration, stagger = (
+        int(script.split(f'LIFETIME__{word}="')[1].split(" ")[0]) for word in ("DURATION", "STAGGER")
+    )
+    assert seconds / 2 < duration + stagger < seconds
+    assert seconds - duration - stagger >= min(600, seconds / 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            f"cut: {{{POOL}}}\n".replace("survey", "surwey"),
+            "'surwey' does not exist; sinfo knows debug, gpu, survey",
+        ),
+        (f"cut: {{{POOL}}}\n".replace("01:00", "03:00"), "longer than partition 'survey' allows"),
+        (f"cut: {{{POOL}}}\n".replace("survey", "debug"), r"longer than partition 'debug' allows \(30:00\)"),
+        (f"cut: {{{POOL}, gpus: 1}}\n", "partition 'survey' has none; those with GPUs: gpu"),
+    ],
+)
+def test_a_preset_that_the_site_does_not_fit_is_refused(commands, tmp_path, text, said):
+    with pytest.raises(ClusterError, match=said):
+        slurm.make_slurm(preset(tmp_path, text))
+    assert not (commands / "sbatch.calls").exists()
+
+
+def test_what_slurm_itself_refuses_is_told_in_its_words(commands, tmp_path):
+    (commands / "sbatch.error").write_text("allocation failure: Invalid account\n")
+    with pytest.raises(ClusterError, match=r"refuse the jobs of `cut`.*Invalid account"):
+        slurm.make_slurm(preset(tmp_path, f"cut: {{{POOL}}}\n"))
+    assert (commands / "sbatch.calls").read_text() == "--test-only\n"
+
+
+def test_without_sbatch_it_is_no_submit_host(monkeypatch, tmp_path):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ClusterError, match="submit host"):
+        slurm.make_slurm(preset(tmp_path, f"cut: {{{POOL}}}\n"))
+
+
+def test_jobs_that_stay_in_the_queue_are_told_with_slurm_s_reason(commands, tmp_path):
+    (commands / "squeue.answer").write_text("17|PENDING|QOSMaxJobsPerUserLimit\n99|RUNNING|None\n")
+    preset(tmp_path, f"cut: {{{POOL}}}\n")
+    said = r"0 of CUT, 0 of PREDICT.*job 17 \(cut-1\) PENDING \(QOSMaxJobsPerUserLimit\)$"
+    with pytest.raises(ClusterError, match=said), open_cluster(str(tmp_path / "site.yaml")):
+        pass
+    assert "17" in (commands / "scancel.calls").read_text()
+
+
+def test_a_job_that_is_gone_is_submitted_again_and_surplus_is_cancelled(commands, tmp_path):
+    (commands / "squeue.answer").write_text("17|RUNNING|None\n")
+    workers = slurm.make_slurm(preset(tmp_path, f"cut: {{{POOL}, minimum: 1, maximum: 3}}\n"))
+
+    def submitted(number):
+        deadline = time.monotonic() + 20
+        while len((commands / "sbatch.calls").read_text().splitlines()) < 1 + number:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    try:
+        submitted(1)
+        _wait_for(lambda: workers.target.workers)
+        assert workers.renew() == 0
+        (commands / "squeue.answer").write_text("")
+        assert workers.renew() == 1
+        submitted(2)
+        _wait_for(lambda: workers.target.workers)
+        # As Dask does with a job whose workers have left:
+        before = set(workers.target.worker_spec)
+        workers.target.workers.clear()
+        (commands / "squeue.answer").write_text("17|RUNNING|None\n")
+        assert workers.renew() == 1
+        submitted(3)
+        # Dask may yet cancel, by its name, the job that it has lost.
+        assert before.isdisjoint(workers.target.worker_spec)
+        workers.scale("CUT", 9)  # three at most
+        submitted(5)
+        _wait_for(lambda: len(workers.target.workers) == 3)
+        workers.scale("CUT", 1)
+        _wait_for(lambda: len(workers.target.workers) == 1)
+    finally:
+        workers.close()
+
+
+def _wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_real_jobs(tmp_path):
+    partition = os.environ.get("GZSCALE_TEST_SLURM")
+    if not partition:
+        pytest.skip("GZSCALE_TEST_SLURM names no partition of a real SLURM")
+    path = tmp_path / "real.yaml"
+    path.write_text(
+        f"kind: slurm\nstart_timeout: 240\ninterface: lo\nlogs: {tmp_path}\n"
+        f'cut: {{partition: {partition}, memory: 1GB, walltime: "00:10:00"}}\n'
+        f'predict: {{partition: {partition}, memory: 1GB, walltime: "00:10:00"}}\n'
+    )
+    with open_cluster(str(path)) as cluster:
+        both = {
+            worker["name"]: worker["resources"]
+            for worker in cluster.client.scheduler_info(n_workers=-1)["workers"].values()
+        }
+        assert both == {"cut-1": {"CUT": 1.0}, "predict-2": {"PREDICT": 1.0}}
+        assert cluster.compute.startswith("cpu")
+    queue = subprocess.run(
+        ["squeue", "--me", "--noheader", "--name=gzscale-cut"], capture_output=True, text=True
+    )
+    assert queue.stdout.strip() == "" or "CG" in queue.stdout

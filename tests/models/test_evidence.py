@@ -1,0 +1,99 @@
+"""Maps of evidence: their mean is the logit, by construction, through network, committee and engine."""
+
+import numpy as np
+import pytest
+import torch
+
+from gzscale.errors import BundleError
+from gzscale.models.bundle import Bundle, BundleGeometry
+from gzscale.models.engine import Engine
+from gzscale.models.inputs import SDSS_REDDENING, FluxInputs
+from gzscale.models.network import build_network
+from gzscale.models.observation import Observation
+
+PARAMETERS = {
+    "channels": 6,
+    "widths": [2, 3],
+    "blocks": [1, 1],
+    "heads": {"lens": "lens", "radius": {"kind": "pdf", "bins": 4}},
+    "mean": 0.0,
+    "spread": 2.0,
+    "crop": 32,
+}
+
+
+def logit(chance):
+    return np.log(chance / (1 - chance))
+
+
+def network(**changes):
+    torch.manual_seed(1)
+    made = build_network("equivariant", PARAMETERS | changes).eval()
+    torch.nn.init.normal_(made.heads["lens"].logits.weight, 0, 3.0)
+    return made
+
+
+def bundle():
+    return Bundle(
+        task="lenses",
+        name="small",
+        network="equivariant",
+        parameters=PARAMETERS,
+        geometry=BundleGeometry(40, 0.396),
+        inputs=FluxInputs("gri", "gri", (0.1, 0.2, 0.3), tuple(SDSS_REDDENING[band] for band in "gri")),
+        symmetries=1,
+        outputs={"lens": ["lens"], "radius": ["a", "b", "c", "d"]},
+        training={},
+        scores={},
+        terms={},
+        tensors=dict(network().state_dict()),
+    )
+
+
+def test_mean_of_the_map_is_the_logit():
+    made, images = network(), torch.randn(5, 6, 32, 32)
+    with torch.inference_mode():
+        maps = made.evidence(images, "lens").numpy()
+        chance = made.outputs(images)["lens"][:, 0].numpy()
+    assert maps.shape == (5, 4, 4)
+    np.testing.assert_allclose(maps.mean(axis=(1, 2)), logit(chance), atol=1e-4)
+
+
+def test_map_turns_with_the_image():
+    made, images = network(), torch.randn(2, 6, 32, 32)
+    with torch.inference_mode():
+        straight, turned = (made.evidence(view, "lens") for view in (images, torch.rot90(images, 1, (2, 3))))
+    np.testing.assert_allclose(turned.numpy(), np.rot90(straight.numpy(), 1, (1, 2)), atol=1e-4)
+
+
+def test_only_heads_linear_in_means_have_maps():
+    images = torch.randn(1, 6, 32, 32)
+    with pytest.raises(ValueError, match="not linear"):
+        network().evidence(images, "radius")
+    with pytest.raises(ValueError, match="not linear"):
+        network(pooling="mean-max").evidence(images, "lens")
+
+
+def test_committee_shows_the_mean():
+    torch.manual_seed(2)
+    committee = build_network(
+        "committee", {"kind": "equivariant", "members": 2, "parameters": PARAMETERS}
+    ).eval()
+    images = torch.randn(2, 6, 32, 32)
+    with torch.inference_mode():
+        maps = [member.evidence(images, "lens") for member in committee.members]
+        np.testing.assert_allclose(committee.evidence(images, "lens"), (maps[0] + maps[1]) / 2, atol=1e-6)
+
+
+def test_engine_shows_what_it_scored():
+    rng = np.random.default_rng(1)
+    images = rng.normal(0, 0.1, (7, 5, 40, 40)).astype(np.float16)
+    seen = Observation.of(images, "ugriz", np.full(7, 0.396), np.full((7, 5), 0.05))
+    engine = Engine(bundle(), "cpu", batch=4)
+    engine.bfloat16 = False
+    maps = engine.evidence(seen, "lens")
+    assert maps.shape == (7, 4, 4)
+    np.testing.assert_allclose(maps.mean(axis=(1, 2)), logit(engine.run(seen)["lens"][:, 0]), atol=1e-3)
+    assert engine.evidence(seen.take(slice(0, 0)), "lens").size == 0
+    with pytest.raises(BundleError, match="'nothing'"):
+        engine.evidence(seen, "nothing")

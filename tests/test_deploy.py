@@ -1,0 +1,171 @@
+"""What deploy/ ships: against its own schemas where they are installed, and against the package."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gzscale.clusters.kubernetes import read_manifest
+from gzscale.errors import ClusterError
+
+HOME = Path(__file__).parents[1]
+DEPLOY = HOME / "deploy"
+KUBERNETES = "1.33"
+
+
+def documents(path):
+    return [item for item in yaml.safe_load_all(path.read_text()) if item]
+
+
+def deployments():
+    return yaml.safe_load((DEPLOY / "prefect.yaml").read_text())["deployments"]
+
+
+@pytest.mark.parametrize("deployment", deployments(), ids=lambda item: item["name"])
+def test_a_deployment_s_flow_takes_its_parameters(deployment):
+    path, _, name = deployment["entrypoint"].partition(":")
+    assert (HOME / path).is_file()
+    flow = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
+    assert flow.name == deployment["name"]
+    parameters = deployment.get("parameters", {})
+    assert set(parameters) <= set(inspect.signature(flow.fn).parameters)
+    if deployment.get("schedules"):  # What runs by itself is given all that it needs.
+        flow.validate_parameters(parameters)
+    # The form in the browser comes from the types.
+    properties = flow.parameters.model_dump()["properties"]
+    assert all("type" in item or "anyOf" in item for item in properties.values())
+
+
+def test_what_writes_an_output_runs_alone():
+    limits = {item["name"]: item.get("concurrency_limit") for item in deployments()}
+    for name in ("nightly", "backfill"):
+        assert limits[name]["limit"] == 1
+        assert limits[name]["collision_strategy"] == "CANCEL_NEW"
+
+
+def test_no_secret_is_written_down():
+    secret = re.compile(r"(secret|password|token)\w*['\"]?\s*[:=]\s*['\"]?[A-Za-z0-9+/]{6,}", re.IGNORECASE)
+    for path in DEPLOY.rglob("*"):
+        if path.is_file():
+            found = [line for line in path.read_text().splitlines() if secret.search(line)]
+            assert [line for line in found if "secretRef" not in line and "secretKeyRef" not in line] == []
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+def test_images_are_small_pinned_and_not_root(name):
+    text = (DEPLOY / name).read_text()
+    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    assert len(bases) == 2  # what builds is left behind
+    assert all(re.search(r":\d+\.\d+-slim", base) for base in bases)
+    assert "--constraint constraints.txt" in text
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["1000"]
+    ignored = (HOME / ".dockerignore").read_text().split()
+    for source in re.findall(r"^COPY (?:--chown=\S+ )?([^-\n]+)$", text, re.MULTILINE):
+        for item in source.split()[:-1]:
+            assert (HOME / item).exists()
+            assert f"!{item.removeprefix('./')}" in ignored
+
+
+def test_the_compose_file_s_services_know_each_other():
+    tree = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    services = tree["services"]
+    for name, service in services.items():
+        assert set(service.get("depends_on", {})) <= set(services), name
+        for other, condition in service.get("depends_on", {}).items():
+            if condition["condition"] == "service_healthy":
+                assert "healthcheck" in services[other]
+        assert ":" in service["image"]
+        assert not service["image"].endswith(":latest")
+    given = set(re.findall(r"^(\w+)=", (DEPLOY / "env.example").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\$\{(\w+)", (DEPLOY / "compose.yaml").read_text())) == given - {
+        "COMPOSE_PROJECT_NAME"
+    }
+
+
+def test_the_compose_file_by_compose_itself(tmp_path):
+    tool = shutil.which("docker-compose")
+    if tool is None:
+        pytest.skip("docker-compose is not installed")
+    environment = {
+        "S3_USER": "user",
+        "S3_PASSWORD": "x" * 12,
+        "DATABASE_PASSWORD": "y" * 12,
+        "PATH": "/usr/bin:/bin",
+    }
+    done = subprocess.run(
+        [tool, "--file", str(DEPLOY / "compose.yaml"), "config", "--quiet"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_dask_manifest_parts_the_two_kinds_of_work():
+    cluster, group = read_manifest(DEPLOY / "kubernetes" / "cluster.yaml")
+    assert group is not None
+    cut = cluster["spec"]["worker"]["spec"]["containers"][0]
+    predict = group["spec"]["containers"][0]
+    assert "CUT=1" in cut["args"]
+    assert "PREDICT=1" in predict["args"]
+    assert "nvidia.com/gpu" in predict["resources"]["limits"]
+    assert "nvidia.com/gpu" not in str(cut)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "kind: Pod\n", "kind: DaskCluster\n", "a: [\n", "kind: DaskCluster\nspec: {}\n"]
+)
+def test_another_manifest_is_refused(tmp_path, text):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(ClusterError, match="not a manifest of a Dask cluster"):
+        read_manifest(path)
+
+
+def _schema_of(kind):
+    folder = Path(pytest.importorskip("dask_kubernetes").__file__).parent / "operator" / "deployment" / "helm"
+    crd = documents(folder / "dask-kubernetes-operator" / "crds" / f"{kind.lower()}.yaml")[0]
+    return crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+
+@pytest.mark.parametrize(
+    "document", documents(DEPLOY / "kubernetes" / "cluster.yaml"), ids=lambda item: item["kind"]
+)
+def test_dask_manifests_fit_the_operator_s_own_schemas(document):
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft7Validator(_schema_of(document["kind"])).validate(document)
+
+
+@pytest.mark.parametrize(
+    "document", documents(DEPLOY / "kubernetes" / "cluster.yaml"), ids=lambda item: item["kind"]
+)
+def test_pods_of_dask_manifests_fit_kubernetes_schemas(document):
+    validate = pytest.importorskip("kubernetes_validate")
+    parts = [document["spec"]["worker"]["spec"]]
+    parts += [document["spec"]["scheduler"]["spec"]] if "scheduler" in document["spec"] else []
+    for spec in parts:
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec}
+        validate.validate(pod, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize(
+    "document", documents(DEPLOY / "kubernetes" / "prefect-worker.yaml"), ids=lambda item: item["kind"]
+)
+def test_manifests_fit_kubernetes_schemas(document):
+    pytest.importorskip("kubernetes_validate").validate(document, KUBERNETES, strict=True)
+
+
+def test_shell_scripts_parse_and_name_shipped_presets():
+    path = DEPLOY / "slurm" / "night.sh"
+    assert subprocess.run(["sh", "-n", str(path)], check=False).returncode == 0
+    preset = re.search(r"\$\{2:-([\w-]+)\}", path.read_text())
+    assert preset is not None
+    assert (DEPLOY / "clusters" / f"{preset[1]}.yaml").is_file()

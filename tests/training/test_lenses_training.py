@@ -1,0 +1,235 @@
+"""Lens finders: examples, the lesson, calibration, recipe, command and labels, all small."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+import torch
+from click.testing import CliRunner
+from sklearn.linear_model import LogisticRegression
+from test_inject import SCALE, SEEING, red_galaxies, write_store
+
+from gzscale.cli import main
+from gzscale.errors import CatalogError
+from gzscale.models.bundle import load_bundle
+from gzscale.models.inputs import SDSS_REDDENING, FluxInputs
+from gzscale.models.network import build_network
+from gzscale.sky.stamps import read_stamps
+from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES, radius_bin
+from gzscale.training.arc_filter import arc_filter
+from gzscale.training.lens_evaluate import fit_calibration, injected_test
+from gzscale.training.lens_examples import Mix, draw_visible, make_examples
+from gzscale.training.lens_fit import LensLesson, LensViews
+from gzscale.training.lens_labels import read_labelled_lenses, read_lens_labels
+
+INPUTS = FluxInputs("gri", "gri", (0.1, 0.17, 0.3), tuple(SDSS_REDDENING[band] for band in "gri"))
+SETTINGS = (
+    "mix.lenses=24",
+    "pace.epochs=1",
+    "pace.batch=16",
+    "network.widths=[2,2]",
+    "network.blocks=[1,1]",
+    "size=32",
+    "tested=8",
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_store(tmp_path_factory.mktemp("store"), red_galaxies(30))
+
+
+@pytest.fixture(scope="module")
+def stamps(store):
+    return read_stamps([str(store)], "gri")[0]
+
+
+@pytest.fixture(scope="module")
+def examples(stamps):
+    return make_examples(stamps, "gri", Mix(lenses=24), np.random.default_rng(1))
+
+
+def test_half_of_the_examples_are_lenses(examples):
+    assert len(examples) == 48
+    assert examples.lens.sum() == 24
+    assert np.isfinite(examples.radius[examples.lens]).all()
+    assert np.isnan(examples.radius[~examples.lens]).all()
+    assert (examples.added[examples.lens] >= 0).all()
+    # Of the others some have a mimic, some are bare.
+    assert 0 < (examples.added[~examples.lens] >= 0).sum() < 24
+
+
+def test_images_are_base_and_light(examples):
+    rows = np.arange(len(examples))
+    images = examples.images(rows, torch.Generator().manual_seed(1)).numpy()
+    base = examples.stamps.images[examples.base].astype(np.float32)
+    bare = examples.added < 0
+    np.testing.assert_array_equal(images[bare], base[bare])
+    added = (images - base)[~bare].sum(axis=(2, 3))
+    drawn = examples.light[examples.added[~bare]].astype(np.float32).clip(0).sum(axis=(2, 3))
+    assert np.median(np.abs(added / drawn - 1)) < 0.05
+    again = examples.images(rows, torch.Generator().manual_seed(2)).numpy()
+    assert (again[~bare] != images[~bare]).any()
+
+
+def test_every_visible_lens_is_what_it_says(stamps):
+    rows = np.flatnonzero(stamps.deflector)
+    drawn = draw_visible(stamps, rows, 12, "gri", np.random.default_rng(2), (0.8, 3.0), "uniform")
+    assert len(drawn.row) == 12
+    assert drawn.arcs.visible("gri").all()
+    assert set(drawn.row) <= set(rows)
+
+
+def test_nothing_visible_is_an_error(stamps, monkeypatch):
+    monkeypatch.setattr("gzscale.training.lens_examples._TRIES", 2)
+    with pytest.raises(CatalogError, match="can be seen"):
+        draw_visible(stamps, np.arange(3), 5, "gri", np.random.default_rng(2), (0.8, 0.8001), "luminosity")
+
+
+def test_loss_is_cross_entropy(examples):
+    lesson = LensLesson(examples, INPUTS, (48, 32), LensViews(radius_weight=0.5))
+    chosen = np.arange(len(examples))
+    chance = np.linspace(0.1, 0.9, len(examples))
+    share = np.random.default_rng(1).dirichlet(np.ones(len(RADIUS_EDGES) - 1), len(examples))
+    outputs = {LENS: torch.from_numpy(chance[:, None]).float(), RADIUS: torch.from_numpy(share).float()}
+    lens = examples.lens
+    expected = -np.mean(np.log(np.where(lens, chance, 1 - chance)))
+    bins = radius_bin(examples.radius[lens])
+    expected -= 0.5 * np.mean(np.log(share[lens][np.arange(lens.sum()), bins]))
+    assert float(lesson.loss(outputs, chosen)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_views_are_shifted_by_whole_pixels(examples):
+    lesson = LensLesson(examples, INPUTS, (48, 48), LensViews(shift=0, brightness=0.0, colour=0.0))
+    still = LensLesson(examples, INPUTS, (48, 48), LensViews(shift=3, brightness=0.0, colour=0.0))
+    bare = np.flatnonzero(examples.added < 0)[:4]
+    device = torch.device("cpu")
+    first = lesson.views(bare, torch.Generator().manual_seed(1), device)
+    moved = still.views(bare, torch.Generator().manual_seed(1), device)
+    assert first.shape == moved.shape == (4, 6, 48, 48)
+    assert not torch.equal(first, moved)
+    wide = LensLesson(examples, INPUTS, (54, 54), LensViews(shift=0, brightness=0.0, colour=0.0))
+    whole = wide.views(bare, torch.Generator().manual_seed(1), device)
+    for one, all_of_it in zip(moved, whole, strict=True):
+        parts = all_of_it.unfold(1, 48, 1).unfold(2, 48, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+        assert any(torch.equal(one, part) for part in parts)
+
+
+def test_calibration_is_logistic_regression():
+    rng = np.random.default_rng(4)
+    lens = rng.random(4000) < 0.5
+    logit = rng.normal(np.where(lens, 3, -3), 4)
+    chance = 1 / (1 + np.exp(-np.clip(logit, -15, 15)))
+    found = fit_calibration(chance, lens)
+    fit = LogisticRegression(C=1e9).fit(np.clip(logit, -15, 15)[:, None], lens)
+    assert found["slope"] == pytest.approx(fit.coef_[0, 0], rel=0.02)
+    assert found["offset"] == pytest.approx(fit.intercept_[0], abs=0.03)
+
+
+def test_perfect_separation_is_calibrated_finitely():
+    found = fit_calibration(np.r_[np.full(50, 0.9), np.full(50, 0.1)], np.arange(100) < 50)
+    assert np.isfinite(list(found.values())).all()
+    assert 0 < found["slope"] < 10
+
+
+def test_arc_filter_prefers_blue_arcs_on_red_galaxies(stamps):
+    test = injected_test(stamps, "gri", 20, np.random.default_rng(3), (1.5, 3.5))
+    score = arc_filter(test.observation.images, "gri", test.observation.scale, test.observation.noise)
+    assert np.median(score[test.lens]) > 2 * np.median(score[~test.lens])
+    blue = red_galaxies(3, "gri")
+    blue[:, 0] *= 8
+    assert (arc_filter(blue, "gri", np.full(3, SCALE), np.full((3, 3), 0.03)) == 0).all()
+    dark = np.full((1, 3, 64, 64), np.nan)
+    assert arc_filter(dark, "gri", np.full(1, SCALE), np.full((1, 3), 0.03))[0] == 0
+
+
+def train(*arguments):
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    return CliRunner().invoke(main, ["train", "lenses", *map(str, arguments), *settings])
+
+
+def test_command_trains_and_evaluates(store, tmp_path):
+    other = write_store(tmp_path / "other", red_galaxies(24, seed=5), first_id=500)
+    path = tmp_path / "lenses.safetensors"
+    run = train("--images", store, "--images", other, "-o", path)
+    assert run.exit_code == 0, run.output
+    bundle = load_bundle(path)
+    assert bundle.task == "lenses"
+    assert bundle.bands == "gri"
+    assert bundle.geometry.size == 64
+    assert "injections" in bundle.training["data"]
+    assert set(bundle.calibration) == {"slope", "offset", "training_prevalence", "prevalence", "usual_noise"}
+    assert bundle.calibration["training_prevalence"] == 0.5
+    assert (tmp_path / "lenses.safetensors.curve.csv").exists()
+    assert not (tmp_path / "lenses.safetensors.work").exists()
+    picture = tmp_path / "scores.png"
+    arguments = ["evaluate", path, "--images", store, "--json", "--picture", picture]
+    run = CliRunner().invoke(main, [str(item) for item in arguments])
+    assert run.exit_code == 0, run.output
+    assert picture.stat().st_size > 5000
+    scores = json.loads(run.output)["scores"]
+    assert {"network_auroc", "arc_filter_auroc", "network_tpr_1e-3", "reliability"} <= set(scores)
+
+
+def test_labels_of_a_survey_replace_injections(store, tmp_path):
+    ids = 100 + np.arange(30)
+    table = pa.table({"OBJID": ids, "Lens": (ids % 2 == 0).astype(int)})
+    pa.csv.write_csv(table, tmp_path / "labels.csv")
+    assert read_lens_labels(str(tmp_path / "labels.csv"))[100] is True
+    path = tmp_path / "own.safetensors"
+    run = train("--images", store, "--labels", tmp_path / "labels.csv", "-o", path)
+    assert run.exit_code == 0, run.output
+    assert load_bundle(path).training["data"] == "images with labels"
+    arguments = ["evaluate", path, "--images", store, "--labels", tmp_path / "labels.csv"]
+    run = CliRunner().invoke(main, [str(item) for item in arguments])
+    assert run.exit_code == 0, run.output
+    assert "15 lenses, 15 others" in run.output
+
+
+def test_labels_that_cannot_be_used_are_named(store, tmp_path):
+    def labels(**columns):
+        pa.csv.write_csv(pa.table(columns), tmp_path / "t.csv")
+        return str(tmp_path / "t.csv")
+
+    with pytest.raises(CatalogError, match="is 2"):
+        read_lens_labels(labels(object_id=[1, 2], lens=[1, 2]))
+    with pytest.raises(CatalogError, match="is_lens"):
+        read_lens_labels(labels(object_id=[1, 2], grade=[1, 0]))
+    with pytest.raises(CatalogError, match="none of its 1 objects"):
+        read_labelled_lenses(str(store), labels(object_id=[7], lens=[1]), "gri")
+    with pytest.raises(CatalogError, match="--labels"):
+        read_labelled_lenses(str(store), None, "gri")
+
+
+def test_lens_head_learns_what_arcs_look_like(examples):
+    """A few steps on a few examples bring the loss down."""
+    torch.manual_seed(1)
+    parameters = {
+        "channels": 6,
+        "widths": [2, 4],
+        "blocks": [1, 1],
+        "heads": {LENS: "lens", RADIUS: {"kind": "pdf", "bins": len(RADIUS_EDGES) - 1}},
+        "mean": 0.0,
+        "spread": 2.0,
+        "dropout": 0.0,
+    }
+    network = build_network("equivariant", parameters).train()
+    lesson = LensLesson(examples, INPUTS, (48, 32), LensViews())
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.02)
+    generator = torch.Generator().manual_seed(1)
+    chosen = np.arange(len(examples))
+    losses = []
+    for _ in range(25):
+        views = lesson.views(chosen, generator, torch.device("cpu"))
+        loss = lesson.loss(network(views), chosen)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-3:]) < 0.85 * np.mean(losses[:3])
+
+
+def test_seeing_of_the_store_is_used(stamps):
+    assert stamps.seeing.mean() == pytest.approx(SEEING, rel=0.1)

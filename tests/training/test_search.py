@@ -1,0 +1,64 @@
+import dataclasses
+
+import pytest
+from test_training_morphology import RECIPE, galaxies
+
+from gzscale.errors import ConfigError
+from gzscale.training.search import _open_study, search_settings
+
+PRESET = "kind: local\nworkers: 1\n"
+#: A cluster that cannot be opened: nothing is left to try.
+NOWHERE = "tcp://nowhere:1"
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(PRESET)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    return galaxies(60)
+
+
+def scores(lines):
+    return [float(line.split("RMSE ")[1].split()[0]) for line in lines if line.startswith("trial")]
+
+
+@pytest.mark.slow
+def test_the_best_trial_is_chosen_and_a_search_goes_on_where_it_was(labelled, tmp_path, cluster):
+    journal = tmp_path / "search.journal"
+    _, first = search_settings(labelled, RECIPE, 2, journal, cluster)
+    assert len(first) == 3
+    # A kill in the middle of the third trial leaves it under way in the journal.
+    _open_study(labelled, RECIPE, journal).ask()
+    recipe, lines = search_settings(labelled, RECIPE, 3, journal, cluster)
+    assert lines[:2] == first[:2]
+    assert len(scores(lines)) == 3
+    assert f"RMSE {min(scores(lines)):.4f}" in lines[-1]
+    assert recipe.search["trials"] == 3
+    assert recipe.search["best_rmse"] == pytest.approx(min(scores(lines)), abs=1e-4)
+    again, same = search_settings(labelled, RECIPE, 3, journal, NOWHERE)
+    assert (again, same) == (recipe, lines)
+    # What is printed sets the same on the command line.
+    from gzscale.training.command import changed
+
+    pairs = lines[-1].split(" --set ")[1:]
+    assert dataclasses.replace(changed(RECIPE, pairs), search=recipe.search) == recipe
+
+
+def test_what_was_tried_with_another_recipe_does_not_count(labelled, tmp_path):
+    journal = tmp_path / "search.journal"
+    study = _open_study(labelled, RECIPE, journal)
+    study.tell(study.ask(), 0.1)
+    other = dataclasses.replace(RECIPE, members=3)
+    assert [trial.value for trial in _open_study(labelled, RECIPE, journal).trials] == [0.1]
+    assert [trial.value for trial in _open_study(labelled, other, journal).trials] == [None]
+
+
+def test_no_trial_can_be_done(labelled, tmp_path, cluster):
+    small = dataclasses.replace(RECIPE, network={**RECIPE.network, "size": 4})
+    with pytest.raises(ConfigError, match=r"none of 2 trials could be done.*a multiple of"):
+        search_settings(labelled, small, 2, tmp_path / "search.journal", cluster)
