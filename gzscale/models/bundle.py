@@ -65,7 +65,7 @@ SHIPPED: dict[str, tuple[str, str]] = {
     ),
     "redshifts": (
         "redshifts-sdss.safetensors",
-        "693d825e38e56a9a533d8b1f567e6f0c09a41fcf1c9bdb2dbc135a199dbd13f9",
+        "6c00c858b9e542c0fee1d85df210479c17000085cb96a75ae06f1888fea78693",
     ),
 }
 
