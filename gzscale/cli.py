@@ -14,6 +14,7 @@ import click
 
 import gzscale
 from gzscale.cli_sky import sky
+from gzscale.cli_training import debias, evaluate, train
 from gzscale.errors import GzscaleError
 
 __all__ = ["main"]
@@ -40,7 +41,8 @@ def main() -> None:
     """From a survey's pixels to galaxy catalogs overnight."""
 
 
-main.add_command(sky)
+for _command in (sky, train, evaluate, debias):
+    main.add_command(_command)
 
 
 def _all_settings(settings: tuple[str, ...], output: str | None, cluster: str | None = None) -> list[str]:
@@ -213,151 +215,6 @@ def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None,
     click.echo(output)
 
 
-@main.command("debias")
-@click.argument("table")
-@click.option("--redshift", required=True, metavar="COLUMN", help="Column of TABLE with the redshifts.")
-@click.option("-o", "--output", required=True, metavar="TABLE", help=".csv or .parquet")
-def debias_command(table: str, redshift: str, output: str) -> None:
-    """Correct a predicted or released TABLE of votes for what distance hides.
-
-    Each answer's fractions are mapped, rank by rank, onto those of the nearest galaxies of the table (after
-    Hart et al. 2016). Added are the debiased fractions; class strings and clean flags are made of them.
-
-    This takes the galaxies of all redshifts to be alike but for their distance: in a sample limited in
-    magnitude they are not, so give one limited in volume, or one bin of luminosity at a time. It corrects
-    a sample, not a galaxy. Galaxies without a positive redshift, and questions that fewer than 50 galaxies
-    of a bin were asked, keep their fractions.
-    """
-    from gzscale.debiased import debias_table
-
-    rows, corrected = debias_table(table, redshift, output)
-    click.echo(f"{rows} galaxies: {corrected} with a redshift were compared, {rows - corrected} kept as seen")
-    click.echo(output)
-
-
-_LABELS = click.option(
-    "--labels",
-    metavar="TABLE",
-    help="Votes in Galaxy Zoo 2's or Kaggle's columns; redshifts: object_id, z and, if known, ebv; lenses: "
-    "object_id and lens (0 or 1), or none: then lenses are put into the images.",
-)
-_IMAGES = click.option(
-    "--images",
-    required=True,
-    multiple=True,
-    metavar="DIR|STORE",
-    help="Pictures named by identifier, a night's output, or the Bologna challenge; for lenses several.",
-)
-_KIND = click.option(
-    "--kind",
-    type=click.Choice(["weighted_fraction", "fraction", "debiased"]),
-    default="weighted_fraction",
-    show_default=True,
-    help="Which of Galaxy Zoo 2's fractions.",
-)
-_GEOMETRY = click.option(
-    "--geometry", default="sky", show_default=True, help="Redshifts: which of the store's cutouts."
-)
-_MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset_id: names of the images.")
-
-
-@main.command()
-@click.argument("task", type=click.Choice(["morphology", "lenses", "redshifts"]))
-@_LABELS
-@_IMAGES
-@_KIND
-@_MAPPING
-@_GEOMETRY
-@click.option("-o", "--output", required=True, metavar="BUNDLE")
-@click.option("--name", default="own-1", show_default=True, help="Name of the model, with its version.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any key of the recipe: fit.epochs=40."
-)
-@click.option(
-    "--search", type=click.IntRange(min=0), default=0, help="Trials of a search for better settings first."
-)
-@click.option(
-    "--cluster", default="local", show_default=True, metavar="NAME", help="Where the trials of --search run."
-)
-def train(
-    task: str,
-    labels: str | None,
-    images: tuple[str, ...],
-    kind: str,
-    mapping: str | None,
-    geometry: str,
-    output: str,
-    name: str,
-    settings: tuple[str, ...],
-    search: int,
-    cluster: str,
-) -> None:
-    """Train a bundle on a survey's own labels, or on injections; killed and started again, it goes on.
-
-    Morphology on several GPUs: torchrun --nproc-per-node=4 --no-python gzscale train ...
-    """
-    if task == "lenses":
-        from gzscale.training.lens_command import train_lens_bundle
-
-        lines = train_lens_bundle(images, labels, output, name, settings, geometry)
-    elif task == "redshifts":
-        from gzscale.training.redshift_command import train_redshift_bundle
-
-        lines = train_redshift_bundle(_needed(labels), images[0], geometry, output, name, settings)
-    else:
-        from gzscale.training.command import train_bundle
-
-        lines = train_bundle(
-            _needed(labels), images[0], kind, mapping, output, name, settings, search, cluster
-        )
-    for line in lines:
-        click.echo(line)
-
-
-def _needed(labels: str | None) -> str:
-    if labels is None:
-        raise click.UsageError("morphology needs --labels")
-    return labels
-
-
-@main.command()
-@click.argument("bundle")
-@_LABELS
-@_IMAGES
-@_KIND
-@_MAPPING
-@_GEOMETRY
-@click.option("--picture", metavar="FILE", help="Lenses: a picture of rates and reliability, .png or .svg.")
-@_JSON
-def evaluate(
-    bundle: str,
-    labels: str | None,
-    images: tuple[str, ...],
-    kind: str,
-    mapping: str | None,
-    geometry: str,
-    picture: str | None,
-    as_json: bool,
-) -> None:
-    """Score a bundle beside what one would use without it: a random forest, total colours, an arc filter."""
-    from gzscale.models.bundle import load_bundle
-
-    loaded = load_bundle(bundle)
-    if loaded.task == "lenses":
-        from gzscale.training.lens_command import evaluate_lens_bundle
-
-        story, lines = evaluate_lens_bundle(loaded, images, labels, geometry, picture)
-    elif loaded.task == "redshifts":
-        from gzscale.training.redshift_command import evaluate_redshift_bundle
-
-        story, lines = evaluate_redshift_bundle(loaded, _needed(labels), images[0], geometry)
-    else:
-        from gzscale.training.command import evaluate_bundle
-
-        story, lines = evaluate_bundle(bundle, _needed(labels), images[0], kind, mapping)
-    click.echo(json.dumps(story) if as_json else "\n".join(lines))
-
-
 @main.command()
 def doctor() -> None:
     """Say what works here: GPU, S3, Prefect, extras."""
@@ -394,8 +251,6 @@ def _print_account(account: dict[str, Any], output: str) -> None:
         click.echo(f"release   {output}/releases/{account['release']}")
     click.echo(f"report    {output}/reports/{account['night']}/report.html")
 
-
-main.add_command(sky)
 
 if __name__ == "__main__":
     main()
