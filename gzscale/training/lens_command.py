@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from gzscale.models.bundle import Bundle, write_bundle
 from gzscale.models.observation import Observation
 from gzscale.sky.stamps import Stamps, read_stamps
 from gzscale.training.bologna import is_challenge
-from gzscale.training.command import change
+from gzscale.training.command import Curve, change
 from gzscale.training.lens_evaluate import (
     LensEvaluation,
     LensTest,
@@ -29,7 +27,6 @@ from gzscale.training.lens_examples import Mix
 from gzscale.training.lens_labels import read_labelled_lenses
 from gzscale.training.lens_plots import draw_evaluation
 from gzscale.training.lenses import LensRecipe, train_labelled, train_lenses
-from gzscale.training.loop import Epoch
 
 __all__ = ["evaluate_lens_bundle", "train_lens_bundle"]
 
@@ -75,7 +72,7 @@ def train_lens_bundle(
         if not equals:
             raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as pace.epochs=8")
         recipe = change(recipe, key, value)
-    work, curve = Path(f"{output}.work"), _Curve(Path(f"{output}.curve.csv"))
+    work, curve = Path(f"{output}.work"), Curve(Path(f"{output}.curve.csv"), "cross_entropy")
     evaluation = None
     if labels is not None or is_challenge(images[0]):
         stamps, lens, bands = read_labelled_lenses(images[0], labels, recipe.bands, geometry)
@@ -163,22 +160,3 @@ def _table(found: LensEvaluation) -> Iterator[str]:
 
 def _line(scores: Mapping[str, float], name: str, ending: str) -> str:
     return "".join(f"{scores[f'{name}_{key}{ending}']:>11.4f}" for key in _MEASURES)
-
-
-@dataclass(frozen=True)
-class _Curve:
-    """The learning curve: a file of all epochs, and a line each on the terminal."""
-
-    path: Path
-
-    def add(self, stage: str, line: Epoch) -> None:
-        """Keep one epoch."""
-        score = "" if line.score != line.score else f"{line.score:.5f}"
-        row = (stage, line.epoch + 1, f"{line.rate:.6f}", f"{line.loss:.5f}", score, f"{line.seconds:.1f}")
-        new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            if new:
-                names = ["stage", "epoch", "rate", "loss", "cross_entropy_held_back", "seconds"]
-                csv.writer(file).writerow(names)
-            csv.writer(file).writerow(row)
-        print(f"{stage}: epoch {row[1]}, loss {row[3]} {score and 'held back ' + score}", file=sys.stderr)
