@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from gzscale.errors import ConfigError
 from gzscale.models.bundle import Bundle, write_bundle
 from gzscale.models.observation import Observation
 from gzscale.sky.stamps import Stamps, read_stamps
 from gzscale.training.bologna import is_challenge
-from gzscale.training.command import Curve, change
+from gzscale.training.command import Curve, changed
 from gzscale.training.lens_evaluate import (
     LensEvaluation,
     LensTest,
@@ -66,12 +65,7 @@ def train_lens_bundle(
     str
         Lines for the user.
     """
-    recipe = LensRecipe()
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting}: expected KEY=VALUE, such as pace.epochs=8")
-        recipe = change(recipe, key, value)
+    recipe = changed(LensRecipe(), settings)
     work, curve = Path(f"{output}.work"), Curve(Path(f"{output}.curve.csv"), "cross_entropy")
     evaluation = None
     if labels is not None or is_challenge(images[0]):
