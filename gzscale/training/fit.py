@@ -32,30 +32,15 @@ _BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How to fit.
+class Settings(Pace):
+    """How to fit: the pace, and what is peculiar to votes.
 
     Attributes
     ----------
-    epochs
-        Times that each picture is drawn.
-    batch
-        Pictures of a step.
-    rate, head_rate
-        Largest learning rate of the filters (Muon) and of all else (AdamW).
-    decay
-        Weight decay of the filters (decoupled).
     loss
         ``multinomial``, ``dirichlet`` or ``squared``.
-    memory
-        Share of the averaged weights that a step keeps.
-    patience
-        Epochs without a better score on the galaxies held back after which the fit ends, with the weights of
-        the best; 0: never.
     augmentation
         How far views differ.
-    seed
-        Of the draws.
 
     Raises
     ------
@@ -63,32 +48,17 @@ class Settings:
         If a value cannot be used.
     """
 
-    epochs: int = 150
-    batch: int = 16
-    rate: float = 0.03
-    head_rate: float = 3e-3
-    decay: float = 0.05
     loss: str = "multinomial"
-    memory: float = 0.99
-    patience: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
-    seed: int = 20131220
 
     def __post_init__(self) -> None:
+        # Without arguments super() looks for the class that slots have replaced.
+        Pace.__post_init__(self)
         if self.loss not in LOSSES:
             raise ConfigError(f"loss {self.loss!r}: one of {', '.join(sorted(LOSSES))}")
-        for name, least in (("epochs", 1), ("batch", 1), ("patience", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}={getattr(self, name)}: at least {least}")
-        for name in ("rate", "head_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name}={getattr(self, name)}: a learning rate is above 0")
-        reaches = {"decay": self.decay, **asdict(self.augmentation)}
-        for name, value in reaches.items():
+        for name, value in asdict(self.augmentation).items():
             if not 0 <= value < math.inf:
                 raise ConfigError(f"{name}={value}: 0 or more")
-        if not 0 <= self.memory < 1:
-            raise ConfigError(f"memory={self.memory}: from 0 up to, not including, 1")
 
 
 @dataclass(frozen=True)
@@ -173,18 +143,8 @@ def fit(
     """
     if settings.patience and held_back is None:
         raise ConfigError(f"patience={settings.patience}: no galaxies are held back to end the fit by")
-    pace = Pace(
-        settings.epochs,
-        settings.batch,
-        settings.rate,
-        settings.head_rate,
-        settings.decay,
-        settings.memory,
-        settings.patience,
-        settings.seed,
-    )
     lesson = _Votes(network, examples, settings, held_back)
-    return learn(network, lesson, pace, checkpoint=checkpoint, progress=progress)
+    return learn(network, lesson, settings, checkpoint=checkpoint, progress=progress)
 
 
 def predict(network: Network, examples: Examples, device: torch.device | str = "cpu") -> NDArray[np.float32]:

@@ -59,6 +59,11 @@ class Pace:
         Epochs without a better score after which the fit ends, with the weights of the best; 0: never.
     seed
         Of the draws.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be used.
     """
 
     epochs: int = 150
@@ -69,6 +74,18 @@ class Pace:
     memory: float = 0.99
     patience: int = 0
     seed: int = 20131220
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch", 1), ("patience", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)}: at least {least}")
+        for name in ("rate", "head_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}={getattr(self, name)}: a learning rate is above 0")
+        if not 0 <= self.decay < math.inf:
+            raise ConfigError(f"decay={self.decay}: 0 or more")
+        if not 0 <= self.memory < 1:
+            raise ConfigError(f"memory={self.memory}: from 0 up to, not including, 1")
 
 
 @dataclass(frozen=True, slots=True)
