@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
+from gzscale.cutouts._ranged import RangedStore
 from gzscale.cutouts.convention import ARRAYS, CONVENTION, OPTIONAL, VERSION
 from gzscale.cutouts.geometry import wcs_of
 from gzscale.errors import DamageError, MissingError
 from gzscale.storage import Storage, sha256_hex
 
-__all__ = ["Cutouts", "read_cutouts"]
+__all__ = ["Cutouts", "read_chosen_cutouts", "read_cutouts"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Cutouts:
         Bits of the survey's masks below each cutout, uint8, shape (n, bands); None without masks.
     flag_meanings
         The mask plane of each bit.
+    rows
+        Their places in the store, int64, shape (n,); None where all were read.
     """
 
     geometry: Mapping[str, Any]
@@ -73,6 +76,7 @@ class Cutouts:
     sources: tuple[Mapping[str, Any], ...]
     flags: NDArray[np.uint8] | None = None
     flag_meanings: tuple[str, ...] = ()
+    rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.object_id)
@@ -113,18 +117,69 @@ def read_cutouts(
     DamageError
         If a file is lost or is not what was committed; the message names its key.
     """
+    attributes = _attributes(storage, prefix, geometry, inventory)
+    group = f"{prefix}/{geometry}"
+    arrays = {name: _read_array(storage, group, name, inventory) for name in _names(attributes)}
+    lengths = {name: len(data) for name, data in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise DamageError(f"{storage.url(group)}: the arrays differ in length: {lengths}")
+    return _cutouts(attributes, arrays)
+
+
+def read_chosen_cutouts(
+    storage: Storage,
+    prefix: str,
+    geometry: str,
+    object_ids: NDArray[np.int64],
+    inventory: Mapping[str, tuple[str, int]] | None = None,
+) -> Cutouts:
+    """Read the cutouts of some objects of one partition; of the pixels only the chunks that hold them.
+
+    Parameters
+    ----------
+    storage, prefix, geometry, inventory
+        See `read_cutouts`; of the pixels only the length of the file and the CRC of each chunk are checked.
+    object_ids
+        Which objects; those that the partition does not hold are left out.
+
+    Returns
+    -------
+    Cutouts
+        In the order of the store.
+
+    Raises
+    ------
+    MissingError, DamageError
+        See `read_cutouts`.
+    """
+    attributes = _attributes(storage, prefix, geometry, inventory)
+    group = f"{prefix}/{geometry}"
+    names = [name for name in _names(attributes) if name != "images"]
+    arrays = {name: _read_array(storage, group, name, inventory) for name in names}
+    rows = np.flatnonzero(np.isin(arrays["object_id"], object_ids))
+    chosen = {name: data[rows] for name, data in arrays.items()}
+    images = _read_images(storage, group, rows, inventory)
+    return _cutouts(attributes, {**chosen, "images": images, "rows": rows})
+
+
+def _attributes(
+    storage: Storage, prefix: str, geometry: str, inventory: Mapping[str, tuple[str, int]] | None
+) -> Mapping[str, Any]:
+    """Return what the group of a geometry says of itself."""
     group = f"{prefix}/{geometry}"
     if inventory is not None and f"{group}/zarr.json" not in inventory:
         raise MissingError(f"{storage.url(group)}: the inventory holds no such group")
     metadata = json.loads(_checked(storage, f"{group}/zarr.json", inventory))
-    attributes = metadata.get("attributes", {})
+    attributes: Mapping[str, Any] = metadata.get("attributes", {})
     _check_convention(storage.url(group), attributes)
-    arrays = {name: _read_array(storage, group, name, inventory) for name in ARRAYS}
-    if "flag_meanings" in attributes:
-        arrays |= {name: _read_array(storage, group, name, inventory) for name in OPTIONAL}
-    lengths = {name: len(data) for name, data in arrays.items()}
-    if len(set(lengths.values())) != 1:
-        raise DamageError(f"{storage.url(group)}: the arrays differ in length: {lengths}")
+    return attributes
+
+
+def _names(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*ARRAYS, *(OPTIONAL if "flag_meanings" in attributes else ()))
+
+
+def _cutouts(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Cutouts:
     return Cutouts(
         geometry=attributes["geometry"],
         bands="".join(attributes["bands"]),
@@ -162,21 +217,47 @@ def _read_array(
     storage: Storage, group: str, name: str, inventory: Mapping[str, tuple[str, int]] | None
 ) -> NDArray[Any]:
     """Read one array whole; a missing chunk is damage."""
-    dtype, dimensions, _, _ = {**ARRAYS, **OPTIONAL}[name]
     files = {"zarr.json": _checked(storage, f"{group}/{name}/zarr.json", inventory)}
-    shape = json.loads(files["zarr.json"])["shape"]
-    chunk = f"c/{'/'.join('0' * len(dimensions))}"
-    if all(shape):
-        files[chunk] = _checked(storage, f"{group}/{name}/{chunk}", inventory)
+    if all(json.loads(files["zarr.json"])["shape"]):
+        files[_chunk(name)] = _checked(storage, f"{group}/{name}/{_chunk(name)}", inventory)
     prototype = default_buffer_prototype()
     store = MemoryStore({key: prototype.buffer.from_bytes(data) for key, data in files.items()})
+    return _decoded(storage.url(f"{group}/{name}"), name, store, slice(None))
+
+
+def _read_images(
+    storage: Storage,
+    group: str,
+    rows: NDArray[np.int64],
+    inventory: Mapping[str, tuple[str, int]] | None,
+) -> NDArray[Any]:
+    """Read some cutouts' pixels."""
+    name = "images"
+    files = {"zarr.json": _checked(storage, f"{group}/{name}/zarr.json", inventory)}
+    key = f"{group}/{name}/{_chunk(name)}"
+    found = storage.stat(key)
+    size = 0 if found is None else found.size
+    if all(json.loads(files["zarr.json"])["shape"]):
+        if found is None:
+            raise DamageError(f"{storage.url(key)}: lost; cut the partition again")
+        if inventory is not None and size != inventory.get(key, ("", -1))[1]:
+            raise DamageError(f"{storage.url(key)}: {size} bytes, {inventory[key][1]} were committed")
+    store = RangedStore(files, storage, key, _chunk(name), size)
+    return _decoded(storage.url(f"{group}/{name}"), name, store, rows)
+
+
+def _chunk(name: str) -> str:
+    """Return the key of the one file that holds an array."""
+    dimensions = {**ARRAYS, **OPTIONAL}[name][1]
+    return f"c/{'/'.join('0' * len(dimensions))}"
+
+
+def _decoded(url: str, name: str, store: MemoryStore, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+    dtype, dimensions, _, _ = {**ARRAYS, **OPTIONAL}[name]
     try:
-        data = np.asarray(zarr.open_array(store, mode="r")[...])
+        data = np.asarray(zarr.open_array(store, mode="r").oindex[rows])
     except (ValueError, RuntimeError) as error:
-        raise DamageError(f"{storage.url(f'{group}/{name}')}: {error}") from error
+        raise DamageError(f"{url}: {error}") from error
     if data.dtype != np.dtype(dtype) or data.ndim != len(dimensions):
-        raise DamageError(
-            f"{storage.url(f'{group}/{name}')}: {data.dtype} with {data.ndim} dimensions, "
-            f"not {dtype} {dimensions}"
-        )
+        raise DamageError(f"{url}: {data.dtype} with {data.ndim} dimensions, not {dtype} {dimensions}")
     return data

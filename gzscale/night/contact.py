@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from gzscale.catalog.schema import Column
-from gzscale.cutouts.store import Cutouts, read_cutouts
+from gzscale.cutouts.store import Cutouts, read_chosen_cutouts
 from gzscale.errors import GzscaleError
 from gzscale.models.inputs import SDSS_STRETCH, Stretch, from_flux
 from gzscale.night.answers import coverage_column, done_column
@@ -170,7 +170,8 @@ def _render(
     if record is None:
         return {}
     inventory = {key: (str(value[0]), int(value[1])) for key, value in record.files.items()}
-    cutouts = read_cutouts(storage, cutouts_prefix(item.partition), sheet.geometry, inventory)
+    ids = table["object_id"].take(rows).to_numpy()
+    cutouts = read_chosen_cutouts(storage, cutouts_prefix(item.partition), sheet.geometry, ids, inventory)
     place = {int(object_id): index for index, object_id in enumerate(cutouts.object_id)}
     galaxies = {}
     for row in rows:

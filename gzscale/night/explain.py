@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gzscale.catalog.pixels import Partition
-from gzscale.cutouts.store import read_cutouts
+from gzscale.cutouts.store import read_chosen_cutouts
 from gzscale.errors import MissingError
 from gzscale.night.answers import band_reason, coverage_column, done_column
 from gzscale.night.ledger import Ledger, Record
@@ -109,24 +110,22 @@ def _partition_story(
 def _cutout(storage: Storage, made: Record, geometry: str, object_id: int) -> dict[str, Any] | None:
     prefix = cutouts_prefix(made.partition)
     inventory = {key: (value[0], value[1]) for key, value in made.files.items() if key.startswith(prefix)}
-    cutouts = read_cutouts(storage, prefix, geometry, inventory)
-    where = (cutouts.object_id == object_id).nonzero()[0]
-    if not len(where):
+    cutouts = read_chosen_cutouts(storage, prefix, geometry, np.array([object_id]), inventory)
+    if cutouts.rows is None or not len(cutouts):
         return None
-    index = int(where[0])
     return {
         "store": f"{storage.url(prefix)}/{geometry}",
-        "index": index,
+        "index": int(cutouts.rows[0]),
         "size": int(cutouts.images.shape[-1]),
-        "scale": float(cutouts.scale[index]),
+        "scale": float(cutouts.scale[0]),
         "bands": {
             band: {
-                "coverage": float(cutouts.coverage[index, position]),
-                "noise": float(cutouts.noise[index, position]),
-                "reason": band_reason(cutouts, index, band) or None,
+                "coverage": float(cutouts.coverage[0, position]),
+                "noise": float(cutouts.noise[0, position]),
+                "reason": band_reason(cutouts, 0, band) or None,
                 "images": [
                     dict(cutouts.sources[source])
-                    for source in cutouts.image_index[index, position].tolist()
+                    for source in cutouts.image_index[0, position].tolist()
                     if source >= 0
                 ],
             }

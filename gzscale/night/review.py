@@ -24,7 +24,7 @@ from PIL import Image as Picture
 from gzscale.catalog.pixels import Partition
 from gzscale.catalog.schema import BASE_COLUMNS, Column, arrow_schema
 from gzscale.config import NightConfig
-from gzscale.cutouts.store import read_cutouts
+from gzscale.cutouts.store import read_chosen_cutouts
 from gzscale.errors import LedgerError
 from gzscale.models.bundle import load_bundle
 from gzscale.models.engine import Engine
@@ -180,7 +180,8 @@ class _Gathered:
         names = [column.name for column in (*BASE_COLUMNS, *task.columns)]
         self._rows.append(rows.select(names).add_column(0, "rank", pa.array(where + 1)))
         files = {key: (str(value[0]), int(value[1])) for key, value in record.files.items()}
-        cutouts = read_cutouts(storage, cutouts_prefix(partition), config.tasks[task.name].geometry, files)
+        geometry = config.tasks[task.name].geometry
+        cutouts = read_chosen_cutouts(storage, cutouts_prefix(partition), geometry, ids, files)
         index = {int(value): row for row, value in enumerate(cutouts.object_id)}
         chosen = np.array([index[int(value)] for value in ids])
         images, self.bands = cutouts.images[chosen], cutouts.bands

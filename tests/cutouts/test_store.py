@@ -13,7 +13,7 @@ from reproject import reproject_exact
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.convention import ARRAYS
 from gzscale.cutouts.ingest import cut_partition
-from gzscale.cutouts.store import read_cutouts
+from gzscale.cutouts.store import read_chosen_cutouts, read_cutouts
 from gzscale.errors import DamageError, MissingError
 from gzscale.storage import open_storage
 
@@ -111,6 +111,41 @@ def test_a_flipped_bit_is_found_without_the_inventory_too(copy, name):
     path.write_bytes(data)
     with pytest.raises(DamageError, match=name.split("/")[0]):
         read_cutouts(open_storage(copy), PREFIX, "sky")
+
+
+def test_some_cutouts_are_those_of_all(stored):
+    folder, inventory, _, _ = stored
+    whole = read_cutouts(open_storage(folder), PREFIX, "sky", inventory)
+    ids = whole.object_id[[140, 3, 66]]
+    some = read_chosen_cutouts(open_storage(folder), PREFIX, "sky", np.append(ids, -7), inventory)
+    assert some.rows.tolist() == [3, 66, 140]
+    assert some.object_id.tolist() == whole.object_id[some.rows].tolist()
+    np.testing.assert_array_equal(some.images, whole.images[some.rows])
+    np.testing.assert_array_equal(some.noise, whole.noise[some.rows])
+    assert some.sources == whole.sources
+    none = read_chosen_cutouts(open_storage(folder), PREFIX, "sky", np.array([-7]), inventory)
+    assert none.images.shape == (0, *whole.images.shape[1:])
+
+
+def test_some_cutouts_read_only_the_chunks_that_hold_them(stored, copy):
+    """Damage in the last chunk of three does not touch the first."""
+    folder, inventory, _, _ = stored
+    path = Path(copy, PREFIX, "sky", "images/c/0/0/0/0")
+    whole = read_cutouts(open_storage(folder), PREFIX, "sky", inventory)
+    data = bytearray(path.read_bytes())
+    data[len(data) - 200] ^= 0x10
+    path.write_bytes(data)
+    storage = open_storage(copy)
+    first = read_chosen_cutouts(storage, PREFIX, "sky", whole.object_id[:1], inventory)
+    np.testing.assert_array_equal(first.images, whole.images[:1])
+    with pytest.raises(DamageError, match="images"):
+        read_chosen_cutouts(storage, PREFIX, "sky", whole.object_id[-1:], inventory)
+    path.write_bytes(data[:-1])
+    with pytest.raises(DamageError, match="were committed"):
+        read_chosen_cutouts(storage, PREFIX, "sky", whole.object_id[:1], inventory)
+    path.unlink()
+    with pytest.raises(DamageError, match="lost"):
+        read_chosen_cutouts(storage, PREFIX, "sky", whole.object_id[:1], inventory)
 
 
 @pytest.mark.parametrize(
