@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ from gzscale.errors import GzscaleError, WorkerError
 if TYPE_CHECKING:
     from gzscale.night.work import Summary
 
-__all__ = ["executing", "is_device_error", "run_stage", "set_allowed_deaths"]
+__all__ = ["executing", "is_device_error", "return_freed_memory", "run_stage", "set_allowed_deaths"]
 
 
 def run_stage(stage: Callable[..., Summary], *arguments: Any) -> Summary:
@@ -42,6 +44,25 @@ def run_stage(stage: Callable[..., Summary], *arguments: Any) -> Summary:
             f"worker {address}: its GPU fails ({type(error).__name__}: {error}); look at nvidia-smi there",
             address,
         ) from error
+    finally:
+        return_freed_memory()
+
+
+def return_freed_memory() -> None:
+    """Give the system back what malloc keeps of freed memory, where it is glibc's; else do nothing.
+
+    A partition's pixels are freed in pieces of all sizes; what malloc keeps of them would let a worker grow
+    from partition to partition.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim
 
 
 def is_device_error(error: RuntimeError) -> bool:
