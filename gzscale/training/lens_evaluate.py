@@ -16,7 +16,7 @@ from gzscale.models.engine import Engine
 from gzscale.models.observation import Observation
 from gzscale.sky.inject import add_light, electrons_of
 from gzscale.sky.stamps import Stamps
-from gzscale.tasks.lenses import LENS, RADIUS, calibrated_chance, radius_moments, shift_prevalence
+from gzscale.tasks.lenses import LENS, RADIUS, calibrated_chance, radius_quantiles, shift_prevalence
 from gzscale.training.arc_filter import arc_filter
 from gzscale.training.lens_examples import Mix, draw_visible, make_examples
 from gzscale.training.lens_metrics import Reliability, finder_scores, reliability
@@ -225,9 +225,9 @@ def _radius_scores(share: NDArray[np.floating], radius: NDArray[np.float64]) -> 
     known = np.isfinite(radius)
     if not known.any():
         return {}
-    mean, spread = radius_moments(share[known].astype(np.float64))
-    relative = (mean - radius[known]) / radius[known]
-    inside = np.abs(mean - radius[known]) < spread
+    low, middle, high = radius_quantiles(share[known].astype(np.float64), (0.16, 0.5, 0.84)).T
+    relative = (middle - radius[known]) / radius[known]
+    inside = (low < radius[known]) & (radius[known] < high)
     scatter = 1.4826 * np.median(np.abs(relative - np.median(relative)))
     return {
         "radius_bias": float(np.median(relative)),
