@@ -196,6 +196,15 @@ def test_command_trains_and_evaluates(store, tmp_path):
     assert picture.stat().st_size > 5000
     scores = json.loads(run.output)["scores"]
     assert {"network_auroc", "arc_filter_auroc", "network_tpr_1e-3", "reliability"} <= set(scores)
+    assert scores["network_tpr0_low"] <= scores["network_tpr0"] <= scores["network_tpr0_high"]
+    # More others, of which those with a saturated core have no score.
+    bright = red_galaxies(24, seed=5)
+    bright[:4, :, 32, 32] = 150
+    more = write_store(tmp_path / "more", bright, first_id=900)
+    run = CliRunner().invoke(main, [*map(str, arguments), "--others", str(more)])
+    assert run.exit_code == 0, run.output
+    told = json.loads(run.output)["scores"]
+    assert (told["others"], told["refused"]) == (scores["others"] + 20, 4)
 
 
 def test_labels_of_a_survey_replace_injections(store, tmp_path):
