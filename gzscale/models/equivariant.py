@@ -146,6 +146,17 @@ class _Block(nn.Module):
         return self.activate(inner + self.shortcut(images))
 
 
+def _smooth(maps: Tensor, width: int) -> Tensor:
+    """Return running means over a width, the cells at both ends by half, shape (n, rows, columns)."""
+    if width == 1:
+        return maps
+    kernel = torch.ones(width + 1, device=maps.device)
+    kernel[[0, -1]] = 0.5
+    kernel = torch.outer(kernel, kernel) / width**2
+    wide = functional.pad(maps[:, None], [width // 2] * 4, mode="replicate")
+    return functional.conv2d(wide, kernel[None, None])[:, 0]
+
+
 class EquivariantNetwork(Network):
     """A residual body of p4m group convolutions.
 
@@ -214,7 +225,9 @@ class EquivariantNetwork(Network):
         """Return maps whose means are a head's logits. See `gzscale.models.backbone.Network.evidence`.
 
         The network's own cells are as wide as its steps. The image is moved by parts of a cell and seen
-        again: each cell is parted into up to 4 x 4, and a constant brings their mean back to the logit.
+        again, which parts each cell into up to 4 x 4; a mean over one cell's width takes away what hangs on
+        where the steps fall, and a constant brings the mean of the map back to the logit. It is as sharp as
+        the network's own cells, and centred to a part of one.
         """
         layer = getattr(self.heads[head], "logits", None)
         if self.pooling != "mean" or not isinstance(layer, nn.Linear) or layer.out_features != 1:
@@ -230,7 +243,7 @@ class EquivariantNetwork(Network):
             top, left = down * step, right * step
             moved = wide[:, :, top : top + side, left : left + side]
             fine[:, :, down, :, right] = self._cells(moved, layer)
-        maps = fine.flatten(3, 4).flatten(1, 2)
+        maps = _smooth(fine.flatten(3, 4).flatten(1, 2), parts)
         return maps + (cells.mean(dim=(1, 2)) - maps.mean(dim=(1, 2)))[:, None, None]
 
     def _cells(self, prepared: Tensor, layer: nn.Linear) -> Tensor:
