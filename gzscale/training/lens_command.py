@@ -161,7 +161,7 @@ def _table(found: LensEvaluation) -> Iterator[str]:
         yield (
             f"Einstein radius: relative bias {scores['radius_bias']:+.3f}, "
             f"scatter {scores['radius_scatter']:.3f}, "
-            f"{100 * scores['radius_inside']:.0f} % within one standard deviation"
+            f"{100 * scores['radius_inside']:.0f} % within the stated error"
         )
 
 

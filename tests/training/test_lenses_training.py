@@ -20,6 +20,7 @@ from gzscale.models.network import build_network
 from gzscale.sky.stamps import read_stamps
 from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES, radius_bin
 from gzscale.training.arc_filter import arc_filter
+from gzscale.training.lens_command import evaluate_lens_bundle
 from gzscale.training.lens_evaluate import fit_calibration, injected_test
 from gzscale.training.lens_examples import Mix, _natural_weights, draw_visible, make_examples
 from gzscale.training.lens_fit import LensLesson, LensViews
@@ -201,9 +202,7 @@ def test_command_trains_and_evaluates(store, tmp_path):
     bright = red_galaxies(24, seed=5)
     bright[:4, :, 32, 32] = 150
     more = write_store(tmp_path / "more", bright, first_id=900)
-    run = CliRunner().invoke(main, [*map(str, arguments), "--others", str(more)])
-    assert run.exit_code == 0, run.output
-    told = json.loads(run.output)["scores"]
+    told = evaluate_lens_bundle(bundle, [str(store)], None, others=[str(more)], lenses=30)[0]["scores"]
     assert (told["others"], told["refused"]) == (scores["others"] + 20, 4)
 
 
