@@ -244,7 +244,7 @@ def _named(name: str, ending: str, scores: Mapping[str, float]) -> dict[str, flo
 
 def _intervals(scores: Mapping[str, float], lenses: int, large: int) -> dict[str, float]:
     """Return the intervals of the network's shares of lenses found, from the number of lenses."""
-    found = {}
+    found: dict[str, float] = {}
     for ending, count in (("", lenses), ("_large", large)):
         for key in ("network_tpr0", "network_tpr_1e-3"):
             name = f"{key}{ending}"
