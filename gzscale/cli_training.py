@@ -126,11 +126,13 @@ def _needed(labels: str | None) -> str:
 @_MAPPING
 @_GEOMETRY
 @click.option("--picture", metavar="FILE", help="Lenses: a picture of rates and reliability, .png or .svg.")
+@click.option("--others", metavar="STORE", multiple=True, help="Lenses: more cutouts, that show no lens.")
 @_JSON
 def evaluate(
     bundle: str,
     labels: str | None,
     images: tuple[str, ...],
+    others: tuple[str, ...],
     kind: str,
     mapping: str | None,
     geometry: str,
@@ -144,7 +146,7 @@ def evaluate(
     if loaded.task == "lenses":
         from gzscale.training.lens_command import evaluate_lens_bundle
 
-        story, lines = evaluate_lens_bundle(loaded, images, labels, geometry, picture)
+        story, lines = evaluate_lens_bundle(loaded, images, labels, geometry, picture, others)
     elif loaded.task == "redshifts":
         from gzscale.training.redshift_command import evaluate_redshift_bundle
 

@@ -40,7 +40,11 @@ _SCORE = Column(
     "Probability that it is a strong lens, at the prevalence that the model's card states (1 in 1000)",
 )
 _RADIUS = Column(
-    "einstein_radius", "float32", "arcsec", "phys.angSize", "Einstein radius if it is a lens: expected value"
+    "einstein_radius",
+    "float32",
+    "arcsec",
+    "phys.angSize",
+    "Einstein radius if it is a lens: median of its probability",
 )
 
 #: Columns of the task ``lenses``.
@@ -52,7 +56,7 @@ LENS_COLUMNS = (
         "float32",
         "arcsec",
         "stat.error;phys.angSize",
-        "Standard deviation of the Einstein radius if it is a lens",
+        "Half of the central 68 % interval of the Einstein radius if it is a lens",
     ),
     Column(
         "lens_flags",

@@ -61,7 +61,7 @@ SHIPPED: dict[str, tuple[str, str]] = {
     ),
     "lenses": (
         "lenses-sdss.safetensors",
-        "7d18fbf95acb1bd8d9ebbcbf9fb42b95b17a0bda832c9463251e13b841bc3192",
+        "757e72ae80f62e81327e0de81776be07461160e62746d08b28561f8d8fb71c88",
     ),
     "redshifts": (
         "redshifts-sdss.safetensors",

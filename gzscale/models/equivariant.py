@@ -14,6 +14,7 @@ once, and the network is one of ordinary convolutions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -145,6 +146,17 @@ class _Block(nn.Module):
         return self.activate(inner + self.shortcut(images))
 
 
+def _smooth(maps: Tensor, width: int) -> Tensor:
+    """Return running means over a width, the cells at both ends by half, shape (n, rows, columns)."""
+    if width == 1:
+        return maps
+    kernel = torch.ones(width + 1, device=maps.device)
+    kernel[[0, -1]] = 0.5
+    kernel = torch.outer(kernel, kernel) / width**2
+    wide = functional.pad(maps[:, None], [width // 2] * 4, mode="replicate")
+    return functional.conv2d(wide, kernel[None, None])[:, 0]
+
+
 class EquivariantNetwork(Network):
     """A residual body of p4m group convolutions.
 
@@ -210,10 +222,32 @@ class EquivariantNetwork(Network):
         return pooled if self.pooling == "mean" else torch.cat([pooled, oriented.amax(dim=2)], dim=1)
 
     def evidence(self, prepared: Tensor, head: str) -> Tensor:
-        """Return maps whose means are a head's logits. See `gzscale.models.backbone.Network.evidence`."""
+        """Return maps whose means are a head's logits. See `gzscale.models.backbone.Network.evidence`.
+
+        The network's own cells are as wide as its steps. The image is moved by parts of a cell and seen
+        again, which parts each cell into up to 4 x 4; a mean over one cell's width takes away what hangs on
+        where the steps fall, and a constant brings the mean of the map back to the logit. It is as sharp as
+        the network's own cells, and centred to a part of one.
+        """
         layer = getattr(self.heads[head], "logits", None)
         if self.pooling != "mean" or not isinstance(layer, nn.Linear) or layer.out_features != 1:
             raise ValueError(f"head {head!r} with pooling {self.pooling!r}: not linear in means of the image")
+        cells = self._cells(prepared, layer)
+        side, stride = prepared.shape[-1], prepared.shape[-1] // cells.shape[-1]
+        # Moves of whole pixels that lie symmetrically about none.
+        parts = next(count for count in (4, 2, 1) if count == 1 or stride % (2 * count) == 0)
+        step, reach = stride // parts, (stride - stride // parts) // 2
+        wide = functional.pad(prepared, [reach] * 4, mode="replicate")
+        fine = cells.new_empty((len(cells), cells.shape[1], parts, cells.shape[2], parts))
+        for down, right in product(range(parts), repeat=2):
+            top, left = down * step, right * step
+            moved = wide[:, :, top : top + side, left : left + side]
+            fine[:, :, down, :, right] = self._cells(moved, layer)
+        maps = _smooth(fine.flatten(3, 4).flatten(1, 2), parts)
+        return maps + (cells.mean(dim=(1, 2)) - maps.mean(dim=(1, 2)))[:, None, None]
+
+    def _cells(self, prepared: Tensor, layer: nn.Linear) -> Tensor:
+        """Return the map of the body's own cells whose mean is a linear layer's output."""
         maps = self._maps(prepared)
         pooled = maps.reshape(len(maps), -1, ORDER, *maps.shape[2:]).mean(dim=2)
         return (pooled * layer.weight.float()[0, :, None, None]).sum(dim=1) + layer.bias.float()

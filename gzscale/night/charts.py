@@ -17,7 +17,17 @@ from matplotlib.figure import Figure
 
 from gzscale.night.overview import BINS, Histogram
 
-__all__ = ["COLOURS", "INK", "MUTED", "RULE", "drawing", "stacked_bar", "to_svg", "vote_histograms"]
+__all__ = [
+    "COLOURS",
+    "INK",
+    "MUTED",
+    "RULE",
+    "drawing",
+    "probability_histograms",
+    "stacked_bar",
+    "to_svg",
+    "vote_histograms",
+]
 
 #: Colours that stand for the page's own, so that a chart reads in light and in dark.
 INK, MUTED, RULE = "#010203", "#040506", "#070809"
@@ -122,6 +132,24 @@ def vote_histograms(task: str, histograms: Sequence[Histogram]) -> str:
     histograms
         One for each panel, at least one.
     """
+    return _small_multiples(f"votes-{task}", f"Histograms of the vote fractions of {task}", histograms)
+
+
+def probability_histograms(task: str, histograms: Sequence[Histogram]) -> str:
+    """Draw how a task's probabilities are distributed; shares are logarithmic, as few objects have high ones.
+
+    Parameters
+    ----------
+    task, histograms
+        See `vote_histograms`.
+    """
+    name, title = f"probabilities-{task}", f"Histograms of the probabilities of {task}"
+    return _small_multiples(name, title, histograms, of="probability", yscale="log")
+
+
+def _small_multiples(
+    name: str, title: str, histograms: Sequence[Histogram], of: str = "vote fraction", yscale: str = "linear"
+) -> str:
     rows = -(-len(histograms) // _PER_ROW)
     with drawing():
         figure = Figure(figsize=(9.4, 2.15 * rows))
@@ -130,15 +158,15 @@ def vote_histograms(task: str, histograms: Sequence[Histogram]) -> str:
         )
         for place, histogram in enumerate(histograms):
             axes = figure.add_subplot(rows, _PER_ROW, place + 1)
-            _draw_histogram(axes, histogram)
+            _draw_histogram(axes, histogram, yscale)
             if place % _PER_ROW == 0:
                 axes.set_ylabel("% of galaxies", fontsize=7.5)
             if place >= len(histograms) - _PER_ROW:
-                axes.set_xlabel("vote fraction", fontsize=7.5)
-        return to_svg(figure, f"votes-{task}", f"Histograms of the vote fractions of {task}")
+                axes.set_xlabel(of, fontsize=7.5)
+        return to_svg(figure, name, title)
 
 
-def _draw_histogram(axes: Axes, histogram: Histogram) -> None:
+def _draw_histogram(axes: Axes, histogram: Histogram, yscale: str) -> None:
     axes.set_title(_wrapped(histogram.panel.title), loc="left", color=INK, pad=4)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
@@ -156,8 +184,12 @@ def _draw_histogram(axes: Axes, histogram: Histogram) -> None:
         if len(shares) <= _FILLED:
             axes.stairs(shares[row], edges, color=colour, alpha=0.13, fill=True)
     top = shares.max(initial=0.0)
-    axes.set_ylim(0, 1.08 * top or 1.0)
-    axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+    if yscale == "log":
+        # Down to half of what one object is.
+        axes.set(yscale="log", ylim=(50 / histogram.objects, 150))
+    else:
+        axes.set_ylim(0, 1.08 * top or 1.0)
+        axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     asked = "asked of" if histogram.panel.asked_by else "of"

@@ -23,6 +23,7 @@ from gzscale.night.sections_candidates import completeness_section, review_secti
 from gzscale.night.sections_redshifts import redshifts_section
 from gzscale.night.sections_results import (
     columns_section,
+    probabilities_section,
     release_section,
     sheet_section,
     sky_section,
@@ -84,6 +85,7 @@ def _page(output: str, record: NightRecord, found: Findings) -> str:
         timings_section(record),
         sky_section(found),
         votes_section(found),
+        probabilities_section(found),
         review_section(found),
         completeness_section(found),
         redshifts_section(found.overview.redshifts if found.overview else {}),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from gzscale.catalog.schema import release_columns
-from gzscale.night.charts import COLOURS, stacked_bar, vote_histograms
+from gzscale.night.charts import COLOURS, probability_histograms, stacked_bar, vote_histograms
 from gzscale.night.contact import Galaxy
 from gzscale.night.findings import Findings
 from gzscale.night.ledger import NightRecord
+from gzscale.night.overview import Histogram
 from gzscale.night.page import Markup, duration, escape, join, number, section, table, tag
+from gzscale.night.panels import has_tree
 from gzscale.night.skymap import sky_map
 from gzscale.night.timings import REST, STEPS, take_timings
 
 __all__ = [
     "columns_section",
+    "probabilities_section",
     "release_section",
     "sheet_section",
     "size_text",
@@ -120,11 +125,10 @@ def sky_section(found: Findings) -> Markup:
 
 
 def votes_section(found: Findings) -> Markup:
-    """Show how the answers are distributed, task by task."""
+    """Show how volunteers' answers are distributed, task by task."""
     parts: list[object] = []
-    for task, histograms in (found.overview.histograms if found.overview else {}).items():
-        if any(histogram.objects for histogram in histograms):
-            parts += [tag("h3", f"Task {task}"), Markup(vote_histograms(task, histograms))]
+    for task, histograms in _answered(found, tree=True):
+        parts += [tag("h3", f"Task {task}"), Markup(vote_histograms(task, histograms))]
     if not parts:
         return Markup()
     note = (
@@ -133,6 +137,25 @@ def votes_section(found: Findings) -> Markup:
         "down the tree to the question."
     )
     return section("Vote fractions", tag("p", note, "note"), *parts)
+
+
+def probabilities_section(found: Findings) -> Markup:
+    """Show how the probabilities of tasks without a tree of questions are distributed."""
+    parts: list[object] = []
+    for task, histograms in _answered(found, tree=False):
+        parts += [tag("h3", f"Task {task}"), Markup(probability_histograms(task, histograms))]
+    if not parts:
+        return Markup()
+    note = "All objects that are committed and have a value. The share of objects is on a logarithmic scale."
+    return section("Probabilities", tag("p", note, "note"), *parts)
+
+
+def _answered(found: Findings, tree: bool) -> Iterator[tuple[str, list[Histogram]]]:
+    """Yield tasks that answered for an object: those with the tree of questions, or those without."""
+    for task, histograms in (found.overview.histograms if found.overview else {}).items():
+        columns = found.tasks[task].columns if task in found.tasks else ()
+        if has_tree(columns) == tree and any(histogram.objects for histogram in histograms):
+            yield task, histograms
 
 
 def sheet_section(found: Findings) -> Markup:

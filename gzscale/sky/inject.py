@@ -94,7 +94,7 @@ def electrons_of(bands: str, given: Mapping[str, float] | None = None) -> NDArra
 
 
 def arc_noise(noise: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the flux that is one sigma over the area of an arc, shape (bands,): the median of some cutouts.
+    """Return the flux that is one sigma over the area of an arc in each cutout, shape (n, bands).
 
     Parameters
     ----------
@@ -103,9 +103,8 @@ def arc_noise(noise: NDArray[np.floating], scale: NDArray[np.float64]) -> NDArra
     scale
         Arcsec a pixel, shape (n,).
     """
-    over_area = np.asarray(noise, np.float64) * (np.sqrt(_ARC_AREA) / scale)[:, None]
-    depth: NDArray[np.float64] = np.nanmedian(over_area, axis=0)
-    return depth
+    over_area: NDArray[np.float64] = np.asarray(noise, np.float64) * (np.sqrt(_ARC_AREA) / scale)[:, None]
+    return over_area
 
 
 def draw_arcs(

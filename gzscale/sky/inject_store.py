@@ -145,14 +145,14 @@ def _partition(
     first: int,
 ) -> tuple[GroupContent, pa.Table]:
     """Make one partition of the new store."""
-    depth = arc_noise(stamps.noise[rows], stamps.scale[rows])
+    chosen = rng.choice(rows, count)
     lenses, truth = draw_lenses(
         stamps.deflectors,
-        rng.choice(rows, count),
+        chosen,
         bands,
         rng,
-        depth,
-        float(np.median(stamps.seeing[rows])),
+        arc_noise(stamps.noise[chosen], stamps.scale[chosen]),
+        np.median(stamps.seeing[chosen], axis=1),
         injection.radii,
         injection.prior,
     )

@@ -177,7 +177,7 @@ def draw_lenses(
     bands: str,
     rng: np.random.Generator,
     depth: NDArray[np.float64],
-    seeing: float,
+    seeing: NDArray[np.float64] | float,
     radii: tuple[float, float] = (0.5, 4.0),
     prior: RadiusPrior = "luminosity",
 ) -> tuple[Lenses, Truth]:
@@ -198,10 +198,10 @@ def draw_lenses(
     rng
         The source of chance.
     depth
-        Flux in nanomaggies that is one sigma over the area of an arc, shape (bands,): see
-        `gzscale.sky.inject.arc_noise`.
+        Flux in nanomaggies that is one sigma over the area of an arc, of each row, shape (rows, bands), or
+        of all, shape (bands,): see `gzscale.sky.inject.arc_noise`.
     seeing
-        Full width at half maximum of a star in arcsec.
+        Full width at half maximum of a star in arcsec, of each row or of all.
     radii
         Least and largest Einstein radius in arcsec.
     prior
@@ -214,21 +214,24 @@ def draw_lenses(
     truth : Truth
         As many as rows, less those whose deflector gave none in 300 attempts.
     """
-    rows = rows[np.isfinite(deflectors.redshift[rows]) & np.isfinite(deflectors.magnitude[rows])]
+    depth, seeing = np.broadcast_to(depth, (len(rows), len(bands))), np.broadcast_to(seeing, len(rows))
+    known = np.isfinite(deflectors.redshift[rows]) & np.isfinite(deflectors.magnitude[rows])
+    rows, depth, seeing = rows[known], depth[known], seeing[known]
     parts: list[tuple[Lenses, Truth]] = []
     # Of fainter sources no images could be seen: none is proposed.
-    faintest = 22.5 - 2.5 * np.log10(_SIGNAL / 2 * float(np.min(depth)) / _MAGNIFICATIONS[1])
+    faintest = 22.5 - 2.5 * np.log10(_SIGNAL / 2 * float(np.min(depth, initial=np.inf)) / _MAGNIFICATIONS[1])
     for turn in range(_ROUNDS):
         if not len(rows) and turn:
             break
         lenses, truth = _propose(deflectors, np.repeat(rows, _ATTEMPTS), bands, faintest, rng)
         if prior == "uniform":
             lenses, truth = _with_radii(lenses, truth, rng.uniform(*radii, len(lenses)))
-        good = _observable(lenses, depth, seeing, radii).reshape(len(rows), _ATTEMPTS)
+        limits = np.repeat(depth, _ATTEMPTS, axis=0), np.repeat(seeing, _ATTEMPTS)
+        good = _observable(lenses, *limits, radii).reshape(len(rows), _ATTEMPTS)
         found = good.any(axis=1)
         kept = np.flatnonzero(found) * _ATTEMPTS + good.argmax(axis=1)[found]
         parts.append((lenses.take(kept), truth.take(kept)))
-        rows = rows[~found]
+        rows, depth, seeing = rows[~found], depth[~found], seeing[~found]
     return Lenses.joined([part for part, _ in parts]), Truth.joined([part for _, part in parts])
 
 
@@ -297,7 +300,7 @@ def _propose(
 
 
 def _observable(
-    lenses: Lenses, depth: NDArray[np.float64], seeing: float, radii: tuple[float, float]
+    lenses: Lenses, depth: NDArray[np.float64], seeing: NDArray[np.float64], radii: tuple[float, float]
 ) -> NDArray[np.bool_]:
     """Tell which lenses could be told to be lenses (Collett 2015, section 3.1, before drawing them).
 

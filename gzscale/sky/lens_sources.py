@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from functools import cache
 
-import galsim
 import numpy as np
 from astropy.cosmology import FlatLambdaCDM
 from numpy.typing import NDArray
 
 from gzscale.sky.lens import CLUMPS
+from gzscale.sky.spectra import FILTERS, survey_magnitudes
 
 __all__ = [
     "DISTANCES",
@@ -47,18 +47,17 @@ _COLOUR_SCATTER = 0.08
 
 @cache
 def _template_table(template: str, bands: str) -> NDArray[np.float64]:
-    """AB magnitudes of a spectrum on the grid of redshifts, against its own r at redshift 0.01."""
-    spectrum = galsim.SED(f"CWW_{template}_ext.sed", wave_type="Ang", flux_type="flambda")
-    filters = [galsim.Bandpass(f"LSST_{band}.dat", wave_type="nm").withZeropoint("AB") for band in bands]
-    red = galsim.Bandpass("LSST_r.dat", wave_type="nm").withZeropoint("AB")
+    """Magnitudes of a spectrum on the grid of redshifts, against its own r at redshift 0.01."""
+    # Five letters are SDSS's bands, whose camera injections take by default; y is Rubin's alone.
+    survey = "sdss" if set(bands) <= set(FILTERS["sdss"].bands) else "rubin"
     grid = REDSHIFTS[::10]
-    table = np.array([[spectrum.atRedshift(z).calculateMagnitude(f) for f in filters] for z in grid])
-    table -= spectrum.atRedshift(0.01).calculateMagnitude(red)
+    table = survey_magnitudes(template, survey, bands, grid)
+    table -= survey_magnitudes(template, survey, "r", REDSHIFTS[:1])
     return np.stack([np.interp(REDSHIFTS, grid, column) for column in table.T], axis=1)
 
 
 def template_magnitudes(template: str, redshift: NDArray[np.float64], bands: str) -> NDArray[np.float64]:
-    """Return AB magnitudes of a redshifted template spectrum, up to one constant, shape (n, bands).
+    """Return magnitudes of a redshifted template spectrum, up to one constant, shape (n, bands).
 
     Parameters
     ----------
@@ -67,7 +66,7 @@ def template_magnitudes(template: str, redshift: NDArray[np.float64], bands: str
     redshift
         Shape (n,), from 0.01 to 4.
     bands
-        Letters of ugrizy; through the curves of Rubin, which differ from those of SDSS by hundredths.
+        Letters of ugriz, through the curves of SDSS and in its system; or of ugrizy, through those of Rubin.
     """
     place = np.rint((np.asarray(redshift) - REDSHIFTS[0]) / (REDSHIFTS[1] - REDSHIFTS[0]))
     return _template_table(template, bands)[np.clip(place, 0, len(REDSHIFTS) - 1).astype(np.int64)]

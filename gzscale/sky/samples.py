@@ -30,7 +30,7 @@ from gzscale.errors import DamageError
 from gzscale.sky.blocks import Request, draw_block
 from gzscale.storage import Storage, open_storage, sha256_hex
 
-__all__ = ["GEOMETRY", "read_sample", "write_sample"]
+__all__ = ["GEOMETRY", "is_sample", "read_sample", "write_sample"]
 
 #: Name of the geometry.
 GEOMETRY = "sky"
@@ -80,6 +80,11 @@ def write_sample(
         "inventory": dict(sorted(inventory.items())),
     }
     storage.put(_STORY, json.dumps(story, indent=1).encode())
+
+
+def is_sample(location: str) -> bool:
+    """Tell whether a folder or URL holds a whole sample."""
+    return open_storage(location).stat(_STORY) is not None
 
 
 def read_sample(location: str) -> Iterator[tuple[Cutouts, pa.Table]]:

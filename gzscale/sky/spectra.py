@@ -26,7 +26,17 @@ except ImportError as error:
         "the synthetic sky needs GalSim and speclite, which are not installed: pip install 'gzscale[sky]'"
     ) from error
 
-__all__ = ["FILTERS", "LINES", "MAX_REDSHIFT", "SEQUENCE", "FilterSet", "Library", "library", "template"]
+__all__ = [
+    "FILTERS",
+    "LINES",
+    "MAX_REDSHIFT",
+    "SEQUENCE",
+    "FilterSet",
+    "Library",
+    "library",
+    "survey_magnitudes",
+    "template",
+]
 
 #: Stellar templates from old to young: elliptical, Scd, irregular. The Sbc of the same authors is left
 #: out: it is redder in i-z than the elliptical, and no galaxy of its other colours is.
@@ -230,6 +240,38 @@ def template(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         wavelength, flux, np.asarray(curve.wavelength, float), np.asarray(curve.response, float), np.zeros(1)
     )
     return wavelength, flux / at_rest[0]
+
+
+def survey_magnitudes(
+    name: str, survey: str, bands: str, redshift: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return a template's magnitudes in the survey's own system at any redshift, without distance.
+
+    Parameters
+    ----------
+    name
+        See `template`; its light is of AB magnitude 0 in SDSS r at rest.
+    survey
+        A key of `FILTERS`.
+    bands
+        Letters of the survey's bands.
+    redshift
+        Shape (n,).
+
+    Returns
+    -------
+    NDArray[np.float64]
+        Shape (n, bands).
+    """
+    chosen = FILTERS[survey]
+    wavelength, flux = template(name)
+    columns = []
+    for band in bands:
+        curve = filters.load_filter(f"{chosen.group}-{band}")
+        through = np.asarray(curve.wavelength, float), np.asarray(curve.response, float)
+        maggies = _band_flux(wavelength, flux, *through, redshift)
+        columns.append(-2.5 * np.log10(maggies) - chosen.offsets.get(band, 0.0))
+    return np.stack(columns, axis=1)
 
 
 def _line_spectrum() -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from gzscale.cutouts.store import Cutouts, read_cutouts
 from gzscale.errors import CatalogError, MissingError
+from gzscale.sky.blocks import FIELD
 from gzscale.sky.deflectors import measure, measure_seeing
 from gzscale.sky.lens_population import Deflectors
+from gzscale.sky.samples import is_sample, read_sample
 from gzscale.storage import open_storage
 
 __all__ = ["Stamps", "measured_stamps", "read_stamps", "stored_cutouts"]
@@ -33,6 +36,8 @@ class Stamps:
         Degrees, shape (n,).
     source
         Name of the image that the middle band came from, shape (n,).
+    location
+        Number of the store that it was read from, int64, shape (n,).
     images
         Nanomaggies a pixel, float16, shape (n, bands, y, x).
     scale
@@ -53,6 +58,7 @@ class Stamps:
     ra: NDArray[np.float64]
     dec: NDArray[np.float64]
     source: NDArray[np.str_]
+    location: NDArray[np.int64]
     images: NDArray[np.float16]
     scale: NDArray[np.float64]
     noise: NDArray[np.float32]
@@ -75,6 +81,24 @@ class Stamps:
     def take(self, rows: NDArray) -> Stamps:
         """Return some of them."""
         return Stamps(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
+
+    def even_shares(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return how often each of some is to be drawn, so that a few of an image count as much as many.
+
+        Each store has the same share, within a store each image, within an image each object.
+
+        Returns
+        -------
+        NDArray[np.float64]
+            Shape (rows,); the sum is 1.
+        """
+        _, image = np.unique(self.source[rows], return_inverse=True)
+        group = np.stack([self.location[rows], image], axis=1)
+        images, place, count = np.unique(group, axis=0, return_inverse=True, return_counts=True)
+        stores, many = np.unique(images[:, 0], return_counts=True)
+        of_image = 1 / (len(stores) * many[np.searchsorted(stores, images[:, 0])])
+        shares: NDArray[np.float64] = (of_image / count)[place.ravel()]
+        return shares
 
     @classmethod
     def joined(cls, parts: Sequence[Stamps]) -> Stamps:
@@ -116,7 +140,8 @@ def read_stamps(
     Parameters
     ----------
     locations
-        Folders or URLs of nights' outputs or cutout stores.
+        Folders or URLs of nights' outputs, cutout stores, or samples (`gzscale.sky.samples`), of whose
+        cutouts seeing and redshift are known.
     bands
         The bands to read; a cutout that lacks one is left out.
     geometry
@@ -133,9 +158,10 @@ def read_stamps(
     CatalogError
         If there is nothing to learn from, or an image to keep apart is not there.
     """
-    parts = [
-        measured_stamps(cutouts, bands) for place in locations for cutouts in stored_cutouts(place, geometry)
-    ]
+    parts = []
+    for number, place in enumerate(locations):
+        for part in _stamps_at(place, bands, geometry):
+            parts.append(replace(part, location=np.full(len(part), number)))
     stamps = Stamps.joined(parts)
     apart = np.zeros(len(stamps), bool)
     for name in held_out:
@@ -148,7 +174,16 @@ def read_stamps(
     return stamps.take(~apart), stamps.take(apart)
 
 
-def measured_stamps(cutouts: Cutouts, bands: str) -> Stamps:
+def _stamps_at(location: str, bands: str, geometry: str) -> Iterator[Stamps]:
+    if not is_sample(location):
+        for cutouts in stored_cutouts(location, geometry):
+            yield measured_stamps(cutouts, bands)
+        return
+    for cutouts, truth in read_sample(location):
+        yield measured_stamps(cutouts, bands, truth)
+
+
+def measured_stamps(cutouts: Cutouts, bands: str, truth: pa.Table | None = None) -> Stamps:
     """Return those of a partition's cutouts that are good in some bands, measured.
 
     Parameters
@@ -157,6 +192,8 @@ def measured_stamps(cutouts: Cutouts, bands: str) -> Stamps:
         Of one partition.
     bands
         The bands to keep, g, r and i among them; half of a cutout must be measured in each.
+    truth
+        What is known of them, in the same order: ``redshift``, and ``seeing_<band>``; None if nothing is.
     """
     places = [cutouts.bands.index(band) for band in bands]
     whole = (cutouts.band_status[:, places] == 0).all(axis=1) & (cutouts.coverage[:, places] > 0.5).all(
@@ -164,14 +201,22 @@ def measured_stamps(cutouts: Cutouts, bands: str) -> Stamps:
     )
     rows = np.flatnonzero(whole)
     images, noise = cutouts.images[rows][:, places], cutouts.noise[rows][:, places]
-    scale, source = cutouts.scale[rows], _sources(cutouts, places[len(places) // 2])[rows]
-    seeing = _seeing(images, bands, scale, noise, source)
-    found = measure(images, bands, scale, seeing, noise)
+    scale = cutouts.scale[rows]
+    redshift = None
+    if truth is None:
+        source = _sources(cutouts, places[len(places) // 2])[rows]
+        seeing = _seeing(images, bands, scale, noise, source)
+    else:
+        source = _fields(cutouts.object_id[rows])
+        seeing = np.stack([truth[f"seeing_{band}"].to_numpy()[rows] for band in bands], axis=1)
+        redshift = truth["redshift"].to_numpy()[rows]
+    found = measure(images, bands, scale, seeing, noise, redshift)
     return Stamps(
         object_id=cutouts.object_id[rows],
         ra=cutouts.ra[rows],
         dec=cutouts.dec[rows],
         source=source,
+        location=np.zeros(len(rows), np.int64),
         images=images,
         scale=scale,
         noise=noise,
@@ -189,6 +234,13 @@ def _sources(cutouts: Cutouts, band: int) -> NDArray[np.str_]:
     names = np.array([str(source["name"]) for source in cutouts.sources] or [""])
     found: NDArray[np.str_] = names[np.clip(cutouts.image_index[:, band, 0], 0, None)]
     return found
+
+
+def _fields(object_id: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Return names of a sample's fields: its objects are numbered from 1 in their order."""
+    number = ((object_id & 0xFFFFFFFF) - 1) // FIELD
+    names: NDArray[np.str_] = np.char.add("field-", number.astype(str))
+    return names
 
 
 def _seeing(

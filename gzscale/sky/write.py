@@ -33,7 +33,8 @@ survey:
   bands: ugriz
 catalog:
   path: catalog.parquet
-  columns: {{object_id: object_id, ra: ra, dec: dec, size: r90, run: run, camcol: camcol, field: field}}
+  columns:
+    {{object_id: object_id, ra: ra, dec: dec, size: r90, ebv: ebv, run: run, camcol: camcol, field: field}}
 geometries:
   galaxy: {{size: 96, scale: "0.08 * size"}}
   sky: {{size: 64, scale: 0.396}}
@@ -149,6 +150,9 @@ def _catalog(truth: pa.Table, measured: _Measured) -> pa.Table:
     for name, column, unit in photometry:
         arrays.append(pa.array(column))
         fields.append(pa.field(name, pa.float32(), metadata={"unit": unit}))
+    # No dust of our Galaxy is in front of this sky: its extinction is known, and 0.
+    arrays.append(pa.array(np.zeros(len(listed), np.float32)))
+    fields.append(pa.field("ebv", pa.float32(), metadata={"unit": "mag"}))
     for name in ("run", "camcol", "field"):
         arrays.append(listed[name])
         fields.append(listed.schema.field(name))

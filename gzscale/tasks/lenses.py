@@ -8,7 +8,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ __all__ = [
     "LensesTask",
     "calibrated_chance",
     "radius_bin",
+    "radius_quantiles",
     "shift_prevalence",
 ]
 
@@ -98,7 +99,8 @@ class LensesTask:
         except KeyError as error:
             raise BundleError(f"the bundle has no {error}, which lenses needs; train it again") from error
         finite = np.isfinite(chance) & np.isfinite(share).all(axis=1)
-        radius, spread = radius_moments(share)
+        low, radius, high = radius_quantiles(share, (0.16, 0.5, 0.84)).T
+        spread = (high - low) / 2
         flags = _flags(seen, usual)
         nameless = int(LensFlag.HALF_COVERED | LensFlag.SATURATED | LensFlag.NO_LIGHT)
         refused = (flags & nameless) > 0
@@ -150,13 +152,25 @@ def radius_bin(radius: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.clip(place, 0, len(RADIUS_EDGES) - 2).astype(np.int64)
 
 
-def radius_moments(share: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation of the Einstein radius, uniform within each bin."""
-    low, high = RADIUS_EDGES[:-1], RADIUS_EDGES[1:]
-    total = np.maximum(share.sum(axis=1), 1e-30)
-    mean = share @ ((low + high) / 2) / total
-    square = share @ ((high**3 - low**3) / (3 * (high - low))) / total
-    return mean, np.sqrt(np.maximum(square - mean**2, 0))
+def radius_quantiles(share: NDArray[np.float64], levels: Sequence[float]) -> NDArray[np.float64]:
+    """Return quantiles of the Einstein radius in arcsec, which is uniform within each bin.
+
+    Parameters
+    ----------
+    share
+        Probability of each bin of `RADIUS_EDGES`, shape (n, 21).
+    levels
+        In [0, 1].
+
+    Returns
+    -------
+    NDArray[np.float64]
+        Shape (n, levels).
+    """
+    reached = np.concatenate([np.zeros((len(share), 1)), np.cumsum(share, axis=1)], axis=1)
+    reached /= np.maximum(reached[:, -1:], 1e-30)
+    found: NDArray[np.float64] = np.array([np.interp(levels, row, RADIUS_EDGES) for row in reached])
+    return found.reshape(len(share), len(levels))
 
 
 def _flags(seen: Seen, usual: Mapping[str, float]) -> NDArray[np.int32]:

@@ -91,6 +91,7 @@ def evaluate_lens_bundle(
     labels: str | None,
     geometry: str = "sky",
     picture: str | None = None,
+    others: Sequence[str] = (),
     lenses: int = 1000,
     seed: int = 1,
 ) -> tuple[dict[str, Any], list[str]]:
@@ -105,6 +106,8 @@ def evaluate_lens_bundle(
         the cutouts, and all cutouts as they are count as others.
     picture
         Path of a picture to write: rates and reliability; none if absent.
+    others
+        More cutout stores, of which all objects count as others and none is given a lens.
     lenses
         Lenses to put in.
     seed
@@ -117,7 +120,8 @@ def evaluate_lens_bundle(
     else:
         stamps, _ = read_stamps(images, made.bands, geometry)
         rng = np.random.default_rng(seed)
-        test = injected_test(stamps, made.bands, lenses, rng)
+        more = read_stamps(others, made.bands, geometry)[0] if others else None
+        test = injected_test(stamps, made.bands, lenses, rng, others=more)
         mixed = mixed_test(stamps, made.bands, Mix(lenses=lenses), rng)
     found = evaluate_lenses(made, test, mixed)
     if picture is not None:
@@ -134,21 +138,30 @@ def _told(stamps: Stamps) -> str:
 
 def _table(found: LensEvaluation) -> Iterator[str]:
     scores = found.scores
-    yield f"{scores['lenses']:.0f} lenses, {scores['others']:.0f} others"
+    yield (
+        f"{scores['lenses']:.0f} lenses, {scores['others']:.0f} others; {scores['refused']:.0f} more have no "
+        "score and are left out"
+    )
     yield f"{'':<24}" + "".join(f"{name:>11}" for name in _MEASURES)
     for name in ("network", "arc_filter"):
         for ending, words in (("", ""), ("_large", " > 1.2 arcsec")):
             if f"{name}_auroc{ending}" in scores:
                 yield f"{name + words:<24}" + _line(scores, name, ending)
+    for ending, words in (("", "all"), ("_large", "> 1.2 arcsec")):
+        name = f"network_tpr_1e-3{ending}"
+        if f"{name}_low" in scores:
+            low, high = scores[f"{name}_low"], scores[f"{name}_high"]
+            yield f"TPR at 1e-3, {words}: {scores[name]:.3f}, between {low:.3f} and {high:.3f} (95 %)"
     yield (
-        f"reliability: mean deviation {scores['reliability']:.4f} at the training prevalence, "
+        f"reliability: mean deviation {scores['reliability']:.4f} at the training prevalence "
+        f"({scores['reliability_noise']:.4f} of it from counting alone), "
         f"{scores['reliability_stated']:.6f} at the stated prevalence"
     )
     if "radius_bias" in scores:
         yield (
             f"Einstein radius: relative bias {scores['radius_bias']:+.3f}, "
             f"scatter {scores['radius_scatter']:.3f}, "
-            f"{100 * scores['radius_inside']:.0f} % within one standard deviation"
+            f"{100 * scores['radius_inside']:.0f} % within the stated error"
         )
 
 

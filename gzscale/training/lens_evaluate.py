@@ -10,16 +10,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gzscale.errors import BundleError
+from gzscale.errors import BundleError, CatalogError
 from gzscale.models.bundle import Bundle
 from gzscale.models.engine import Engine
 from gzscale.models.observation import Observation
 from gzscale.sky.inject import add_light, electrons_of
 from gzscale.sky.stamps import Stamps
-from gzscale.tasks.lenses import LENS, RADIUS, calibrated_chance, radius_moments, shift_prevalence
+from gzscale.tasks.lenses import (
+    LENS,
+    RADIUS,
+    LensesTask,
+    calibrated_chance,
+    radius_quantiles,
+    shift_prevalence,
+)
+from gzscale.tasks.seen import look
 from gzscale.training.arc_filter import arc_filter
 from gzscale.training.lens_examples import Mix, draw_visible, make_examples
-from gzscale.training.lens_metrics import Reliability, finder_scores, reliability
+from gzscale.training.lens_metrics import Reliability, binomial_interval, finder_scores, reliability
 
 __all__ = ["LensEvaluation", "LensTest", "evaluate_lenses", "fit_calibration", "injected_test", "mixed_test"]
 
@@ -56,9 +64,11 @@ class LensEvaluation:
     ----------
     scores
         ``network_auroc``, ``arc_filter_auroc``, ... : see `gzscale.training.lens_metrics.finder_scores`; with
-        ``_large`` for lenses above 1.2 arcsec; ``reliability``, ``reliability_1e-3``: mean deviation.
+        ``_large`` for lenses above 1.2 arcsec, and ``_low`` and ``_high`` for the 95 % interval of the
+        shares that are found; ``reliability``, ``reliability_stated``: mean deviation, and with ``_noise``
+        what it would be of honest chances; ``refused``: others that have no score and are left out.
     chance
-        Calibrated, at the training prevalence, shape (n,).
+        Calibrated, at the training prevalence, 0 where the task gives no score, shape (n,).
     score
         At the stated prevalence, shape (n,).
     arc_filter
@@ -75,7 +85,12 @@ class LensEvaluation:
 
 
 def injected_test(
-    stamps: Stamps, bands: str, count: int, rng: np.random.Generator, radii: tuple[float, float] = (0.7, 4.0)
+    stamps: Stamps,
+    bands: str,
+    count: int,
+    rng: np.random.Generator,
+    radii: tuple[float, float] = (0.7, 4.0),
+    others: Stamps | None = None,
 ) -> LensTest:
     """Make a test of all objects as they are, and of visible lenses with radii by luminosity in deflectors.
 
@@ -91,19 +106,18 @@ def injected_test(
         The source of chance.
     radii
         Least and largest Einstein radius in arcsec.
+    others
+        More cutouts without a lens, as they are.
     """
     rows = np.flatnonzero(stamps.deflector)
     drawn = draw_visible(stamps, rows, count, bands, rng, radii, "luminosity")
     lensed = add_light(stamps.images[drawn.row], drawn.arcs.images, electrons_of(bands), rng)
-    every = np.concatenate([drawn.row, np.arange(len(stamps))])
-    observation = Observation.of(
-        np.concatenate([lensed, stamps.images.astype(np.float32)]),
-        bands,
-        stamps.scale[every],
-        stamps.noise[every],
-    )
-    radius = np.concatenate([drawn.lenses.einstein_radius, np.full(len(stamps), np.nan)])
-    return LensTest(observation, np.arange(len(every)) < count, radius)
+    plain = stamps if others is None else Stamps.joined([stamps, others])
+    base = Stamps.joined([stamps.take(drawn.row), plain])
+    images = np.concatenate([lensed, plain.images.astype(np.float32)])
+    observation = Observation.of(images, bands, base.scale, base.noise)
+    radius = np.concatenate([drawn.lenses.einstein_radius, np.full(len(plain), np.nan)])
+    return LensTest(observation, np.arange(len(base)) < count, radius)
 
 
 def mixed_test(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator) -> LensTest:
@@ -140,25 +154,39 @@ def evaluate_lenses(bundle: Bundle, test: LensTest, mixed: LensTest | None = Non
     ------
     BundleError
         If the bundle is of another task, or needs other bands or cutouts.
+    CatalogError
+        If there are no lenses, or no others with a score.
     """
     if bundle.task != "lenses":
         raise BundleError(f"bundle {bundle.name!r} is for the task {bundle.task!r}, not 'lenses'")
     outputs = Engine(bundle).run(test.observation)
     calibration = bundle.calibration
-    chance = calibrated_chance(outputs[LENS][:, 0], calibration)
+    columns, _ = LensesTask().table(outputs, calibration, look(test.observation))
+    refused = np.ma.getmaskarray(columns["lens_score"])
+    chance = np.where(refused, 0.0, calibrated_chance(outputs[LENS][:, 0], calibration))
     learnt, stated = float(calibration["training_prevalence"]), float(calibration["prevalence"])
     score = shift_prevalence(chance, learnt, stated)
-    lens, seen = test.lens, test.observation
-    filtered = _arc_filter(seen)
-    scores: dict[str, float] = {"lenses": float(lens.sum()), "others": float((~lens).sum())}
+    lens, other = test.lens, ~test.lens & ~refused
+    if not lens.any() or not other.any():
+        raise CatalogError(
+            f"{lens.sum()} lenses and {other.sum()} others with a score: both are needed to score a finder"
+        )
+    filtered = _arc_filter(test.observation)
+    scores: dict[str, float] = {
+        "lenses": float(lens.sum()),
+        "others": float(other.sum()),
+        "refused": float((~lens & refused).sum()),
+    }
     large = test.radius[lens] > LARGE
     for name, values in (("network", chance), ("arc_filter", filtered)):
-        scores |= _named(name, "", finder_scores(values[lens], values[~lens]))
+        scores |= _named(name, "", finder_scores(values[lens], values[other]))
         if large.any():
-            scores |= _named(name, "_large", finder_scores(values[lens][large], values[~lens]))
+            scores |= _named(name, "_large", finder_scores(values[lens][large], values[other]))
+    scores |= _intervals(scores, int(lens.sum()), int(large.sum()))
     scores |= _radius_scores(outputs[RADIUS][lens], test.radius[lens])
     diagrams = _diagrams(bundle, mixed, learnt, stated) if mixed else _weighed(chance, lens, learnt, stated)
-    scores |= {"reliability": diagrams[0].deviation, "reliability_stated": diagrams[1].deviation}
+    for name, diagram in zip(("reliability", "reliability_stated"), diagrams, strict=True):
+        scores |= {name: diagram.deviation, f"{name}_noise": diagram.noise}
     return LensEvaluation(
         {name: round(value, 5) for name, value in scores.items()}, chance, score, filtered, diagrams
     )
@@ -214,6 +242,18 @@ def _named(name: str, ending: str, scores: Mapping[str, float]) -> dict[str, flo
     return {f"{name}_{key}{ending}": value for key, value in scores.items()}
 
 
+def _intervals(scores: Mapping[str, float], lenses: int, large: int) -> dict[str, float]:
+    """Return the intervals of the network's shares of lenses found, from the number of lenses."""
+    found: dict[str, float] = {}
+    for ending, count in (("", lenses), ("_large", large)):
+        for key in ("network_tpr0", "network_tpr_1e-3"):
+            name = f"{key}{ending}"
+            if name in scores:
+                low, high = binomial_interval(round(scores[name] * count), count)
+                found |= {f"{name}_low": low, f"{name}_high": high}
+    return found
+
+
 def _arc_filter(seen: Observation) -> NDArray[np.float64]:
     if not {"g", "i"} <= set(seen.bands):
         return np.zeros(len(seen))
@@ -225,9 +265,9 @@ def _radius_scores(share: NDArray[np.floating], radius: NDArray[np.float64]) -> 
     known = np.isfinite(radius)
     if not known.any():
         return {}
-    mean, spread = radius_moments(share[known].astype(np.float64))
-    relative = (mean - radius[known]) / radius[known]
-    inside = np.abs(mean - radius[known]) < spread
+    low, middle, high = radius_quantiles(share[known].astype(np.float64), (0.16, 0.5, 0.84)).T
+    relative = (middle - radius[known]) / radius[known]
+    inside = (low < radius[known]) & (radius[known] < high)
     scatter = 1.4826 * np.median(np.abs(relative - np.median(relative)))
     return {
         "radius_bias": float(np.median(relative)),

@@ -2,7 +2,8 @@
 
 Base and added light stay apart until a batch is made: a few hundred real galaxies and thousands of arcs make
 examples that are new in every epoch, in place and in the noise of the added photons. Deflectors
-occur with arcs, with mimics and bare, so that none of them is known by itself.
+occur with arcs, with mimics and bare, so that none of them is known by itself; and of every image half of
+the examples are lenses, so that none is told by the image's noise or seeing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gzscale.sky.lens import Lenses
 from gzscale.sky.lens_population import RadiusPrior, Truth, draw_lenses
 from gzscale.sky.mimics import MIMICS, draw_mimics
 from gzscale.sky.stamps import Stamps
+from gzscale.tasks.lenses import RADIUS_EDGES, radius_bin
 
 __all__ = [
     "EXTENT",
@@ -101,6 +103,9 @@ class LensExamples:
         Whether the light is that of arcs, bool, shape (n,).
     radius
         Einstein radius in arcsec; NaN where there is no lens, float32, shape (n,).
+    radius_weight
+        How much the Einstein radius counts: so that radii are as frequent as luminosities have them, float32,
+        shape (n,).
     electrons
         Electrons a nanomaggy, shape (bands,).
     """
@@ -111,6 +116,7 @@ class LensExamples:
     added: NDArray[np.int64]
     lens: NDArray[np.bool_]
     radius: NDArray[np.float32]
+    radius_weight: NDArray[np.float32]
     electrons: NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -152,7 +158,7 @@ def draw_visible(
     stamps
         Where.
     rows
-        Which of them may be deflectors; all as often.
+        Which of them may be deflectors; those of an image together as often as those of another.
     count
         Visible lenses to draw.
     bands, rng, radii, prior
@@ -163,8 +169,7 @@ def draw_visible(
     CatalogError
         If next to none can be seen.
     """
-    depth, electrons = arc_noise(stamps.noise[rows], stamps.scale[rows]), electrons_of(bands)
-    seeing = float(np.median(stamps.seeing[rows]))
+    electrons, share = electrons_of(bands), stamps.even_shares(rows)
     parts: list[Injected] = []
     found = tried = 0
     while found < count:
@@ -172,9 +177,10 @@ def draw_visible(
             raise CatalogError(
                 f"{found} of {count} lenses can be seen among {len(rows)} deflectors: give brighter ones"
             )
-        lenses, truth = draw_lenses(
-            stamps.deflectors, rng.choice(rows, _BLOCK), bands, rng, depth, seeing, radii, prior
-        )
+        chosen = rng.choice(rows, _BLOCK, p=share)
+        depth = arc_noise(stamps.noise[chosen], stamps.scale[chosen])
+        seeing = np.median(stamps.seeing[chosen], axis=1)
+        lenses, truth = draw_lenses(stamps.deflectors, chosen, bands, rng, depth, seeing, radii, prior)
         likely = np.flatnonzero(_stands_out(lenses, stamps.take(truth.deflector), bands))
         lenses, truth = lenses.take(likely), truth.take(likely)
         row = truth.deflector
@@ -211,7 +217,10 @@ def _stands_out(lenses: Lenses, base: Stamps, bands: str) -> NDArray[np.bool_]:
 
 
 def make_examples(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator) -> LensExamples:
-    """Make examples, half of them lenses.
+    """Make examples, half of them lenses: of all, and of each image.
+
+    Some images give more visible lenses than others. For each lens there is an other example from its
+    image: were an image mostly of others, its noise and seeing would tell that it shows no lens.
 
     Parameters
     ----------
@@ -235,21 +244,21 @@ def make_examples(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator
     side = side_of(stamps, EXTENT)
     light = [np.concatenate([_inner(part.arcs.images, side) for part in drawn])]
     decoys = round(mix.mimics * mix.lenses)
-    order = rng.permutation(mix.lenses)[:decoys]
-    shapes = Lenses.joined([part.lenses for part in drawn]).take(order)
-    light.append(_mimics(stamps, shapes, base[order], side, rng))
-    bare = round(mix.deflectors * mix.lenses)
-    plain = np.concatenate(
-        [rng.choice(possible, bare), rng.choice(len(stamps), mix.lenses - decoys - bare, p=_by_image(stamps))]
-    )
+    bare = decoys + round(mix.deflectors * mix.lenses)
+    order = rng.permutation(mix.lenses)
+    shapes = Lenses.joined([part.lenses for part in drawn]).take(order[:decoys])
+    light.append(_mimics(stamps, shapes, base[order[:decoys]], side, rng))
+    others = np.concatenate([base[order[:bare]], _of_the_same_images(stamps, base[order[bare:]], rng)])
+    weight = np.concatenate([_natural_weights(radius, uniform), np.ones(mix.lenses, np.float32)])
     lenses = np.arange(2 * mix.lenses) < mix.lenses
     return LensExamples(
         stamps=stamps,
         light=np.concatenate(light),
-        base=np.concatenate([base, base[order], plain]),
-        added=np.concatenate([np.arange(mix.lenses + decoys), np.full(len(plain), -1)]),
+        base=np.concatenate([base, others]),
+        added=np.concatenate([np.arange(mix.lenses + decoys), np.full(mix.lenses - decoys, -1)]),
         lens=lenses,
         radius=np.concatenate([radius, np.full(mix.lenses, np.nan, np.float32)]),
+        radius_weight=weight,
         electrons=electrons_of(bands),
     )
 
@@ -274,16 +283,37 @@ def labelled_examples(stamps: Stamps, lens: NDArray[np.bool_], bands: str) -> Le
         added=np.full(n, -1, np.int64),
         lens=lens,
         radius=np.full(n, np.nan, np.float32),
+        radius_weight=np.ones(n, np.float32),
         electrons=np.ones(len(bands)),
     )
 
 
-def _by_image(stamps: Stamps) -> NDArray[np.float64]:
-    """Return how often each object is drawn: those of an image together as often as those of another."""
-    _, place, count = np.unique(stamps.source, return_inverse=True, return_counts=True)
-    weight = 1 / count[place]
-    share: NDArray[np.float64] = weight / weight.sum()
-    return share
+def _of_the_same_images(
+    stamps: Stamps, rows: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return for each of some objects any object of the same image and store."""
+    _, image = np.unique(stamps.source, return_inverse=True)
+    image = image * (1 + int(stamps.location.max())) + stamps.location
+    order = np.argsort(image, kind="stable")
+    first = np.searchsorted(image[order], image[rows])
+    count = np.searchsorted(image[order], image[rows], side="right") - first
+    chosen: NDArray[np.int64] = order[first + (rng.random(len(rows)) * count).astype(np.int64)]
+    return chosen
+
+
+def _natural_weights(radius: NDArray[np.float32], uniform: int) -> NDArray[np.float32]:
+    """Return weights that make radii as frequent as those by luminosity, which follow the uniform ones.
+
+    With them what a network says of the Einstein radius holds for lenses as they are; without, it would be
+    too large, as uniform ones are. Where all are of one kind they are 1.
+    """
+    if not 0 < uniform < len(radius):
+        return np.ones(len(radius), np.float32)
+    place = radius_bin(radius)
+    natural = np.bincount(place[uniform:], minlength=len(RADIUS_EDGES) - 1) / (len(radius) - uniform)
+    drawn = np.bincount(place, minlength=len(RADIUS_EDGES) - 1) / len(radius)
+    weights: NDArray[np.float32] = (natural[place] / drawn[place]).astype(np.float32)
+    return weights
 
 
 def _mimics(

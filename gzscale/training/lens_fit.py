@@ -90,7 +90,8 @@ class LensLesson:
         if len(rows):
             bins = torch.from_numpy(radius_bin(self.examples.radius[chosen[rows]])).to(device)
             share = outputs[RADIUS][torch.from_numpy(rows).to(device), bins]
-            loss = loss - self.how.radius_weight * share.clamp(min=1e-9).log().mean()
+            weight = torch.from_numpy(self.examples.radius_weight[chosen[rows]]).to(device)
+            loss = loss - self.how.radius_weight * (weight * share.clamp(min=1e-9).log()).mean()
         return loss
 
     def score(self, network: Network, device: torch.device) -> float:

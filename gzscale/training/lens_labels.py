@@ -120,6 +120,7 @@ def _stamps_of(challenge: Challenge, bands: str) -> Stamps:
         ra=np.zeros(n),
         dec=np.zeros(n),
         source=np.full(n, "challenge"),
+        location=np.zeros(n, np.int64),
         images=images.astype(np.float16),
         scale=scale,
         noise=noise,

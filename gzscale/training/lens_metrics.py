@@ -5,6 +5,7 @@ Lenses are rare: what counts is how many are found before false ones fill the li
 References
 ----------
 .. [1] Metcalf et al. 2019, A&A 625, A119 (AUROC, TPR0, TPR10; section 4).
+.. [2] Clopper & Pearson 1934, Biometrika 26, 404.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import beta, rankdata
 
 __all__ = [
     "Reliability",
     "auroc",
+    "binomial_interval",
     "finder_scores",
     "precision_at_budget",
     "reliability",
@@ -43,17 +45,29 @@ class Reliability:
         Its share of all objects.
     error
         Standard error of ``observed``.
+    count
+        Objects in it that would have the same error were all of one weight.
     """
 
     predicted: NDArray[np.float64]
     observed: NDArray[np.float64]
     weight: NDArray[np.float64]
     error: NDArray[np.float64]
+    count: NDArray[np.float64]
 
     @property
     def deviation(self) -> float:
         """The mean of |observed - predicted| over objects (expected calibration error)."""
         return float(np.sum(self.weight * np.abs(self.observed - self.predicted)))
+
+    @property
+    def noise(self) -> float:
+        """What `deviation` would be of honest probabilities: its expected value from counting alone.
+
+        The mean of the absolute value of a normal variable is sqrt(2 / pi) of its standard deviation.
+        """
+        honest = np.sqrt(self.predicted * (1 - self.predicted) / np.maximum(self.count, 1e-9))
+        return float(np.sqrt(2 / np.pi) * np.sum(self.weight * honest))
 
 
 def auroc(lenses: NDArray[np.floating], others: NDArray[np.floating]) -> float:
@@ -144,8 +158,24 @@ def reliability(
     )
     filled = total > 0
     total, mean, share = total[filled], mean[filled] / total[filled], share[filled] / total[filled]
-    error = np.sqrt(share * (1 - share) * square[filled]) / total
-    return Reliability(mean, share, total, error)
+    count = total**2 / square[filled]
+    return Reliability(mean, share, total, np.sqrt(share * (1 - share) / count), count)
+
+
+def binomial_interval(found: int, tried: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the central interval of a share that is known from counts [2]_.
+
+    Parameters
+    ----------
+    found, tried
+        Counts, the second at least 1.
+    level
+        Of confidence.
+    """
+    tail = (1 - level) / 2
+    low = float(beta.ppf(tail, found, tried - found + 1)) if found else 0.0
+    high = float(beta.ppf(1 - tail, found + 1, tried - found)) if found < tried else 1.0
+    return low, high
 
 
 def finder_scores(lenses: NDArray[np.floating], others: NDArray[np.floating]) -> dict[str, float]:

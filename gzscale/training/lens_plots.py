@@ -39,16 +39,17 @@ def draw_evaluation(found: LensEvaluation, test: LensTest, path: str | Path) -> 
 
 def _draw_rates(axes: Axes, found: LensEvaluation, test: LensTest) -> None:
     """Draw the share of lenses found against the rate of false positives, which is what limits a list."""
-    lens = test.lens
+    # Others without a score, at 0, cannot be false positives.
+    lens, other = test.lens, ~test.lens & (found.chance > 0)
     large = lens & (test.radius > LARGE)
     for name, scores in (("network", found.chance), ("colour and arc filter", found.arc_filter)):
         for chosen, line, words in ((lens, "--", "all"), (large, "-", f'> {LARGE:g}"')):
             if chosen.any():
-                rate, share = _rates(scores[chosen], scores[~lens])
+                rate, share = _rates(scores[chosen], scores[other])
                 axes.plot(rate, share, line, color=_COLOURS[name], lw=1.4, label=f"{name}, {words}")
     axes.set(
         xscale="log",
-        xlim=(0.5 / max(1, int((~lens).sum())), 1),
+        xlim=(0.5 / max(1, int(other.sum())), 1),
         ylim=(0, 1),
         xlabel="rate of false positives",
         ylabel="share of lenses found",

@@ -55,7 +55,8 @@ def test_mean_of_the_map_is_the_logit():
     with torch.inference_mode():
         maps = made.evidence(images, "lens").numpy()
         chance = made.outputs(images)["lens"][:, 0].numpy()
-    assert maps.shape == (5, 4, 4)
+    # Cells of 8 pixels, each parted into 4 x 4.
+    assert maps.shape == (5, 16, 16)
     np.testing.assert_allclose(maps.mean(axis=(1, 2)), logit(chance), atol=1e-4)
 
 
@@ -64,6 +65,26 @@ def test_map_turns_with_the_image():
     with torch.inference_mode():
         straight, turned = (made.evidence(view, "lens") for view in (images, torch.rot90(images, 1, (2, 3))))
     np.testing.assert_allclose(turned.numpy(), np.rot90(straight.numpy(), 1, (1, 2)), atol=1e-4)
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 2), (-4, 0), (2, -6)])
+def test_map_moves_with_what_is_seen_by_parts_of_a_cell(down, right):
+    """Two pixels are a quarter of the network's own cell, and one cell of the map."""
+    made, images = network(), torch.zeros(1, 6, 32, 32)
+    images[:, :, 14:18, 14:18] = torch.randn(6, 4, 4, generator=torch.Generator().manual_seed(3)) * 3
+    with torch.inference_mode():
+        empty, still, moved = (
+            made.evidence(view, "lens")[0].numpy()
+            for view in (images * 0, images, torch.roll(images, (down, right), (2, 3)))
+        )
+    still, moved = still - empty, moved - empty
+    still -= np.median(still)
+    moved -= np.median(moved)
+    expected = np.roll(still, (down // 2, right // 2), (0, 1))
+    # Away from the rim, where the network sees the border of the image.
+    inner = (slice(4, 12), slice(4, 12))
+    np.testing.assert_allclose(moved[inner], expected[inner], atol=0.1 * np.abs(still).max())
+    assert np.abs(still).max() > 0.1
 
 
 def test_only_heads_linear_in_means_have_maps():
@@ -92,7 +113,7 @@ def test_engine_shows_what_it_scored():
     engine = Engine(bundle(), "cpu", batch=4)
     engine.bfloat16 = False
     maps = engine.evidence(seen, "lens")
-    assert maps.shape == (7, 4, 4)
+    assert maps.shape == (7, 16, 16)
     np.testing.assert_allclose(maps.mean(axis=(1, 2)), logit(engine.run(seen)["lens"][:, 0]), atol=1e-3)
     assert engine.evidence(seen.take(slice(0, 0)), "lens").size == 0
     with pytest.raises(BundleError, match="'nothing'"):

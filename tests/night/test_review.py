@@ -127,7 +127,7 @@ def test_each_candidate_has_its_pixels_and_the_evidence_for_it(night):
         # The network may multiply in bfloat16.
         assert row["lens_score"] == pytest.approx(odds / (1 + odds), rel=0.1)
         assert Picture.open(io.BytesIO(row["picture"])).size == (32, 32)
-        assert Picture.open(io.BytesIO(row["evidence_picture"])).size == (4, 4)
+        assert Picture.open(io.BytesIO(row["evidence_picture"])).size == (16, 16)
 
 
 def test_same_bytes_whatever_ran_before(night, tmp_path):

@@ -14,7 +14,8 @@ from gzscale.storage import open_storage
 from gzscale.surveys.sdss import SdssSurvey
 from gzscale.training.bologna import is_challenge, read_challenge
 from gzscale.training.lens_command import evaluate_lens_bundle
-from gzscale.training.lens_evaluate import evaluate_lenses, injected_test
+from gzscale.training.lens_evaluate import evaluate_lenses, injected_test, mixed_test
+from gzscale.training.lens_examples import Mix
 from gzscale.training.lens_labels import read_labelled_lenses
 
 pytestmark = pytest.mark.real
@@ -78,12 +79,17 @@ def test_shipped_finder_on_fields_that_it_never_saw(held_out):
     assert set(bundle.training["held_out"]) == {f"{run:06d}-{c}-{f:04d}" for run, (c, f) in HELD_OUT.items()}
     stamps, _ = read_stamps([held_out], "gri")
     test = injected_test(stamps, "gri", 500, np.random.default_rng(11))
-    found = evaluate_lenses(bundle, test).scores
+    mixed = mixed_test(stamps, "gri", Mix(lenses=500), np.random.default_rng(12))
+    found = evaluate_lenses(bundle, test, mixed).scores
     print(found)
     assert found["network_auroc_large"] > 0.98
     assert found["network_tpr10_large"] > 0.5
     assert found["network_tpr10"] > found["arc_filter_tpr10"]
-    assert abs(found["radius_bias"]) < 0.25
+    assert abs(found["radius_bias"]) < 0.08
+    assert 0.6 < found["radius_inside"] < 0.76
+    # Of 0.037 on many examples, and what counting adds on these.
+    assert found["reliability"] < 0.04 + found["reliability_noise"]
+    assert found["reliability_stated"] < 0.03
 
 
 def test_command_prints_both_means(held_out):

@@ -1,5 +1,7 @@
 """Injection: what is added is what was drawn, with its own photons' noise, in any store."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -10,12 +12,14 @@ from gzscale.config import GeometryConfig
 from gzscale.cutouts.store import read_cutouts
 from gzscale.cutouts.write import GroupContent, PartitionWriter
 from gzscale.errors import CatalogError, MissingError
+from gzscale.sky.blocks import Request
 from gzscale.sky.deflectors import measure, measure_seeing
 from gzscale.sky.inject import add_light, arc_noise, draw_arcs, electrons_of
 from gzscale.sky.inject_store import Injection, inject_store
 from gzscale.sky.lens_population import draw_lenses
 from gzscale.sky.lens_sources import template_magnitudes
 from gzscale.sky.mimics import MIMICS, draw_mimics
+from gzscale.sky.samples import read_sample, write_sample
 from gzscale.sky.stamps import measured_stamps, read_stamps, stored_cutouts
 from gzscale.storage import open_storage
 
@@ -108,6 +112,31 @@ def test_stars_halos_and_holes_are_none():
     assert found.chosen.tolist() == [True, False, False, False, False]
 
 
+def test_a_few_of_an_image_are_drawn_as_often_as_many(stamps):
+    names = np.repeat(["a", "b", "c", "a"], [10, 2, 6, 6])
+    several = replace(stamps.take(np.arange(24)), source=names, location=np.repeat([0, 1], [18, 6]))
+    rows = np.arange(1, 24)
+    share = several.even_shares(rows)
+    assert share.sum() == pytest.approx(1)
+    # Half for each store; in the first store a third of it for each image, of whatever number of objects.
+    place = np.repeat([0, 1, 2, 3], [9, 2, 6, 6])
+    np.testing.assert_allclose(np.bincount(place, share), [1 / 6, 1 / 6, 1 / 6, 1 / 2])
+    np.testing.assert_allclose(share[:9], 1 / 54)
+
+
+def test_of_a_sample_seeing_and_redshift_are_known(tmp_path):
+    write_sample(str(tmp_path), Request("sdss", 80, 3), workers=1)
+    stamps, _ = read_stamps([str(tmp_path)], "gri")
+    ((_, truth),) = read_sample(str(tmp_path))
+    assert stamps.object_id.tolist() == truth["object_id"].to_pylist()
+    np.testing.assert_array_equal(stamps.redshift, truth["redshift"].to_numpy())
+    for place, band in enumerate("gri"):
+        np.testing.assert_array_equal(stamps.seeing[:, place], truth[f"seeing_{band}"].to_numpy())
+    # Fields of 64 galaxies have seeing of their own.
+    assert stamps.source.tolist() == ["field-0"] * 64 + ["field-1"] * 16
+    assert len(np.unique(stamps.seeing[:, 1])) == 2
+
+
 def test_without_stars_the_seeing_is_the_surveys_median():
     images = np.random.default_rng(1).normal(0, 0.02, (4, 3, SIZE, SIZE))
     found = measure_seeing(images, "gri", np.full(4, SCALE), np.full((4, 3), 0.02))
@@ -137,9 +166,9 @@ def test_electrons_of_another_camera_have_to_be_named():
 
 def draw(stamps, count=30, seed=2):
     rng = np.random.default_rng(seed)
-    rows = np.flatnonzero(stamps.deflector)
-    depth = arc_noise(stamps.noise, stamps.scale)
-    return draw_lenses(stamps.deflectors, rng.choice(rows, count), "gri", rng, depth, SEEING, (0.8, 3.5))
+    rows = rng.choice(np.flatnonzero(stamps.deflector), count)
+    depth = arc_noise(stamps.noise[rows], stamps.scale[rows])
+    return draw_lenses(stamps.deflectors, rows, "gri", rng, depth, SEEING, (0.8, 3.5))
 
 
 def test_signal_counts_the_deflectors_photons(stamps):

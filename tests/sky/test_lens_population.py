@@ -1,8 +1,8 @@
-"""Lens population: distances against astropy, colours against GalSim, and what draws must satisfy."""
+"""Lens population: distances against astropy, colours against speclite, and what draws must satisfy."""
 
-import galsim
 import numpy as np
 import pytest
+import speclite.filters
 from astropy.cosmology import FlatLambdaCDM
 
 from gzscale.sky.lens_population import (
@@ -14,6 +14,7 @@ from gzscale.sky.lens_population import (
     velocity_dispersion,
 )
 from gzscale.sky.lens_sources import template_magnitudes
+from gzscale.sky.spectra import template
 
 DEPTH = np.array([0.06, 0.1, 0.2])
 
@@ -34,11 +35,21 @@ def test_einstein_radius_is_that_of_astropy_distances():
 
 
 def test_colours_are_those_of_the_redshifted_spectrum():
-    spectrum = galsim.SED("CWW_E_ext.sed", "Ang", "flambda").atRedshift(0.3)
-    filters = [galsim.Bandpass(f"LSST_{band}.dat", "nm").withZeropoint("AB") for band in "gr"]
-    expected = np.subtract(*(spectrum.calculateMagnitude(item) for item in filters))
-    found = template_magnitudes("E", np.array([0.3]), "gr")[0]
-    assert found[0] - found[1] == pytest.approx(expected, abs=0.02)
+    wavelength, flux = template("E")
+    for bands, group in (("gr", "sdss2010"), ("ry", "lsst2023")):
+        curves = speclite.filters.load_filters(*(f"{group}-{band}" for band in bands))
+        expected = curves.get_ab_magnitudes(flux * 1e-17, wavelength * 1.3, mask_invalid=True)[0]
+        found = template_magnitudes("E", np.array([0.3]), bands)[0]
+        assert found[0] - found[1] == pytest.approx(expected[0] - expected[1], abs=0.02)
+
+
+def test_colours_are_in_the_surveys_own_system():
+    """SDSS's z magnitudes are 0.02 fainter than AB (z_AB = z + 0.02)."""
+    wavelength, flux = template("E")
+    curves = speclite.filters.load_filters("sdss2010-i", "sdss2010-z")
+    ab = curves.get_ab_magnitudes(flux * 1e-17, wavelength * 1.2, mask_invalid=True)[0]
+    found = template_magnitudes("E", np.array([0.2]), "iz")[0]
+    assert (found[0] - found[1]) - (ab[0] - ab[1]) == pytest.approx(0.02, abs=0.01)
 
 
 def test_passive_redshift_comes_back():

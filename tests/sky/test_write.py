@@ -88,12 +88,15 @@ def test_catalog_columns_units_and_identifiers(sky):
     assert {f.name: str(f.type) for f in table.schema} == {
         "object_id": "int64",
         **dict.fromkeys(("ra", "dec"), "double"),
-        **dict.fromkeys(("r_mag", "r50", "r90"), "float"),
+        **dict.fromkeys(("r_mag", "r50", "r90", "ebv"), "float"),
         **dict.fromkeys(("run", "camcol", "field"), "int32"),
     }
     units = {f.name: f.metadata[b"unit"] for f in table.schema if f.metadata}
-    assert units == {"ra": b"deg", "dec": b"deg", "r_mag": b"mag", "r50": b"arcsec", "r90": b"arcsec"}
+    magnitudes = {"r_mag": b"mag", "ebv": b"mag"}
+    assert units == {"ra": b"deg", "dec": b"deg", **magnitudes, "r50": b"arcsec", "r90": b"arcsec"}
     rows = table.to_pandas()
+    # Fluxes are those of the truth, without the Galaxy's dust.
+    assert (rows.ebv == 0).all()
     assert len(rows) == OBJECTS
     number = rows.object_id.to_numpy()
     np.testing.assert_array_equal(number >> 59, 2)
@@ -121,6 +124,7 @@ def test_night_is_a_configuration_of_this_folder(sky):
     assert config.survey.root == str(sky / "images")
     assert config.catalog.path == str(sky / "catalog.parquet")
     assert config.catalog.columns["size"] == "r90"
+    assert config.catalog.columns["ebv"] == "ebv"
     assert config.geometries["galaxy"].factor == 0.08
     assert config.tasks["morphology"].geometry == "galaxy"
     assert config.tasks["lenses"].geometry == "sky"

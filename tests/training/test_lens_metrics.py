@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from gzscale.training.lens_metrics import (
     auroc,
+    binomial_interval,
     finder_scores,
     precision_at_budget,
     reliability,
@@ -62,6 +64,23 @@ def test_precision_of_a_perfect_finder_fills_the_list():
     assert precision_at_budget(np.ones(5), np.zeros(5), 1e-3, 1e-4) == 1
     assert precision_at_budget(np.ones(5), np.zeros(5), 1e-3, 2e-3) == pytest.approx(0.5)
     assert precision_at_budget(np.zeros(5), np.ones(5), 1e-3, 1e-4) == 0
+
+
+@pytest.mark.parametrize(("found", "tried"), [(0, 4), (3, 10), (245, 245), (1, 4000)])
+def test_interval_is_scipys(found, tried):
+    expected = binomtest(found, tried).proportion_ci(0.95, method="exact")
+    assert binomial_interval(found, tried) == pytest.approx((expected.low, expected.high), rel=1e-6)
+
+
+@pytest.mark.parametrize("prevalence", [None, 0.05])
+def test_noise_of_a_diagram_is_the_deviation_of_honest_chances(prevalence):
+    rng = np.random.default_rng(5)
+    honest = [
+        reliability(chance, rng.random(2000) < chance, prevalence)
+        for chance in (rng.beta(0.6, 0.6 if prevalence is None else 11.4, 2000) for _ in range(60))
+    ]
+    deviation = np.mean([diagram.deviation for diagram in honest])
+    assert np.mean([diagram.noise for diagram in honest]) == pytest.approx(deviation, rel=0.15)
 
 
 def test_reliability_is_sklearns():

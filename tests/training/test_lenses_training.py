@@ -1,6 +1,7 @@
 """Lens finders: examples, the lesson, calibration, recipe, command and labels, all small."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,9 @@ from gzscale.models.network import build_network
 from gzscale.sky.stamps import read_stamps
 from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES, radius_bin
 from gzscale.training.arc_filter import arc_filter
+from gzscale.training.lens_command import evaluate_lens_bundle
 from gzscale.training.lens_evaluate import fit_calibration, injected_test
-from gzscale.training.lens_examples import Mix, draw_visible, make_examples
+from gzscale.training.lens_examples import Mix, _natural_weights, draw_visible, make_examples
 from gzscale.training.lens_fit import LensLesson, LensViews
 from gzscale.training.lens_labels import read_labelled_lenses, read_lens_labels
 
@@ -61,6 +63,29 @@ def test_half_of_the_examples_are_lenses(examples):
     assert 0 < (examples.added[~examples.lens] >= 0).sum() < 24
 
 
+def test_half_of_the_examples_of_every_image_are_lenses(stamps):
+    # Of the second image only one galaxy is a deflector, the third has none.
+    deflector = stamps.deflector & (np.arange(len(stamps)) < 11)
+    source = np.repeat(["a", "b", "c"], 10)
+    several = replace(stamps, source=source, deflector=deflector)
+    found = make_examples(several, "gri", Mix(lenses=24), np.random.default_rng(1))
+    image = source[found.base]
+    for name in ("a", "b"):
+        assert found.lens[image == name].mean() == 0.5
+    assert (image != "c").all()
+
+
+def test_weighted_radii_are_as_frequent_as_luminosities_have_them():
+    rng = np.random.default_rng(1)
+    radius = np.r_[rng.uniform(0.7, 4, 3000), 0.7 + rng.exponential(0.3, 2000)].astype(np.float32)
+    weight = _natural_weights(radius, 3000).astype(np.float64)
+    assert weight.sum() == pytest.approx(len(radius), rel=1e-5)
+    edges = RADIUS_EDGES[[3, 7, 11, 15, 21]]
+    found = np.histogram(radius, edges, weights=weight)[0] / weight.sum()
+    np.testing.assert_allclose(found, np.histogram(radius[3000:], edges)[0] / 2000, atol=1e-6)
+    assert (_natural_weights(radius, 0) == 1).all()
+
+
 def test_images_are_base_and_light(examples):
     rows = np.arange(len(examples))
     images = examples.images(rows, torch.Generator().manual_seed(1)).numpy()
@@ -97,7 +122,8 @@ def test_loss_is_cross_entropy(examples):
     lens = examples.lens
     expected = -np.mean(np.log(np.where(lens, chance, 1 - chance)))
     bins = radius_bin(examples.radius[lens])
-    expected -= 0.5 * np.mean(np.log(share[lens][np.arange(lens.sum()), bins]))
+    weight = examples.radius_weight[lens]
+    expected -= 0.5 * np.mean(weight * np.log(share[lens][np.arange(lens.sum()), bins]))
     assert float(lesson.loss(outputs, chosen)) == pytest.approx(expected, rel=1e-5)
 
 
@@ -171,6 +197,13 @@ def test_command_trains_and_evaluates(store, tmp_path):
     assert picture.stat().st_size > 5000
     scores = json.loads(run.output)["scores"]
     assert {"network_auroc", "arc_filter_auroc", "network_tpr_1e-3", "reliability"} <= set(scores)
+    assert scores["network_tpr0_low"] <= scores["network_tpr0"] <= scores["network_tpr0_high"]
+    # More others, of which those with a saturated core have no score.
+    bright = red_galaxies(24, seed=5)
+    bright[:4, :, 32, 32] = 150
+    more = write_store(tmp_path / "more", bright, first_id=900)
+    told = evaluate_lens_bundle(bundle, [str(store)], None, others=[str(more)], lenses=30)[0]["scores"]
+    assert (told["others"], told["refused"]) == (scores["others"] + 20, 4)
 
 
 def test_labels_of_a_survey_replace_injections(store, tmp_path):

@@ -187,9 +187,10 @@ def test_two_processes_of_torchrun_train_one_bundle(survey, tmp_path):
 
 _FLOW = """
 import json, sys
-from flows.train import train
+from flows.train import MorphologyLessons, train
 if __name__ == "__main__":
-    print(json.dumps(train(*sys.argv[1:4], name="blobs-2", settings=sys.argv[4:])))
+    lessons = MorphologyLessons(task="morphology", labels=sys.argv[1], images=sys.argv[2])
+    print(json.dumps(train(lessons, sys.argv[3], name="blobs-2", settings=sys.argv[4:])))
 """
 
 
