@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gzscale.config import parse_bytes
 from gzscale.errors import ConfigError, ImageError, Reason
 from gzscale.storage import sha256_hex
 from gzscale.surveys.base import Coverage, Image, ImageRef
-from gzscale.surveys.fetch import Fetcher, default_cache
+from gzscale.surveys.fetch import Fetcher
+from gzscale.surveys.options import check_bands, check_template, take_options, transfer_of
 from gzscale.surveys.rubin_butler import ButlerSource
 from gzscale.surveys.rubin_coadd import coadd_wcs, decode_coadd
 from gzscale.surveys.rubin_find import Dataset, PatchOverlaps, PatchSource, find_patches
@@ -44,9 +43,7 @@ _DEFAULTS: dict[str, Any] = {
     "blank": ["NO_DATA"],
     "flags": None,
     "zero_point": None,
-    "cache": None,
     "cache_cap": "100GB",
-    "concurrency": 8,
 }
 
 
@@ -88,9 +85,7 @@ class RubinSurvey:
         self._need_flags = settings["flags"] is not None
         self._flags = tuple(settings["flags"] if self._need_flags else FLAGS)
         self._zero_point = settings["zero_point"]
-        self._cache = os.path.expanduser(settings["cache"] or default_cache())
-        self._cap = parse_bytes(settings["cache_cap"])
-        self._concurrency = int(settings["concurrency"])
+        self._transfer = transfer_of(settings, MAX_FILE_BYTES)
         self._type = "coadd" if settings["tree"] else str(settings["dataset_type"])
         self._source: PatchSource
         if settings["tree"]:
@@ -285,8 +280,7 @@ class RubinSurvey:
         if name == dataset.location:
             root, _, name = dataset.location.rpartition("/")
         twin = name.removesuffix(".fz") if name.endswith(".fz") else f"{name}.fz"
-        fetcher = Fetcher(root or "/", self._cache, self._cap, self._concurrency, MAX_FILE_BYTES)
-        return fetcher, (name, twin)
+        return self._transfer.fetcher(root or "/"), (name, twin)
 
 
 def _coordinates(ref: ImageRef) -> tuple[int, int, str]:
@@ -295,14 +289,8 @@ def _coordinates(ref: ImageRef) -> tuple[int, int, str]:
 
 
 def _settings(bands: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(options) - set(_DEFAULTS))
-    if unknown:
-        raise ConfigError(
-            f"survey.options: unknown {', '.join(unknown)}; rubin knows {', '.join(sorted(_DEFAULTS))}"
-        )
-    if not bands or set(bands) - set(BANDS) or len(set(bands)) != len(bands):
-        raise ConfigError(f"survey.bands {bands!r}: LSST has the bands {BANDS}, each at most once")
-    settings = _DEFAULTS | dict(options)
+    settings = take_options("rubin", options, _DEFAULTS)
+    check_bands("LSST", bands, BANDS)
     collections = settings["collections"]
     settings["collections"] = [collections] if isinstance(collections, str) else collections
     for name in ("blank", "flags", "collections"):
@@ -316,20 +304,19 @@ def _settings(bands: str, options: Mapping[str, Any]) -> dict[str, Any]:
     zero_point = settings["zero_point"]
     if zero_point is not None and not (isinstance(zero_point, int | float) and 0 < zero_point < 60):
         raise ConfigError(f"survey.options.zero_point: {zero_point!r} is not an AB magnitude")
-    try:
-        if int(settings["concurrency"]) < 1 or parse_bytes(settings["cache_cap"]) < 0:
-            raise ValueError("concurrency is at least 1, cache_cap a number of bytes such as 100GB")
-        if settings["tree"]:
-            settings["tree"].format(tract=1, patch=1, band="r")
-            if not all(f"{{{name}" in settings["tree"] for name in ("tract", "patch", "band")):
-                raise ValueError(f"tree {settings['tree']!r} needs {{tract}}, {{patch}} and {{band}}")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ConfigError(f"survey.options: {error}") from error
-    if settings["tree"] and not settings["index"]:
-        raise ConfigError("survey.options.index: a tree of coadds needs a table of its patches")
-    if not settings["tree"] and not settings["collections"]:
+    _check_source(settings)
+    return settings
+
+
+def _check_source(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that say neither how a tree's coadds are found nor where in a Butler."""
+    if settings["tree"]:
+        fields = ("tract", "patch", "band")
+        check_template("tree", settings["tree"], fields, tract=1, patch=1, band="r")
+        if not settings["index"]:
+            raise ConfigError("survey.options.index: a tree of coadds needs a table of its patches")
+    elif not settings["collections"]:
         raise ConfigError(
             "survey.options.collections: a Butler needs the collections to search, such as [LSSTComCam/DP1]; "
             "or set survey.options.tree to read a plain tree of coadds"
         )
-    return settings

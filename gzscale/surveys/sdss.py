@@ -16,13 +16,12 @@ import pyarrow as pa
 from astropy.io.fits.verify import VerifyError
 from numpy.typing import NDArray
 
-from gzscale.config import parse_bytes
 from gzscale.errors import ConfigError, ImageError, Reason
 from gzscale.storage import open_storage, sha256_hex
 from gzscale.surveys.base import Coverage, Image, ImageRef
-from gzscale.surveys.fetch import Fetcher, default_cache
 from gzscale.surveys.fitsfile import read_first_header
 from gzscale.surveys.footprints import Footprints, footprints_of, read_footprints
+from gzscale.surveys.options import check_bands, check_template, take_options, transfer_of
 from gzscale.surveys.sdss_find import Exposure, FrameSource, find_exposures
 from gzscale.surveys.sdss_frame import FrameId, astropy_wcs, check_header, decode_frame
 from gzscale.surveys.sdss_masks import SPAN_PLANES, blank_masked
@@ -44,9 +43,7 @@ _MENDABLE = frozenset({Reason.CHECKSUM, Reason.TRUNCATED_IMAGE, Reason.EMPTY_IMA
 _DEFAULTS: dict[str, Any] = {
     "rerun": 301,
     "index": None,
-    "cache": None,
     "cache_cap": "20GB",
-    "concurrency": 8,
     "tree": TREE,
     "masks": None,
     "mask_planes": ["SATUR"],
@@ -88,12 +85,7 @@ class SdssSurvey:
         self._index_path = settings["index"]
         self._masks = settings["masks"]
         self._mask_planes = tuple(settings["mask_planes"])
-        self._fetcher = Fetcher(
-            root=self.root,
-            cache=os.path.expanduser(settings["cache"] or default_cache()),
-            cap=parse_bytes(settings["cache_cap"]),
-            concurrency=int(settings["concurrency"]),
-        )
+        self._fetcher = transfer_of(settings).fetcher(self.root)
         self._lock = threading.Lock()
         self._known: OrderedDict[Exposure, TanFrame | str | None] = OrderedDict()
         self._index: Footprints | None = None
@@ -300,23 +292,16 @@ class SdssSurvey:
 
 
 def _settings(bands: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(options) - set(_DEFAULTS))
-    if unknown:
-        raise ConfigError(
-            f"survey.options: unknown {', '.join(unknown)}; sdss knows {', '.join(sorted(_DEFAULTS))}"
-        )
-    if not bands or set(bands) - set(BANDS) or len(set(bands)) != len(bands):
-        raise ConfigError(f"survey.bands {bands!r}: SDSS has the bands {BANDS}, each at most once")
-    settings = _DEFAULTS | dict(options)
+    settings = take_options("sdss", options, _DEFAULTS)
+    check_bands("SDSS", bands, BANDS)
     try:
-        if int(settings["concurrency"]) < 1 or parse_bytes(settings["cache_cap"]) < 0:
-            raise ValueError("concurrency is at least 1, cache_cap a number of bytes such as 20GB")
-        for template in filter(None, (settings["tree"], settings["masks"])):
-            _fill(template, int(settings["rerun"]), (1, 1, 1), "r")
-            if not all(f"{{{name}" in template for name in ("band", "run", "camcol", "field")):
-                raise ValueError(f"template {template!r} needs {{band}}, {{run}}, {{camcol}} and {{field}}")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ConfigError(f"survey.options: {error}") from error
+        rerun = int(settings["rerun"])
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"survey.options.rerun: {error}") from error
+    for option in ("tree", "masks"):
+        if settings[option]:
+            example = {"rerun": rerun, "run": 1, "camcol": 1, "field": 1, "band": "r"}
+            check_template(option, settings[option], ("band", "run", "camcol", "field"), **example)
     strange = sorted(set(settings["mask_planes"]) - set(SPAN_PLANES))
     if strange:
         raise ConfigError(
