@@ -23,6 +23,7 @@ from gzscale.night.planned import Plan, PlannedPartition, catalog_quarantine_key
 from gzscale.night.pointer import holds, read_manifest, read_pointer
 from gzscale.night.tables import parquet_bytes
 from gzscale.storage import Storage, open_storage
+from gzscale.surveys.base import Checked
 
 __all__ = ["check", "is_done", "make_plan", "needs_size"]
 
@@ -35,9 +36,9 @@ _BLOCK = 64
 def check(config: NightConfig) -> dict[str, Any]:
     """Check that the night can work, and return what it comes from.
 
-    Bundles are held against geometries and bands, the survey is made, the catalog
-    is opened: every error that concerns the night as a whole is raised here, before
-    any work.
+    The survey is made and finds what its settings name, bundles are held against geometries
+    and bands, the catalog is opened: every error that concerns the night as a whole is raised
+    here, before any work.
 
     Returns
     -------
@@ -49,7 +50,9 @@ def check(config: NightConfig) -> dict[str, Any]:
     ConfigError, CatalogError, BundleError
         Whatever is wrong.
     """
-    survey_of(config)
+    survey = survey_of(config)
+    if isinstance(survey, Checked):
+        survey.check()
     bundles = {}
     for name, task in config.tasks.items():
         bundle = open_bundle(config, name)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
 
-__all__ = ["Coverage", "Image", "ImageRef", "Survey", "open_ahead"]
+__all__ = ["Checked", "Coverage", "Image", "ImageRef", "Survey", "open_ahead"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -154,6 +154,15 @@ class Survey(Protocol):
 
     def state(self, ref: ImageRef) -> str:
         """Return what changes when the stored image does, or ``"absent"``; reads no pixels."""
+        ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A survey that can tell before a night begins whether what its settings name exists."""
+
+    def check(self) -> None:
+        """Look for it, without opening an image; `ConfigError` with what was asked for and what there is."""
         ...
 
 

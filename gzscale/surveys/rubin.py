@@ -105,6 +105,17 @@ class RubinSurvey:
 
     # ---- Survey
 
+    def check(self) -> None:
+        """Find that what the settings name exists; see `gzscale.surveys.base.Checked`.
+
+        Raises
+        ------
+        ConfigError
+            If the repository, a collection, the dataset type, the skymap or the table of patches does not
+            exist, or there is no image in any band; with what there is instead.
+        """
+        self._source.check()
+
     def find(self, rows: pa.Table, radius: NDArray[np.float64]) -> Coverage:
         """Find every coadd that a stamp around each object may overlap; see `Survey.find`.
 
