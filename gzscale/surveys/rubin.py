@@ -18,6 +18,7 @@ from gzscale.surveys.options import check_bands, check_template, take_options, t
 from gzscale.surveys.rubin_butler import ButlerSource
 from gzscale.surveys.rubin_coadd import coadd_wcs, decode_coadd
 from gzscale.surveys.rubin_find import Dataset, PatchOverlaps, PatchSource, find_patches
+from gzscale.surveys.rubin_photocalib import archived_zero_point
 from gzscale.surveys.rubin_planes import Window, open_planes, windows_of
 from gzscale.surveys.rubin_tree import TreeSource
 
@@ -64,7 +65,7 @@ class RubinSurvey:
         table of patches (`gzscale.surveys.rubin_tree.write_patches`).
         For both: ``blank`` (["NO_DATA"]), mask planes whose pixels become NaN; ``flags``, mask planes that
         become the cutouts' flags (by default those of `FLAGS` that a mask declares); ``zero_point``, AB
-        magnitude of one unit, for coadds whose header has no calibration; ``cache``, ``cache_cap`` and
+        magnitude of one unit, for coadds whose file has no calibration; ``cache``, ``cache_cap`` and
         ``concurrency`` as for SDSS.
 
     Raises
@@ -246,7 +247,9 @@ class RubinSurvey:
         wcs = coadd_wcs(planes.headers["IMAGE"], name, planes.shape)
         self._check_place(wcs, planes.shape, tract, patch, name)
         windows = self._windows(wcs, planes.shape, (tract, patch))
-        coadd = decode_coadd(planes, windows, self._blank, self._flags, self._zero_point, self._need_flags)
+        archived = archived_zero_point(stored, planes.primary, planes.headers["IMAGE"], name)
+        zero_point = self._zero_point if archived is None else archived
+        coadd = decode_coadd(planes, windows, self._blank, self._flags, zero_point, self._need_flags)
         return Image(
             ref=ref,
             pixels=coadd.pixels,
