@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from gzscale.errors import ConfigError
+from gzscale.errors import ConfigError, StorageError
 from gzscale.surveys.rubin_find import Dataset
-from gzscale.surveys.rubin_repository import check_repository, open_repository
+from gzscale.surveys.rubin_repository import check_repository, open_repository, without_secrets
 from gzscale.surveys.rubin_skymap import Regions, join_regions, make_regions
 
 __all__ = ["ButlerSource"]
@@ -50,23 +51,13 @@ class ButlerSource:
         self._skymap = skymap
         self._dataset_type = dataset_type
         self._collections = tuple(collections)
-        self._found: str | None = None
         self._datasets: dict[int, dict[tuple[int, str], Dataset]] = {}
 
     @property
     def skymap(self) -> str:
         """The skymap's name."""
-        with _lock:
-            if self._found is None:
-                self._found = check_repository(
-                    open_repository(self.root),
-                    self.root,
-                    self._dataset_type,
-                    self._collections,
-                    self._skymap,
-                    self.bands,
-                )
-            return self._found
+        with _asking(self.root):
+            return _skymap(self.root, self._dataset_type, self._collections, self._skymap, self.bands)
 
     def check(self) -> None:
         """Find that what the settings name exists.
@@ -89,17 +80,17 @@ class ButlerSource:
         ConfigError
             If the repository, the collections, the dataset type or the skymap do not exist.
         """
-        with _lock:
+        with _asking(self.root):
             return _tracts(self.root, self.skymap)
 
     def patches(self, tracts: Sequence[int]) -> Regions:
         """Return the patches of some tracts."""
-        with _lock:
+        with _asking(self.root):
             return join_regions([_patches(self.root, self.skymap, tract) for tract in tracts])
 
     def datasets(self, tract: int) -> Mapping[tuple[int, str], Dataset]:
         """Return the coadd images of a tract by patch and band; of several runs, the first collection's."""
-        with _lock:
+        with _asking(self.root):
             if tract not in self._datasets:
                 while len(self._datasets) >= MAX_TRACTS:
                     self._datasets.pop(next(iter(self._datasets)))
@@ -130,6 +121,31 @@ class ButlerSource:
             (int(ref.dataId["patch"]), str(ref.dataId["band"])): Dataset(_location(place), str(ref.id))
             for ref, place in sorted(places.items(), key=lambda item: str(item[0].id))
         }
+
+
+@contextmanager
+def _asking(root: str) -> Iterator[None]:
+    """Let one thread ask the registry; what its database raises becomes a `StorageError`."""
+    with _lock:
+        try:
+            yield
+        except Exception as error:
+            if not type(error).__module__.startswith("sqlalchemy."):
+                raise
+            # Without the statement, its parameters, and a chain that would show them.
+            cause = without_secrets(str(getattr(error, "orig", None) or error))
+            raise StorageError(
+                f"{root}: its registry could not be asked ({type(error).__name__}: {cause}); "
+                "look at its database server, then run the same command again"
+            ) from None
+
+
+@lru_cache(maxsize=8)
+def _skymap(
+    root: str, dataset_type: str, collections: tuple[str, ...], skymap: str | None, bands: str
+) -> str:
+    """Return the skymap's name, once it is found that everything asked for is there."""
+    return check_repository(open_repository(root), root, dataset_type, collections, skymap, bands)
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,7 @@ from gzscale.errors import ConfigError
 if TYPE_CHECKING:  # lsst.daf.butler takes three seconds to import
     from lsst.daf.butler import Butler
 
-__all__ = ["DIMENSIONS", "check_repository", "open_repository"]
+__all__ = ["DIMENSIONS", "check_repository", "open_repository", "without_secrets"]
 
 #: What a coadd image is looked up by.
 DIMENSIONS = ("band", "skymap", "tract", "patch")
@@ -92,8 +92,13 @@ def check_repository(
     return skymap
 
 
+def without_secrets(message: str) -> str:
+    """Return a message without users and passwords of the URLs in it."""
+    return _SECRET.sub("***", message)
+
+
 def _refusal(root: str, error: Exception) -> str:
-    told = _SECRET.sub("***", f"{type(error).__name__}: {error}")
+    told = without_secrets(f"{type(error).__name__}: {error}")
     export = _export_universe(root)
     if export:
         return (

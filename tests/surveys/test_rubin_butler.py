@@ -90,6 +90,7 @@ def test_the_registry_is_asked_by_tract_not_by_object(rubin_sky, monkeypatch):
             name,
             lambda *args, _real=real, _name=name, **more: asked.append(_name) or _real(*args, **more),
         )
+    rubin_butler._skymap.cache_clear()
     rubin_butler._tracts.cache_clear()
     rubin_butler._patches.cache_clear()
     survey = RubinSurvey(root, "gr", OPTIONS)
