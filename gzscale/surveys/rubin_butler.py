@@ -12,7 +12,12 @@ import numpy as np
 
 from gzscale.errors import ConfigError, StorageError
 from gzscale.surveys.rubin_find import Dataset
-from gzscale.surveys.rubin_repository import check_repository, open_repository, without_secrets
+from gzscale.surveys.rubin_repository import (
+    check_repository,
+    open_repository,
+    readable_location,
+    without_secrets,
+)
 from gzscale.surveys.rubin_skymap import Regions, join_regions, make_regions
 
 __all__ = ["ButlerSource"]
@@ -186,4 +191,4 @@ def _location(place: Any) -> str:
     uri = place.primaryURI
     if uri is None:
         return ""
-    return str(uri.ospath) if uri.isLocal else str(uri)
+    return str(uri.ospath) if uri.isLocal else readable_location(str(uri))

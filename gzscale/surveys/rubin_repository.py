@@ -13,7 +13,7 @@ from gzscale.errors import ConfigError
 if TYPE_CHECKING:  # lsst.daf.butler takes three seconds to import
     from lsst.daf.butler import Butler
 
-__all__ = ["DIMENSIONS", "check_repository", "open_repository", "without_secrets"]
+__all__ = ["DIMENSIONS", "check_repository", "open_repository", "readable_location", "without_secrets"]
 
 #: What a coadd image is looked up by.
 DIMENSIONS = ("band", "skymap", "tract", "patch")
@@ -90,6 +90,32 @@ def check_repository(
     skymap = _choose_skymap(butler, root, skymap)
     _check_datasets(butler, root, dataset_type, collections, skymap, bands)
     return skymap
+
+
+def readable_location(url: str) -> str:
+    """Return the URL of a dataset's file that is not on this machine, if files are read from there.
+
+    Raises
+    ------
+    ConfigError
+        If it is of another protocol than http, https and s3, of an S3 profile of lsst-resources (files are
+        read with one endpoint and one set of credentials), or signed: what a Butler server signs expires.
+    """
+    protocol, _, rest = url.partition("://")
+    remedy = "read the same coadds as a plain tree (survey.options.tree)"
+    if protocol not in ("http", "https", "s3"):
+        raise ConfigError(f"{url}: coadds are read from file, http, https and s3; {remedy}")
+    if "?" in rest:
+        raise ConfigError(
+            f"{url.partition('?')[0]}: a Butler server gives signed URLs, which expire before a night ends; "
+            f"set survey.root to the repository's own butler.yaml, or {remedy}"
+        )
+    if "@" in rest.partition("/")[0]:
+        raise ConfigError(
+            f"{url}: names an S3 profile, and coadds are read with the environment's AWS_PROFILE and "
+            f"AWS_ENDPOINT_URL; set those, and {remedy}"
+        )
+    return url
 
 
 def without_secrets(message: str) -> str:
