@@ -254,6 +254,10 @@ def _print_account(account: dict[str, Any], output: str) -> None:
     click.echo(f"objects   {_account_line(account)}")
     if account.get("changes"):
         click.echo(f"catalog   {_changes_line(account['changes'])}")
+    if account.get("images"):
+        from gzscale.night.openings import openings_text
+
+        click.echo(f"images    {openings_text(account['images'])}")
     if account["release"]:
         click.echo(f"release   {output}/releases/{account['release']}")
     click.echo(f"report    {output}/reports/{account['night']}/report.html")

@@ -76,6 +76,9 @@ class RubinSurvey:
 
     kind = "rubin"
     pixel_scale = 0.2
+    #: DC2's files have 100 to 200 MB; a Rice-compressed patch of 4,000 x 4,000 pixels takes a second.
+    image_bytes = 1.0e8
+    image_seconds = 1.0
 
     def __init__(self, root: str, bands: str, options: Mapping[str, Any] | None = None) -> None:
         self.root = root.removeprefix("file://").rstrip("/") or "/"
@@ -142,6 +145,10 @@ class RubinSurvey:
             absent=tuple(absent),
             pair_rank=overlaps.rank[pairs[0]],
         )
+
+    def foresee(self, rows: pa.Table, radius: NDArray[np.float64]) -> list[str] | None:
+        """Return the coadds that a partition will open; see `gzscale.surveys.base.Foreseeing`."""
+        return [ref.name for ref in self.find(rows, radius).images]
 
     def open(self, ref: ImageRef) -> Image:
         """Fetch, decode and calibrate one coadd; see `Survey.open`.

@@ -74,6 +74,9 @@ class SdssSurvey:
 
     kind = "sdss"
     pixel_scale = 0.396
+    #: As measured on real frames, bzip2-compressed.
+    image_bytes = 3.5e6
+    image_seconds = 0.46
 
     def __init__(self, root: str, bands: str, options: Mapping[str, Any] | None = None) -> None:
         self.root = root.removeprefix("file://") if root.startswith("file://") else root
@@ -131,6 +134,22 @@ class SdssSurvey:
                 for band in self.bands
             ),
         )
+
+    def foresee(self, rows: pa.Table, radius: NDArray[np.float64]) -> list[str] | None:
+        """Return the frames that the rows name; see `gzscale.surveys.base.Foreseeing`.
+
+        Neighbouring frames that stamps reach into come on top: headers tell which, and are not read.
+        """
+        locators = ("run", "camcol", "field")
+        if not set(locators) <= set(rows.column_names):
+            return None
+        named = set(zip(*(rows[name].to_pylist() for name in locators), strict=True))
+        return [
+            self._ref(exposure, band).name
+            for exposure in named
+            if None not in exposure
+            for band in self.bands
+        ]
 
     def open(self, ref: ImageRef) -> Image:
         """Fetch, decode and calibrate one frame; see `Survey.open`.
