@@ -20,11 +20,11 @@ from gzscale.surveys.rubin_coadd import coadd_wcs, decode_coadd
 from gzscale.surveys.rubin_find import Dataset, PatchOverlaps, PatchSource, find_patches
 from gzscale.surveys.rubin_photocalib import archived_zero_point
 from gzscale.surveys.rubin_planes import Window, open_planes, windows_of
+from gzscale.surveys.rubin_repository import BANDS
 from gzscale.surveys.rubin_tree import TreeSource
 
 __all__ = ["RubinSurvey"]
 
-BANDS = "ugrizy"
 #: A coadd file of DC2 has 100 to 200 MB.
 MAX_FILE_BYTES = 1_000_000_000
 #: Side of the cells by which a coadd is decoded where few objects are wanted, in pixels.
