@@ -219,7 +219,7 @@ def _stages(config: NightConfig, record: NightRecord, hold: Hold) -> None:
     lap("process")
     plan = read_plan(open_storage(config.output), record.night)
     record.counts, record.changes = close_account(plan, tally), plan.changes
-    record.bytes_read = tally.bytes_read
+    record.bytes_read, record.images = tally.bytes_read, tally.images
     record.failures = [vars(failure) for failure in tally.failures]
     record.seconds |= tally.seconds
     if record.counts["objects"].failed:

@@ -56,11 +56,18 @@ def _all_settings(settings: tuple[str, ...], output: str | None, cluster: str | 
 @click.option("--survey", type=click.Choice(["sdss", "rubin"]), default="sdss", show_default=True)
 @click.option("--objects", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
-def simulate(out: str, survey: str, objects: int, seed: int) -> None:
+@click.option(
+    "--registry",
+    metavar="URL",
+    help="Rubin: make the Butler's registry in postgresql://user@host:port/database, not in SQLite.",
+)
+@click.option("--schema", default="gzscale_simulated", show_default=True, help="Schema of that registry.")
+def simulate(out: str, survey: str, objects: int, seed: int, registry: str | None, schema: str) -> None:
     """Write a sky whose truth is known: images, catalog, truth, night.yaml."""
+    from gzscale.sky.rubin_repository import Registry
     from gzscale.sky.write import write_sky
 
-    write_sky(out, survey, objects, seed)
+    write_sky(out, survey, objects, seed, registry=Registry(registry, schema) if registry else None)
     click.echo(f"simulated {objects} objects: {out}/night.yaml")
 
 
@@ -247,6 +254,10 @@ def _print_account(account: dict[str, Any], output: str) -> None:
     click.echo(f"objects   {_account_line(account)}")
     if account.get("changes"):
         click.echo(f"catalog   {_changes_line(account['changes'])}")
+    if account.get("images"):
+        from gzscale.night.openings import openings_text
+
+        click.echo(f"images    {openings_text(account['images'])}")
     if account["release"]:
         click.echo(f"release   {output}/releases/{account['release']}")
     click.echo(f"report    {output}/reports/{account['night']}/report.html")

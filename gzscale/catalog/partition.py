@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gzscale.catalog.pixels import Partition, find_partitions
 from gzscale.catalog.read import CatalogReader
-from gzscale.catalog.sorting import SkySort, read_quarantine, run_path
+from gzscale.catalog.sorting import SkySort, read_changes, read_quarantine, run_path
 from gzscale.catalog.spool import read_run
 from gzscale.catalog.union import Changes, Known
 from gzscale.errors import CatalogError, StorageError
@@ -82,6 +82,13 @@ class PartitionedCatalog:
         See `gzscale.catalog.sorting.read_quarantine` for their order.
         """
         return read_quarantine(self.work)
+
+    def changed_objects(self) -> Iterator[pa.RecordBatch]:
+        """Yield ``object_id`` and ``change`` of each object that is not as it was, or that a delta names.
+
+        None where nothing was known before: every object is new.
+        """
+        return read_changes(self.work)
 
 
 def partition_catalog(

@@ -25,9 +25,9 @@ from gzscale.catalog.read import BATCH_ROWS, CatalogReader
 from gzscale.catalog.rows import duplicate_rows, split_rows
 from gzscale.catalog.schema import HEALPIX_COLUMN, QUARANTINE_SCHEMA
 from gzscale.catalog.spool import Buckets, regroup, write_run
-from gzscale.catalog.union import Changes, Comparison, Known, conform
+from gzscale.catalog.union import CHANGES_SCHEMA, Changes, Comparison, Known, conform
 
-__all__ = ["SkySort", "read_quarantine", "run_path"]
+__all__ = ["SkySort", "read_changes", "read_quarantine", "run_path"]
 
 #: Rows that are held while the catalog is read.
 CHUNK_ROWS = 1 << 19
@@ -41,12 +41,13 @@ MAX_STRETCHES = 256
 #: Sampled positions at most, from which the stretches are bounded.
 SAMPLE_ROWS = 1 << 18
 
-_IDENTIFIERS, _KNOWN, _STRETCHES, _RUNS, _QUARANTINE = (
+_IDENTIFIERS, _KNOWN, _STRETCHES, _RUNS, _QUARANTINE, _CHANGES = (
     "identifiers",
     "known",
     "stretches",
     "runs",
     "quarantine",
+    "changes",
 )
 
 
@@ -72,7 +73,7 @@ class SkySort:
         self.changes = Changes()
         self.reasons: Counter[str] = Counter()
         self.run_sizes: list[int] = []
-        for name in (_IDENTIFIERS, _KNOWN, _STRETCHES, _RUNS, _QUARANTINE):
+        for name in (_IDENTIFIERS, _KNOWN, _STRETCHES, _RUNS, _QUARANTINE, _CHANGES):
             shutil.rmtree(work / name, ignore_errors=True)
             (work / name).mkdir(parents=True)
         self._schema = pa.schema([pa.field(HEALPIX_COLUMN, pa.int64()), *reader.schema])
@@ -134,18 +135,26 @@ class SkySort:
         """Keep the newest row of each identifier; deal what is kept into stretches of the sky."""
         identified = Buckets(self._work / _IDENTIFIERS, self._schema)
         known = Buckets(self._work / _KNOWN, self._schema)
-        with Buckets(self._work / _STRETCHES, self._schema) as stretches:
+        with (
+            Buckets(self._work / _STRETCHES, self._schema) as stretches,
+            Buckets(self._work / _CHANGES, CHANGES_SCHEMA) as changes,
+        ):
 
             def place(rows: pa.RecordBatch) -> None:
                 indices = _numbers(rows, HEALPIX_COLUMN)
                 stretches.append(rows, np.searchsorted(bounds, indices, side="right"))
+
+            def note(rows: pa.RecordBatch) -> None:
+                # Where nothing was known, everything is new: that need not be said of each object.
+                if self._known.pieces:
+                    changes.append(rows, np.zeros(rows.num_rows, np.int64))
 
             for bucket in range(ID_BUCKETS):
                 newest = _Newest()
                 for chunk in regroup(identified.read(bucket), CHUNK_ROWS):
                     newest.add(chunk)
                 before = pa.Table.from_batches(known.read(bucket), self._schema)
-                comparison = Comparison(before, self._known.joined, self.changes)
+                comparison = Comparison(before, self._known.joined, self.changes, note)
                 for chunk in regroup(identified.read(bucket), CHUNK_ROWS):
                     kept = newest.kept(_numbers(chunk, "object_id"))
                     wins = kept == _numbers(chunk, "row")
@@ -243,6 +252,11 @@ def read_quarantine(work: Path) -> Iterator[pa.RecordBatch]:
             details, reasons = (np.asarray(batch.column(name).to_pylist()) for name in ("detail", "reason"))
             yield batch.take(pa.array(np.lexsort((details, reasons, identifiers, _hash(identifiers)))))
     yield from buckets.read(QUARANTINE_BUCKETS)
+
+
+def read_changes(work: Path) -> Iterator[pa.RecordBatch]:
+    """Yield what a sort noted of single objects, in the columns of `CHANGES_SCHEMA`."""
+    yield from regroup(Buckets(work / _CHANGES, CHANGES_SCHEMA).read(0), CHUNK_ROWS)
 
 
 def run_path(work: Path, run: int) -> Path:

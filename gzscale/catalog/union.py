@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,8 +14,10 @@ from gzscale.catalog.pixels import INDEX_ORDER, Partition
 from gzscale.catalog.schema import HEALPIX_COLUMN
 from gzscale.errors import CatalogError
 
-__all__ = ["Changes", "Comparison", "Known", "conform", "is_outside"]
+__all__ = ["CHANGES_SCHEMA", "Changes", "Comparison", "Known", "conform", "is_outside"]
 
+#: What became of single objects: ``change`` is one of the counts of `Changes`.
+CHANGES_SCHEMA = pa.schema([("object_id", pa.int64()), ("change", pa.string())])
 #: Columns of the sort that say nothing about an object.
 _ABOUT_ROWS = ("row", "removed")
 
@@ -107,12 +109,22 @@ class Comparison:
         See `Known`.
     changes
         Counted up by `take` and `rest`.
+    note
+        Called with rows of `CHANGES_SCHEMA`: the objects that are not as they were, and those that a
+        delta names.
     """
 
-    def __init__(self, known: pa.Table, joined: bool, changes: Changes) -> None:
+    def __init__(
+        self,
+        known: pa.Table,
+        joined: bool,
+        changes: Changes,
+        note: Callable[[pa.RecordBatch], None] = lambda rows: None,
+    ) -> None:
         self._known = known.combine_chunks()
         self._joined = joined
         self._changes = changes
+        self._note = note
         identifiers = known["object_id"].to_numpy()
         self._order = np.argsort(identifiers, kind="stable")
         self._identifiers = identifiers[self._order]
@@ -154,7 +166,15 @@ class Comparison:
         counts.unchanged += int(unchanged.sum())
         counts.stale += int(stale.sum())
         counts.removed += int(gone.sum())
-        counts.moved += int(is_outside(index, homes[place[changed]]).sum())
+        outside = is_outside(index, homes[place[changed]])
+        counts.moved += int(outside.sum())
+        moved = np.zeros_like(found)
+        moved[changed] = outside
+        told = {"new": new, "changed": changed & ~moved, "moved": moved, "stale": stale, "removed": gone}
+        if self._joined:
+            told["unchanged"] = unchanged
+        for change, rows in told.items():
+            self._tell(_numbers(given, "object_id")[rows], change)
         if self._joined:
             return given.filter(pa.array(new | changed))
         counts.kept += int((unchanged & found).sum())
@@ -164,10 +184,16 @@ class Comparison:
         """Return the known rows that are part of the result, when all given rows were taken."""
         if not self._joined:
             self._changes.vanished += int((~self._named).sum())
+            self._tell(self._known["object_id"].to_numpy()[~self._named], "vanished")
             return self._known.slice(0, 0)
         kept = self._known.filter(pa.array(~self._overruled))
         self._changes.kept += kept.num_rows
         return kept
+
+    def _tell(self, identifiers: NDArray[np.int64], change: str) -> None:
+        if len(identifiers):
+            columns = [pa.array(identifiers), pa.array([change] * len(identifiers))]
+            self._note(pa.RecordBatch.from_arrays(columns, schema=CHANGES_SCHEMA))
 
     def _places(self, identifiers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the known row of each identifier, -1 where there is none."""

@@ -56,6 +56,7 @@ def accounting(record: NightRecord) -> dict[str, Any]:
         **record.counts.get("objects", Count()).to_dict(),
         "stages": {name: count.to_dict() for name, count in record.counts.items() if name != "objects"},
         "changes": record.changes,
+        "images": record.images,
         "partitions": record.partitions,
         "started": record.started,
         "ended": record.ended,

@@ -12,6 +12,7 @@ from gzscale.errors import GzscaleError
 from gzscale.night.flight import Flight, Lost
 from gzscale.night.images import LostSurvey
 from gzscale.night.ledger import Count, add_counts
+from gzscale.night.openings import Openings
 from gzscale.night.origins import Origins, origins, survey_of
 from gzscale.night.planned import Plan, PlannedPartition
 from gzscale.night.tally import Failure, Tally
@@ -66,9 +67,11 @@ def process(
     names = [*config.geometries, *config.tasks, "objects"]
     flight = Flight(cluster, config, origin, plan.night, check)
     suspects: list[PlannedPartition] = []
+    openings = Openings()
 
     def count(outcome: Summary | Failure, item: PlannedPartition) -> None:
         _count(tally, outcome, item, names)
+        openings.add(outcome.images if isinstance(outcome, Summary) else ())
         progress(outcome)
 
     slots = flight.slots
@@ -80,6 +83,7 @@ def process(
             count(outcome, item)
     for item, outcome in flight.fly(iter(suspects), 0, DEATHS_ALONE):
         count(_give_up(config, origin, item, outcome) if isinstance(outcome, Lost) else outcome, item)
+    tally.images = openings.to_dict()
     tally.seconds["wall"] = time.perf_counter() - start
     tally.seconds["slots"] = float(slots)
     return tally

@@ -12,6 +12,7 @@ from gzscale.catalog.pixels import Partition
 from gzscale.cutouts.store import read_chosen_cutouts
 from gzscale.errors import MissingError
 from gzscale.night.answers import band_reason, coverage_column, done_column
+from gzscale.night.history import last_change, object_history
 from gzscale.night.ledger import Ledger, Record
 from gzscale.night.origins import cutouts_prefix, rows_key
 from gzscale.night.planned import PlannedPartition, catalog_quarantine_key, read_plan
@@ -36,7 +37,9 @@ def explain(output: str, object_id: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``object_id``, ``night``, ``release``, ``row`` (the catalog's), ``partition``,
+        ``object_id``, ``night``, ``release``, ``change`` (what the night's catalog made of the object:
+        see `gzscale.night.history.last_change`), ``history`` (what those of all nights did: see
+        `gzscale.night.history.object_history`), ``row`` (the catalog's), ``partition``,
         ``quarantine`` (rows with stage, task, reason, detail), ``cutouts`` (by geometry:
         scale, coverage, noise, images with their hashes), ``predictions`` (by task: the
         columns, the bundle's hash), ``code`` (hashes of the sources).
@@ -44,7 +47,7 @@ def explain(output: str, object_id: int) -> dict[str, Any]:
     Raises
     ------
     MissingError
-        If the last night's catalog has no such object.
+        If the last night's catalog has no such object, and no earlier one said anything of it.
     """
     storage = open_storage(output)
     night = Ledger(storage).last_night()
@@ -56,12 +59,14 @@ def explain(output: str, object_id: int) -> dict[str, Any]:
         "night": night.night,
         "release": pointer.release if pointer else None,
     }
+    history = object_history(storage, object_id)
+    story |= {"change": last_change(storage, night, history), "history": history}
     lost = _select(read_parquet(storage, catalog_quarantine_key(night.night)), object_id)
     for item in read_plan(storage, night.night).partitions:
         row = _row(storage, item, object_id)
         if row is not None:
             return story | {"row": row} | _partition_story(storage, item.partition, object_id, lost)
-    if lost:
+    if lost or history:
         return story | {"row": None, "partition": None, "quarantine": lost}
     raise MissingError(
         f"{output}: object {object_id} is not in the catalog of night {night.night} "

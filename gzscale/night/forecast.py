@@ -5,23 +5,25 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from gzscale.catalog.partition import PartitionedCatalog, partition_catalog
 from gzscale.catalog.read import open_catalog
 from gzscale.config import NightConfig
+from gzscale.cutouts.geometry import half_diagonal, pixel_scales
 from gzscale.night.known import last_known
-from gzscale.night.origins import open_bundle
+from gzscale.night.openings import Openings, openings_text
+from gzscale.night.origins import open_bundle, survey_of
 from gzscale.night.plan import check, needs_size
+from gzscale.surveys.base import Foreseeing, Survey
 
 __all__ = ["forecast"]
 
 #: Sustained forward passes of the shipped network on one H100-class GPU, images/s: an assumption,
 #: to be replaced by what the benchmark measures on the site's own GPU.
 GPU_RATE = 30_000.0
-#: A compressed SDSS frame [bytes] and the CPU time to decode it [s], as measured on real frames.
-FRAME_BYTES = 3.5e6
-FRAME_SECONDS = 0.46
 
 
 def forecast(config: NightConfig) -> dict[str, str]:
@@ -35,9 +37,8 @@ def forecast(config: NightConfig) -> dict[str, str]:
     Returns
     -------
     dict
-        What, and how much of it, in words, in the order of printing. The number of
-        images is that of distinct frames that the catalog's rows name; neighbouring
-        frames that stamps reach into come on top.
+        What, and how much of it, in words, in the order of printing. Images are those that the
+        survey can foresee without reading any: see its ``foresee``.
     """
     check(config)
     with tempfile.TemporaryDirectory(prefix="gzscale-plan-") as folder:
@@ -47,39 +48,59 @@ def forecast(config: NightConfig) -> dict[str, str]:
             config.max_objects,
             last_known(config),
         )
-        opened, distinct = _exposures(catalog)
+        survey = survey_of(config)
+        images = _image_lines(survey, _foresee(config, survey, catalog))
         counts = [count for _, count in catalog.partitions]
     objects = sum(counts)
     bands = len(config.survey.bands)
     pixels = sum(geometry.size**2 for geometry in config.geometries.values())
     passes = sum(open_bundle(config, name).symmetries for name in config.tasks) * objects
-    opened *= bands
     quarantined = ", ".join(f"{number} {reason}" for reason, number in catalog.quarantined.items())
     return {
         "objects": f"{catalog.planned} planned, of them quarantined by the catalog: {quarantined or 0}",
         "partitions": f"{len(counts)}, of {min(counts, default=0)} to {max(counts, default=0)} objects",
-        "images": f"{distinct * bands} distinct, opened {opened} times"
-        if distinct
-        else "located by position when the night runs",
-        "image bytes": f"{opened * FRAME_BYTES / 1e9:.2f} GB (at {FRAME_BYTES / 1e6:.1f} MB an image)",
-        "decoding": f"{opened * FRAME_SECONDS / 3600:.3f} core-hours (at {FRAME_SECONDS} s an image)",
+        **images,
         "cutouts": f"{objects * bands * pixels * 2 / 1e9:.3f} GB of float16 pixels",
         "memory of a worker": f"{_memory(config, max(counts, default=0)) / 1e9:.1f} GB at most",
         "forward passes": f"{passes}, {passes / GPU_RATE / 3600:.4f} GPU-hours (at {GPU_RATE:.0f} a second)",
     }
 
 
-def _exposures(catalog: PartitionedCatalog) -> tuple[int, int]:
-    """Count the exposures that each partition opens, and the distinct ones."""
-    opened, distinct = 0, set()
+def _foresee(config: NightConfig, survey: Survey, catalog: PartitionedCatalog) -> Openings | None:
+    """Count the images that partitions will open; None where only the night itself tells."""
+    if not isinstance(survey, Foreseeing):
+        return None
+    openings = Openings()
     for partition, _ in catalog.partitions:
-        rows: pa.Table = catalog.rows(partition)
-        if not {"run", "camcol", "field"} <= set(rows.column_names):
-            return 0, 0
-        own = set(zip(*(rows[name].to_pylist() for name in ("run", "camcol", "field")), strict=True))
-        opened += len(own)
-        distinct |= own
-    return opened, len(distinct)
+        rows = catalog.rows(partition)
+        names = survey.foresee(rows, _radius(config, rows))
+        if names is None:
+            return None
+        openings.add(names)
+    return openings
+
+
+def _radius(config: NightConfig, rows: pa.Table) -> NDArray[np.float64]:
+    """Half the diagonal of each object's largest stamp in degrees; 0 if no geometry takes it."""
+    count = rows.num_rows
+    sizes = rows["size"].to_numpy().astype(np.float64) if "size" in rows.column_names else None
+    radius = np.zeros(count)
+    for geometry in config.geometries.values():
+        np.fmax(radius, half_diagonal(geometry, pixel_scales(geometry, sizes, count)), out=radius)
+    return radius
+
+
+def _image_lines(survey: Survey, openings: Openings | None) -> dict[str, str]:
+    """Say how many images there are, and what reading them costs."""
+    if openings is None or not isinstance(survey, Foreseeing):
+        return {"images": "located by position when the night runs"}
+    images = openings.to_dict()
+    opened, size, seconds = images["opened"], survey.image_bytes, survey.image_seconds
+    return {
+        "images": openings_text(images),
+        "image bytes": f"{opened * size / 1e9:.2f} GB (at {size / 1e6:.1f} MB an image)",
+        "decoding": f"{opened * seconds / 3600:.3f} core-hours (at {seconds} s an image)",
+    }
 
 
 def _memory(config: NightConfig, objects: int) -> float:

@@ -70,6 +70,8 @@ class WatchedSurvey:
     ----------
     states
         ``name|band|path|exposure`` of each image that was looked for -> its state.
+    opened
+        Name of each image that was to be opened, each time that it was.
     """
 
     def __init__(self, survey: Survey, root: str) -> None:
@@ -79,6 +81,7 @@ class WatchedSurvey:
         self.bands = survey.bands
         self.pixel_scale = survey.pixel_scale
         self.states: dict[str, str] = {}
+        self.opened: list[str] = []
 
     def find(self, rows: pa.Table, radius: NDArray[float64]) -> Coverage:
         """See `Survey.find`."""
@@ -90,6 +93,7 @@ class WatchedSurvey:
     def open(self, ref: ImageRef) -> Image:
         """See `Survey.open`."""
         packed = _packed(ref)
+        self.opened.append(ref.name)
         self.states[packed] = image_state(self._survey, ref)
         try:
             return self._survey.open(ref)
@@ -120,7 +124,7 @@ class LostSurvey:
 
     Attributes
     ----------
-    states
+    states, opened
         As in `WatchedSurvey`.
     """
 
@@ -129,6 +133,7 @@ class LostSurvey:
         self.bands = survey.bands
         self.pixel_scale = survey.pixel_scale
         self.states = {"": _LOST}
+        self.opened: list[str] = []
         self._verdict = (reason, detail)
 
     def find(self, rows: pa.Table, radius: NDArray[float64]) -> Coverage:

@@ -150,6 +150,9 @@ class NightRecord:
         Wall and worker time by stage.
     bytes_read
         Of image files.
+    images
+        How often images were opened, and how many different ones: see `gzscale.night.openings.Openings`.
+        Empty in records of before they were counted.
     failures
         Partitions that failed: their path, rows and error.
     """
@@ -166,6 +169,7 @@ class NightRecord:
     ended: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     bytes_read: int = 0
+    images: dict[str, int] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 from gzscale.catalog.partition import Partition, PartitionedCatalog, partition_catalog
 from gzscale.catalog.read import open_catalog
 from gzscale.catalog.schema import QUARANTINE_SCHEMA
+from gzscale.catalog.union import CHANGES_SCHEMA
 from gzscale.config import NightConfig
 from gzscale.errors import ConfigError, DamageError, MissingError
 from gzscale.night.fingerprint import code_digest, fingerprint, table_digest
+from gzscale.night.history import changes_key
 from gzscale.night.known import last_known
 from gzscale.night.ledger import Ledger, NightRecord
 from gzscale.night.origins import is_current, open_bundle, origins, rows_key, survey_of
@@ -23,6 +25,7 @@ from gzscale.night.planned import Plan, PlannedPartition, catalog_quarantine_key
 from gzscale.night.pointer import holds, read_manifest, read_pointer
 from gzscale.night.tables import parquet_bytes
 from gzscale.storage import Storage, open_storage
+from gzscale.surveys.base import Checked
 
 __all__ = ["check", "is_done", "make_plan", "needs_size"]
 
@@ -35,9 +38,9 @@ _BLOCK = 64
 def check(config: NightConfig) -> dict[str, Any]:
     """Check that the night can work, and return what it comes from.
 
-    Bundles are held against geometries and bands, the survey is made, the catalog
-    is opened: every error that concerns the night as a whole is raised here, before
-    any work.
+    The survey is made and finds what its settings name, bundles are held against geometries
+    and bands, the catalog is opened: every error that concerns the night as a whole is raised
+    here, before any work.
 
     Returns
     -------
@@ -49,7 +52,9 @@ def check(config: NightConfig) -> dict[str, Any]:
     ConfigError, CatalogError, BundleError
         Whatever is wrong.
     """
-    survey_of(config)
+    survey = survey_of(config)
+    if isinstance(survey, Checked):
+        survey.check()
     bundles = {}
     for name, task in config.tasks.items():
         bundle = open_bundle(config, name)
@@ -143,12 +148,22 @@ def make_plan(config: NightConfig, night: str) -> Plan:
             for batch in catalog.quarantine():
                 writer.write_batch(batch)
         storage.put_file(catalog_quarantine_key(night), path)
+        if known is not None and known.pieces:
+            _write_changes(storage, catalog, night, work / "changes.parquet")
     changes = catalog.changes.to_dict() if known is not None else {}
     plan = Plan(night, partitions, catalog.planned, dict(catalog.quarantined), changes)
     if not plan.catalog_count.closes:
         raise AssertionError(f"the plan's account does not close: {plan.catalog_count}")
     write_plan(storage, plan)
     return plan
+
+
+def _write_changes(storage: Storage, catalog: PartitionedCatalog, night: str, path: Path) -> None:
+    """Write what the catalog made of single objects: what `gzscale explain` looks up."""
+    with pq.ParquetWriter(path, CHANGES_SCHEMA, compression="zstd") as writer:
+        for batch in catalog.changed_objects():
+            writer.write_batch(batch)
+    storage.put_file(changes_key(night), path)
 
 
 def _write_rows(storage: Storage, catalog: PartitionedCatalog) -> Iterator[PlannedPartition]:

@@ -10,6 +10,7 @@ import gzscale
 from gzscale.catalog.union import Changes
 from gzscale.night.findings import Findings
 from gzscale.night.ledger import Count, NightRecord
+from gzscale.night.openings import openings_text
 from gzscale.night.page import Markup, facts, join, number, section, table, tag
 from gzscale.night.reasons import reason_meanings
 from gzscale.night.timings import take_timings
@@ -113,7 +114,9 @@ def accounting_section(record: NightRecord) -> Markup:
         "An object is done when every task has answered for it. In the row of the catalog, done "
         "means that the object has a partition."
     )
-    return section("Accounting", verdict, table(header, rows, range(1, 8), strong=1), tag("p", note, "note"))
+    images = tag("p", f"Images: {openings_text(record.images)}.") if record.images else ""
+    shown = table(header, rows, range(1, 8), strong=1)
+    return section("Accounting", verdict, shown, images, tag("p", note, "note"))
 
 
 def changes_section(record: NightRecord) -> Markup:

@@ -30,6 +30,8 @@ class Tally:
         Worker time by step; ``wall`` is the main process's, ``slots`` the number of workers.
     bytes_read
         Of image files.
+    images
+        How often images were opened, and how many different ones: see `gzscale.night.openings.Openings`.
     done, skipped
         Partitions.
     failures
@@ -39,6 +41,7 @@ class Tally:
     counts: dict[str, Count] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     bytes_read: int = 0
+    images: dict[str, int] = field(default_factory=dict)
     done: int = 0
     skipped: int = 0
     failures: list[Failure] = field(default_factory=list)

@@ -67,6 +67,8 @@ class Summary:
         Of image files.
     skipped
         Stages that were committed already.
+    images
+        Name of each image that was opened, each time that it was.
     """
 
     partition: Partition
@@ -74,6 +76,7 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     bytes_read: int = 0
     skipped: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
 
 @functools.lru_cache(maxsize=16)
@@ -183,7 +186,7 @@ def commit_cutouts(
         )
     )
     seconds = {**seconds, "work": time.perf_counter() - start}
-    return Summary(partition, counts, seconds, result.bytes_read)
+    return Summary(partition, counts, seconds, result.bytes_read, images=tuple(survey.opened))
 
 
 def predict(
@@ -303,6 +306,7 @@ def _joined(
         total,
         made.bytes_read,
         (*made.skipped, skipped) if skipped else made.skipped,
+        made.images,
     )
 
 

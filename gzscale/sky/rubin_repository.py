@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from gzscale.sky.rubin_camera import BANDS
 from gzscale.sky.rubin_grid import SKYMAP, Tract
 from gzscale.surveys.tan import unit_vectors
 
-__all__ = ["COLLECTION", "DATASET_TYPE", "RUN", "coadd_path", "make_repository"]
+__all__ = ["COLLECTION", "DATASET_TYPE", "RUN", "Registry", "coadd_path", "make_repository"]
 
 DATASET_TYPE = "deep_coadd"
 #: The run that holds the datasets, and the chain that users name.
@@ -24,28 +25,63 @@ _INSTRUMENT = "gzscale-sim"
 _FORMATTER = "lsst.daf.butler.formatters.file.FileFormatter"
 
 
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """A database in which a repository's registry is made, instead of SQLite in its folder.
+
+    Attributes
+    ----------
+    url
+        ``postgresql://user@host:port/database``, without a password: that comes from the file that
+        ``LSST_DB_AUTH`` names, by default ``~/.lsst/db-auth.yaml``, or from ``PGPASSWORD``. The database
+        needs the extension ``btree_gist``.
+    schema
+        Of this repository alone; made where it is missing.
+
+    Raises
+    ------
+    ConfigError
+        If the URL is not one of PostgreSQL, or holds a password: the repository's ``butler.yaml`` would.
+    """
+
+    url: str
+    schema: str
+
+    def __post_init__(self) -> None:
+        _, _, rest = self.url.partition("://")
+        if not self.url.startswith("postgresql") or not rest:
+            raise ConfigError("registry: expected postgresql://user@host:port/database")
+        if ":" in rest.rpartition("@")[0]:
+            raise ConfigError(
+                "registry: the URL holds a password, which the repository's butler.yaml would show; put it "
+                "into ~/.lsst/db-auth.yaml or PGPASSWORD"
+            )
+
+
 def coadd_path(tract: int, patch: int, band: str) -> str:
     """Return where a coadd lies below the repository's root."""
     return f"{RUN}/{DATASET_TYPE}/{tract}/{patch}/{band}/{DATASET_TYPE}_{tract}_{patch}_{band}_{SKYMAP}.fits"
 
 
-def make_repository(root: str, tracts: Iterable[Tract]) -> None:
+def make_repository(root: str, tracts: Iterable[Tract], registry: Registry | None = None) -> None:
     """Make a Butler repository and register every coadd of some tracts, which lie in it already.
 
     Parameters
     ----------
     root
-        Folder; its registry is SQLite. One that has a registry already is an error.
+        Folder. One that has a registry already is an error.
     tracts
         The tracts; each patch has a coadd in every band at `coadd_path`.
+    registry
+        Where the registry is made; SQLite in the folder by default.
 
     Raises
     ------
     ConfigError
-        If lsst-daf-butler is not installed, or the folder is a repository already.
+        If lsst-daf-butler is not installed, the folder is a repository already, or the database refuses.
     """
     try:
-        from lsst.daf.butler import Butler, CollectionType
+        from lsst.daf.butler import Butler, CollectionType, Config
     except ImportError as error:
         raise ConfigError(
             "a Butler repository is made with lsst-daf-butler, which is not installed: pip install "
@@ -54,7 +90,16 @@ def make_repository(root: str, tracts: Iterable[Tract]) -> None:
     if Path(root, "butler.yaml").exists():
         raise ConfigError(f"{root}: is a Butler repository already; simulate into another folder")
     tracts = list(tracts)
-    Butler.makeRepo(root)
+    database = {} if registry is None else {"registry": {"db": registry.url, "namespace": registry.schema}}
+    try:
+        Butler.makeRepo(root, config=Config(database))
+    except Exception as error:
+        # Servers that are away, passwords, extensions, schemas in use: each has a type of its own.
+        Path(root, "butler.yaml").unlink(missing_ok=True)
+        raise ConfigError(
+            f"{root}: its registry cannot be made in {registry.url if registry else 'SQLite'}, schema "
+            f"{registry.schema if registry else 'main'} ({type(error).__name__}: {error})"
+        ) from error
     butler = Butler.from_config(root, writeable=True)
     with butler.transaction():
         _insert_dimensions(butler.registry, tracts)

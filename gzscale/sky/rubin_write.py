@@ -16,7 +16,7 @@ from gzscale.sky.rubin_camera import BANDS, SEEING, background_sigma, expose
 from gzscale.sky.rubin_draw import REACH, draw_patch, draw_truth
 from gzscale.sky.rubin_files import coadd_bytes
 from gzscale.sky.rubin_grid import PIXEL_SCALE, RIM, SKYMAP, Tract, tracts_of
-from gzscale.sky.rubin_repository import COLLECTION, DATASET_TYPE, coadd_path, make_repository
+from gzscale.sky.rubin_repository import COLLECTION, DATASET_TYPE, Registry, coadd_path, make_repository
 from gzscale.storage import open_storage
 from gzscale.surveys.rubin_coadd import NANOJANSKY
 from gzscale.surveys.rubin_tree import write_patches
@@ -55,6 +55,7 @@ def write_rubin_sky(
     workers: int,
     progress: Callable[[int, int], None] | None,
     per_patch: int,
+    registry: Registry | None = None,
 ) -> None:
     """Simulate a Rubin sky and write it below a folder.
 
@@ -74,6 +75,8 @@ def write_rubin_sky(
         Called with (images written, images in all) each time that a patch is written.
     per_patch
         Catalog objects of a patch.
+    registry
+        The database of the repository's registry; SQLite in its folder by default.
 
     Raises
     ------
@@ -98,7 +101,7 @@ def write_rubin_sky(
         sizes.update(found)
         if progress is not None:
             progress(done * len(BANDS), total)
-    make_repository(str(repository), tracts)
+    make_repository(str(repository), tracts, registry)
     keys = [(tract, patch) for tract in tracts for patch in tract.patches]
     write_patches(
         [tract.number for tract, _ in keys],

@@ -17,6 +17,7 @@ from gzscale.sky.frames import frame_bytes, frame_path
 from gzscale.sky.jobs import cores, parquet_bytes, run_jobs
 from gzscale.sky.population import OBJECTS_PER_FIELD, draw
 from gzscale.sky.render import draw_field
+from gzscale.sky.rubin_repository import Registry
 from gzscale.sky.rubin_write import write_rubin_sky
 from gzscale.storage import open_storage
 
@@ -57,6 +58,7 @@ def write_sky(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     per_field: int = OBJECTS_PER_FIELD,
+    registry: Registry | None = None,
 ) -> None:
     """Simulate a sky and write it below a folder.
 
@@ -81,6 +83,8 @@ def write_sky(
         Called with (images written, images in all) each time that a field or patch is written.
     per_field
         Catalog objects of a field or patch, at most.
+    registry
+        For Rubin: the database of the repository's registry; SQLite in its folder by default.
 
     Raises
     ------
@@ -96,8 +100,10 @@ def write_sky(
             f"{objects} objects, {per_field} a field, seed {seed}: at least 1, 1 and 0 are needed"
         )
     if survey == "rubin":
-        write_rubin_sky(out, objects, seed, workers or cores(), progress, per_field)
+        write_rubin_sky(out, objects, seed, workers or cores(), progress, per_field, registry)
         return
+    if registry is not None:
+        raise ConfigError(f"survey {survey!r} has no registry; only a Rubin sky is made with one")
     fields = scan.exposures(-(-objects // per_field))
     truth = draw(objects, seed, per_field)
     measured: _Measured = {}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
 
-__all__ = ["Coverage", "Image", "ImageRef", "Survey", "open_ahead"]
+__all__ = ["Checked", "Coverage", "Foreseeing", "Image", "ImageRef", "Survey", "open_ahead"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -154,6 +154,29 @@ class Survey(Protocol):
 
     def state(self, ref: ImageRef) -> str:
         """Return what changes when the stored image does, or ``"absent"``; reads no pixels."""
+        ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A survey that can tell before a night begins whether what its settings name exists."""
+
+    def check(self) -> None:
+        """Look for it, without opening an image; `ConfigError` with what was asked for and what there is."""
+        ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A survey that can tell, without reading an image, which ones a partition will open."""
+
+    image_bytes: float
+    """Length of a usual image file in bytes."""
+    image_seconds: float
+    """Time of one core to decode and calibrate a usual image in seconds."""
+
+    def foresee(self, rows: pa.Table, radius: NDArray[np.float64]) -> list[str] | None:
+        """Return the images' names; None where the rows do not tell. Parameters as of `Survey.find`."""
         ...
 
 

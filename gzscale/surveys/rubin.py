@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -11,20 +10,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gzscale.config import parse_bytes
 from gzscale.errors import ConfigError, ImageError, Reason
 from gzscale.storage import sha256_hex
 from gzscale.surveys.base import Coverage, Image, ImageRef
-from gzscale.surveys.fetch import Fetcher, default_cache
+from gzscale.surveys.fetch import Fetcher
+from gzscale.surveys.options import check_bands, check_template, take_options, transfer_of
 from gzscale.surveys.rubin_butler import ButlerSource
 from gzscale.surveys.rubin_coadd import coadd_wcs, decode_coadd
 from gzscale.surveys.rubin_find import Dataset, PatchOverlaps, PatchSource, find_patches
+from gzscale.surveys.rubin_photocalib import archived_zero_point
 from gzscale.surveys.rubin_planes import Window, open_planes, windows_of
+from gzscale.surveys.rubin_repository import BANDS
 from gzscale.surveys.rubin_tree import TreeSource
 
 __all__ = ["RubinSurvey"]
 
-BANDS = "ugrizy"
 #: A coadd file of DC2 has 100 to 200 MB.
 MAX_FILE_BYTES = 1_000_000_000
 #: Side of the cells by which a coadd is decoded where few objects are wanted, in pixels.
@@ -44,9 +44,7 @@ _DEFAULTS: dict[str, Any] = {
     "blank": ["NO_DATA"],
     "flags": None,
     "zero_point": None,
-    "cache": None,
     "cache_cap": "100GB",
-    "concurrency": 8,
 }
 
 
@@ -67,7 +65,7 @@ class RubinSurvey:
         table of patches (`gzscale.surveys.rubin_tree.write_patches`).
         For both: ``blank`` (["NO_DATA"]), mask planes whose pixels become NaN; ``flags``, mask planes that
         become the cutouts' flags (by default those of `FLAGS` that a mask declares); ``zero_point``, AB
-        magnitude of one unit, for coadds whose header has no calibration; ``cache``, ``cache_cap`` and
+        magnitude of one unit, for coadds whose file has no calibration; ``cache``, ``cache_cap`` and
         ``concurrency`` as for SDSS.
 
     Raises
@@ -78,6 +76,9 @@ class RubinSurvey:
 
     kind = "rubin"
     pixel_scale = 0.2
+    #: DC2's files have 100 to 200 MB; a Rice-compressed patch of 4,000 x 4,000 pixels takes a second.
+    image_bytes = 1.0e8
+    image_seconds = 1.0
 
     def __init__(self, root: str, bands: str, options: Mapping[str, Any] | None = None) -> None:
         self.root = root.removeprefix("file://").rstrip("/") or "/"
@@ -88,9 +89,7 @@ class RubinSurvey:
         self._need_flags = settings["flags"] is not None
         self._flags = tuple(settings["flags"] if self._need_flags else FLAGS)
         self._zero_point = settings["zero_point"]
-        self._cache = os.path.expanduser(settings["cache"] or default_cache())
-        self._cap = parse_bytes(settings["cache_cap"])
-        self._concurrency = int(settings["concurrency"])
+        self._transfer = transfer_of(settings, MAX_FILE_BYTES)
         self._type = "coadd" if settings["tree"] else str(settings["dataset_type"])
         self._source: PatchSource
         if settings["tree"]:
@@ -109,6 +108,17 @@ class RubinSurvey:
         return f"RubinSurvey({self.root!r}, {self.bands!r}, {self._type})"
 
     # ---- Survey
+
+    def check(self) -> None:
+        """Find that what the settings name exists; see `gzscale.surveys.base.Checked`.
+
+        Raises
+        ------
+        ConfigError
+            If the repository, a collection, the dataset type, the skymap or the table of patches does not
+            exist, or there is no image in any band; with what there is instead.
+        """
+        self._source.check()
 
     def find(self, rows: pa.Table, radius: NDArray[np.float64]) -> Coverage:
         """Find every coadd that a stamp around each object may overlap; see `Survey.find`.
@@ -135,6 +145,10 @@ class RubinSurvey:
             absent=tuple(absent),
             pair_rank=overlaps.rank[pairs[0]],
         )
+
+    def foresee(self, rows: pa.Table, radius: NDArray[np.float64]) -> list[str] | None:
+        """Return the coadds that a partition will open; see `gzscale.surveys.base.Foreseeing`."""
+        return [ref.name for ref in self.find(rows, radius).images]
 
     def open(self, ref: ImageRef) -> Image:
         """Fetch, decode and calibrate one coadd; see `Survey.open`.
@@ -240,7 +254,9 @@ class RubinSurvey:
         wcs = coadd_wcs(planes.headers["IMAGE"], name, planes.shape)
         self._check_place(wcs, planes.shape, tract, patch, name)
         windows = self._windows(wcs, planes.shape, (tract, patch))
-        coadd = decode_coadd(planes, windows, self._blank, self._flags, self._zero_point, self._need_flags)
+        archived = archived_zero_point(stored, planes.primary, planes.headers["IMAGE"], name)
+        zero_point = self._zero_point if archived is None else archived
+        coadd = decode_coadd(planes, windows, self._blank, self._flags, zero_point, self._need_flags)
         return Image(
             ref=ref,
             pixels=coadd.pixels,
@@ -285,8 +301,7 @@ class RubinSurvey:
         if name == dataset.location:
             root, _, name = dataset.location.rpartition("/")
         twin = name.removesuffix(".fz") if name.endswith(".fz") else f"{name}.fz"
-        fetcher = Fetcher(root or "/", self._cache, self._cap, self._concurrency, MAX_FILE_BYTES)
-        return fetcher, (name, twin)
+        return self._transfer.fetcher(root or "/"), (name, twin)
 
 
 def _coordinates(ref: ImageRef) -> tuple[int, int, str]:
@@ -295,14 +310,8 @@ def _coordinates(ref: ImageRef) -> tuple[int, int, str]:
 
 
 def _settings(bands: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(options) - set(_DEFAULTS))
-    if unknown:
-        raise ConfigError(
-            f"survey.options: unknown {', '.join(unknown)}; rubin knows {', '.join(sorted(_DEFAULTS))}"
-        )
-    if not bands or set(bands) - set(BANDS) or len(set(bands)) != len(bands):
-        raise ConfigError(f"survey.bands {bands!r}: LSST has the bands {BANDS}, each at most once")
-    settings = _DEFAULTS | dict(options)
+    settings = take_options("rubin", options, _DEFAULTS)
+    check_bands("LSST", bands, BANDS)
     collections = settings["collections"]
     settings["collections"] = [collections] if isinstance(collections, str) else collections
     for name in ("blank", "flags", "collections"):
@@ -316,20 +325,19 @@ def _settings(bands: str, options: Mapping[str, Any]) -> dict[str, Any]:
     zero_point = settings["zero_point"]
     if zero_point is not None and not (isinstance(zero_point, int | float) and 0 < zero_point < 60):
         raise ConfigError(f"survey.options.zero_point: {zero_point!r} is not an AB magnitude")
-    try:
-        if int(settings["concurrency"]) < 1 or parse_bytes(settings["cache_cap"]) < 0:
-            raise ValueError("concurrency is at least 1, cache_cap a number of bytes such as 100GB")
-        if settings["tree"]:
-            settings["tree"].format(tract=1, patch=1, band="r")
-            if not all(f"{{{name}" in settings["tree"] for name in ("tract", "patch", "band")):
-                raise ValueError(f"tree {settings['tree']!r} needs {{tract}}, {{patch}} and {{band}}")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ConfigError(f"survey.options: {error}") from error
-    if settings["tree"] and not settings["index"]:
-        raise ConfigError("survey.options.index: a tree of coadds needs a table of its patches")
-    if not settings["tree"] and not settings["collections"]:
+    _check_source(settings)
+    return settings
+
+
+def _check_source(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that say neither how a tree's coadds are found nor where in a Butler."""
+    if settings["tree"]:
+        fields = ("tract", "patch", "band")
+        check_template("tree", settings["tree"], fields, tract=1, patch=1, band="r")
+        if not settings["index"]:
+            raise ConfigError("survey.options.index: a tree of coadds needs a table of its patches")
+    elif not settings["collections"]:
         raise ConfigError(
             "survey.options.collections: a Butler needs the collections to search, such as [LSSTComCam/DP1]; "
             "or set survey.options.tree to read a plain tree of coadds"
         )
-    return settings

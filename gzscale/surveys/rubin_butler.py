@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from gzscale.errors import ConfigError
+from gzscale.errors import ConfigError, StorageError
 from gzscale.surveys.rubin_find import Dataset
+from gzscale.surveys.rubin_repository import (
+    check_repository,
+    open_repository,
+    readable_location,
+    without_secrets,
+)
 from gzscale.surveys.rubin_skymap import Regions, join_regions, make_regions
-
-if TYPE_CHECKING:  # lsst.daf.butler takes three seconds to import
-    from lsst.daf.butler import Butler
 
 __all__ = ["ButlerSource"]
 
@@ -53,16 +56,26 @@ class ButlerSource:
         self._skymap = skymap
         self._dataset_type = dataset_type
         self._collections = tuple(collections)
-        self._checked = False
         self._datasets: dict[int, dict[tuple[int, str], Dataset]] = {}
 
     @property
     def skymap(self) -> str:
         """The skymap's name."""
-        with _lock:
-            self._check()
-            assert self._skymap is not None
-            return self._skymap
+        with _asking(self.root):
+            return _skymap(self.root, self._dataset_type, self._collections, self._skymap, self.bands)
+
+    def check(self) -> None:
+        """Find that what the settings name exists.
+
+        Raises
+        ------
+        ConfigError
+            If the repository, the collections, the dataset type or the skymap do not exist, or have no image.
+        """
+        if not len(self.tracts()):
+            raise ConfigError(
+                f"{self.root}: skymap {self.skymap!r} has no tracts; check survey.options.skymap"
+            )
 
     def tracts(self) -> Regions:
         """Return every tract of the skymap.
@@ -72,17 +85,17 @@ class ButlerSource:
         ConfigError
             If the repository, the collections, the dataset type or the skymap do not exist.
         """
-        with _lock:
+        with _asking(self.root):
             return _tracts(self.root, self.skymap)
 
     def patches(self, tracts: Sequence[int]) -> Regions:
         """Return the patches of some tracts."""
-        with _lock:
+        with _asking(self.root):
             return join_regions([_patches(self.root, self.skymap, tract) for tract in tracts])
 
     def datasets(self, tract: int) -> Mapping[tuple[int, str], Dataset]:
         """Return the coadd images of a tract by patch and band; of several runs, the first collection's."""
-        with _lock:
+        with _asking(self.root):
             if tract not in self._datasets:
                 while len(self._datasets) >= MAX_TRACTS:
                     self._datasets.pop(next(iter(self._datasets)))
@@ -92,12 +105,12 @@ class ButlerSource:
     def describe(self, tract: int, patch: int, band: str) -> str:
         """Name a dataset by its type and data ID."""
         return (
-            f"{self._dataset_type} {{band: {band!r}, skymap: {self._skymap!r}, tract: {tract}, "
+            f"{self._dataset_type} {{band: {band!r}, skymap: {self.skymap!r}, tract: {tract}, "
             f"patch: {patch}}} in {', '.join(self._collections)}"
         )
 
     def _query(self, tract: int) -> dict[tuple[int, str], Dataset]:
-        butler = _butler(self.root)
+        butler = open_repository(self.root)
         refs = butler.query_datasets(
             self._dataset_type,
             collections=self._collections,
@@ -114,70 +127,35 @@ class ButlerSource:
             for ref, place in sorted(places.items(), key=lambda item: str(item[0].id))
         }
 
-    def _check(self) -> None:
-        """Find that what the settings name exists, once."""
-        if self._checked:
-            return
-        butler = _butler(self.root)
-        from lsst.daf.butler import MissingCollectionError, MissingDatasetTypeError
 
-        names = [
-            record.name for record in butler.query_dimension_records("skymap", explain=False, limit=None)
-        ]
+@contextmanager
+def _asking(root: str) -> Iterator[None]:
+    """Let one thread ask the registry; what its database raises becomes a `StorageError`."""
+    with _lock:
         try:
-            butler.collections.query_info(self._collections)
-            dimensions = set(butler.get_dataset_type(self._dataset_type).dimensions.required)
-        except MissingCollectionError as error:
-            there = ", ".join(sorted(butler.collections.query("*"))[:20]) or "none"
-            raise ConfigError(
-                f"{self.root}: {error} survey.options.collections names what is not there; there are {there}"
-            ) from error
-        except MissingDatasetTypeError as error:
-            there = ", ".join(sorted(_coadd_types(butler))[:20]) or "none"
-            raise ConfigError(
-                f"{self.root}: the repository has no dataset type {self._dataset_type!r}; dataset types by "
-                f"tract, patch and band are {there}. Set survey.options.dataset_type"
-            ) from error
-        if dimensions != {"band", "skymap", "tract", "patch"}:
-            raise ConfigError(
-                f"{self.root}: dataset type {self._dataset_type!r} has the dimensions "
-                f"{', '.join(sorted(dimensions))}; a coadd image has band, skymap, tract and patch"
-            )
-        if self._skymap is None and len(names) == 1:
-            self._skymap = names[0]
-        if self._skymap not in names:
-            raise ConfigError(
-                f"{self.root}: no skymap {self._skymap!r}; survey.options.skymap is one of {', '.join(names)}"
-            )
-        self._checked = True
+            yield
+        except Exception as error:
+            if not type(error).__module__.startswith("sqlalchemy."):
+                raise
+            # Without the statement, its parameters, and a chain that would show them.
+            cause = without_secrets(str(getattr(error, "orig", None) or error))
+            raise StorageError(
+                f"{root}: its registry could not be asked ({type(error).__name__}: {cause}); "
+                "look at its database server, then run the same command again"
+            ) from None
 
 
 @lru_cache(maxsize=8)
-def _butler(root: str) -> Butler:
-    """Open a repository to read; one a process."""
-    try:
-        from lsst.daf.butler import Butler
-    except ImportError as error:
-        raise ConfigError(
-            "a Butler repository is read with lsst-daf-butler, which is not installed: pip install "
-            "'gzscale[rubin]', or set survey.options.tree to read a plain tree of coadds"
-        ) from error
-    try:
-        name = root.rstrip("/").rpartition("/")[2]
-        # A configuration's relative paths are made absolute, and so is the alias of a repository.
-        alias = "://" not in root and not os.path.exists(root) and name in Butler.get_known_repos()
-        return Butler.from_config(name if alias else root, writeable=False)
-    except Exception as error:
-        # Wrong paths, other schemas, unreachable databases: each has a type of its own.
-        raise ConfigError(
-            f"{root}: not a Butler repository that can be read ({type(error).__name__}: {error}); "
-            "check survey.root"
-        ) from error
+def _skymap(
+    root: str, dataset_type: str, collections: tuple[str, ...], skymap: str | None, bands: str
+) -> str:
+    """Return the skymap's name, once it is found that everything asked for is there."""
+    return check_repository(open_repository(root), root, dataset_type, collections, skymap, bands)
 
 
 @lru_cache(maxsize=8)
 def _tracts(root: str, skymap: str) -> Regions:
-    records = _butler(root).query_dimension_records(
+    records = open_repository(root).query_dimension_records(
         "tract", where="skymap = :skymap", bind={"skymap": skymap}, explain=False, limit=None
     )
     records.sort(key=lambda record: record.id)
@@ -186,7 +164,7 @@ def _tracts(root: str, skymap: str) -> Regions:
 
 @lru_cache(maxsize=MAX_TRACTS)
 def _patches(root: str, skymap: str, tract: int) -> Regions:
-    records = _butler(root).query_dimension_records(
+    records = open_repository(root).query_dimension_records(
         "patch",
         where="skymap = :skymap AND tract = :tract",
         bind={"skymap": skymap, "tract": tract},
@@ -209,13 +187,8 @@ def _regions(records: Sequence[Any], tract: list[int], patch: list[int]) -> Regi
         raise ConfigError(f"the registry's region of {error} is not a convex polygon") from error
 
 
-def _coadd_types(butler: Butler) -> list[str]:
-    found = butler.registry.queryDatasetTypes("*")
-    return [item.name for item in found if {"tract", "patch", "band"} <= set(item.dimensions.required)]
-
-
 def _location(place: Any) -> str:
     uri = place.primaryURI
     if uri is None:
         return ""
-    return str(uri.ospath) if uri.isLocal else str(uri)
+    return str(uri.ospath) if uri.isLocal else readable_location(str(uri))

@@ -43,6 +43,10 @@ class PatchSource(Protocol):
         """The skymap's name."""
         ...
 
+    def check(self) -> None:
+        """Find that what the settings name exists; `ConfigError` with what there is instead."""
+        ...
+
     def tracts(self) -> Regions:
         """Return every tract of the skymap."""
         ...
@@ -136,11 +140,14 @@ def find_patches(
 
     found = np.zeros(len(usable), dtype=bool)
     found[pairs.position[home]] = True
+    in_tract = np.zeros(len(usable), dtype=bool)
+    in_tract[tract_pairs.position[tract_pairs.depth >= 0]] = True
     for at in np.flatnonzero(~found).tolist():
         row = int(usable[at])
         lost[row] = (
             Reason.OFF_FOOTPRINT,
-            f"ra {ra[row]:.6f}, dec {dec[row]:.6f} lies in no patch of skymap {skymap!r}",
+            f"ra {ra[row]:.6f}, dec {dec[row]:.6f} lies in no {'patch' if in_tract[at] else 'tract'} "
+            f"of skymap {skymap!r}",
         )
     chosen, rank = _with_neighbours(pairs, patches, home, tract_depth, margin)
     used, place = np.unique(pairs.region[chosen], return_inverse=True)

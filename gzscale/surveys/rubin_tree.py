@@ -55,6 +55,17 @@ class TreeSource:
         """The table's name: it stands for the skymap's."""
         return self._index.rpartition("/")[2]
 
+    def check(self) -> None:
+        """Find that the table of patches can be read, and has any.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot, or is empty.
+        """
+        if not len(self._read()[1]):
+            raise ConfigError(f"{self._index}: the table has no patches; set survey.options.index to another")
+
     def tracts(self) -> Regions:
         """Return every tract: the convex hull of its patches.
 

@@ -16,6 +16,7 @@ from gzscale.night import work
 from gzscale.night.accounting import close_account
 from gzscale.night.fingerprint import fingerprint
 from gzscale.night.ledger import Ledger, NightRecord, add_counts
+from gzscale.night.openings import Openings
 from gzscale.night.release import publish
 from gzscale.night.tally import Tally
 from gzscale.storage import open_storage
@@ -52,12 +53,14 @@ def run_night(config: NightConfig, name: str = "n1") -> Ran:
     ledger.write_night(record)
     plan = planning.make_plan(config, name)
     tally, summaries, origin = Tally(), [], origin_module.origins(config)
+    openings = Openings()
     for item in plan.partitions:
         made = work.cut(config, origin, item.partition, item.digest)
         summaries.append(work.predict(config, origin, item.partition, item.digest, made))
         add_counts(tally.counts, summaries[-1].counts)
+        openings.add(summaries[-1].images)
     record.counts, record.changes = close_account(plan, tally), plan.changes
-    record.partitions = len(plan.partitions)
+    record.partitions, record.images = len(plan.partitions), openings.to_dict()
     record.release = publish(config, plan, "2026-01-01")
     record.state = "complete"
     ledger.write_night(record)

@@ -244,6 +244,40 @@ def test_versions_are_kept_and_explained(base, tmp_path):
     assert len(untouched - {(item.partition, item.digest) for item in newer.plan.partitions}) == 1
 
 
+def told(config, object_id):
+    story = explain(config.output, object_id)
+    return story["change"], [(entry["night"], entry["change"]) for entry in story["history"]]
+
+
+def test_what_deltas_changed_of_an_object_is_explained(base, tmp_path):
+    assert told(base.config, 1000) == ("new", [])
+    config = with_catalog(base.config, tmp_path / "d2", changed_and_new())
+    run_night(config, "n2")
+    assert told(config, 1000) == ("changed", [("n2", "changed")])
+    assert told(config, 1002) == ("moved", [("n2", "moved")])
+    assert told(config, 5000) == ("new", [("n2", "new")])
+    assert told(config, 1001) == ("kept", [])
+    story = explain(config.output, 5000)
+    assert story["history"][0]["catalog"] == config.catalog.path
+    assert story["history"][0]["state"] == "complete"
+    run_night(config, "n3")
+    assert told(config, 1000) == ("unchanged", [("n2", "changed"), ("n3", "unchanged")])
+    row = changed_and_new().slice(0, 1)
+    gone = with_catalog(
+        base.config, tmp_path / "d4", row.append_column("gone", pa.array([True])), removed="gone"
+    )
+    run_night(gone, "n4")
+    assert told(gone, 1000)[0] == "removed"
+    assert explain(gone.output, 1000)["row"] is None
+    assert told(gone, 5000) == ("kept", [("n2", "new"), ("n3", "unchanged")])
+
+
+def test_what_vanished_from_a_full_catalog_is_explained(base, tmp_path):
+    night = run_night(with_catalog(base.config, tmp_path / "fewer", usable().slice(2), "full"), "n2")
+    assert told(night.config, 1000) == ("vanished", [("n2", "vanished")])
+    assert told(night.config, 1004) == ("unchanged", [])
+
+
 def test_a_first_delta_is_all_new(base, tmp_path):
     config = with_catalog(at(base.config, tmp_path / "empty"), tmp_path / "first", usable())
     night = run_night(config, "n1")

@@ -218,6 +218,25 @@ def test_damage_names_the_dataset_and_stops_nothing_else(tmp_path):
     assert cutouts.object_id.tolist() == [1]
 
 
+def test_a_mask_plane_that_is_not_declared_is_told_with_the_dataset_and_those_that_are(tmp_path):
+    tree(tmp_path, lambda band: (np.ones(SHAPE), None, None), "r")
+    survey = RubinSurvey(str(tmp_path), "r", options(tmp_path, blank=["NO_DATA", "BURNT"]))
+    result, _ = cut(survey, rows_at([300], [100]), tmp_path / "out")
+    (lost,) = result.quarantine.to_pylist()
+    assert lost["reason"] == "BAD_IMAGE"
+    assert "coadd {band: 'r', tract: 7, patch: 1}" in lost["detail"]
+    assert "declares no plane BURNT; it has BAD, BRIGHT_OBJECT" in lost["detail"]
+
+
+def test_an_object_in_no_tract_is_told_with_the_skymap(tmp_path):
+    tree(tmp_path, lambda band: (np.ones(SHAPE), None, None), "r")
+    survey = RubinSurvey(str(tmp_path), "r", options(tmp_path))
+    result, _ = cut(survey, rows_at([300, 5000], [100, 100]), tmp_path / "out")
+    (lost,) = result.quarantine.to_pylist()
+    assert (lost["object_id"], lost["reason"]) == (1, "OFF_FOOTPRINT")
+    assert "lies in no tract of skymap 'patches.parquet'" in lost["detail"]
+
+
 def test_the_state_changes_with_the_file(tmp_path):
     tree(tmp_path, lambda band: (np.ones(SHAPE), None, None), "r", patches=[0])
     survey = RubinSurvey(str(tmp_path), "r", options(tmp_path))

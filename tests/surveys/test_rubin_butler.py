@@ -11,12 +11,12 @@ import pytest
 from gzscale.config import GeometryConfig, load_config
 from gzscale.cutouts.ingest import cut_partition
 from gzscale.cutouts.store import read_cutouts
-from gzscale.errors import ConfigError
 from gzscale.night.origins import survey_of
 from gzscale.storage import open_storage
 from gzscale.surveys import rubin_butler
 from gzscale.surveys.rubin import RubinSurvey
 from gzscale.surveys.rubin_butler import ButlerSource
+from gzscale.surveys.rubin_repository import open_repository
 
 butler_module = pytest.importorskip("lsst.daf.butler")
 
@@ -81,7 +81,7 @@ def test_both_ways_in_give_the_same_cutouts(rubin_sky, tmp_path):
 
 def test_the_registry_is_asked_by_tract_not_by_object(rubin_sky, monkeypatch):
     root = str(rubin_sky / "repository")
-    butler = rubin_butler._butler(root)
+    butler = open_repository(root)
     asked = []
     for name in ("query_datasets", "query_dimension_records", "get_many_uris"):
         real = getattr(butler, name)
@@ -90,6 +90,7 @@ def test_the_registry_is_asked_by_tract_not_by_object(rubin_sky, monkeypatch):
             name,
             lambda *args, _real=real, _name=name, **more: asked.append(_name) or _real(*args, **more),
         )
+    rubin_butler._skymap.cache_clear()
     rubin_butler._tracts.cache_clear()
     rubin_butler._patches.cache_clear()
     survey = RubinSurvey(root, "gr", OPTIONS)
@@ -98,30 +99,6 @@ def test_the_registry_is_asked_by_tract_not_by_object(rubin_sky, monkeypatch):
     survey.find(rows, np.full(rows.num_rows, 5 / 3600))
     # Skymaps, tracts, the patches of the one tract, its datasets and their files.
     assert sorted(asked) == ["get_many_uris", "query_datasets", *["query_dimension_records"] * 3]
-
-
-def test_what_the_repository_does_not_have_is_an_error_that_says_what_it_has(rubin_sky):
-    root = rubin_sky / "repository"
-    with pytest.raises(ConfigError, match=r"no dataset type 'deepCoadd_calexp'.* are deep_coadd"):
-        source(root, kind="deepCoadd_calexp").tracts()
-    with pytest.raises(ConfigError, match=r"collections names what is not there; there are simulated"):
-        source(root, collections=("LSSTComCam/DP1",)).tracts()
-    with pytest.raises(ConfigError, match=r"no skymap 'DC2'; .* one of gzscale_simulated"):
-        source(root, skymap="DC2").tracts()
-    with pytest.raises(ConfigError, match="not a Butler repository"):
-        source(rubin_sky / "nowhere").tracts()
-    (broken := rubin_sky.parent / "broken").mkdir(exist_ok=True)
-    (broken / "butler.yaml").write_text("registry: {db: 'sqlite:////nowhere/at/all.sqlite3'}\n")
-    with pytest.raises(ConfigError, match="not a Butler repository"):
-        source(broken).tracts()
-
-
-def test_a_dataset_type_of_other_dimensions_is_refused(repository):
-    butler = butler_module.Butler.from_config(str(repository), writeable=True)
-    kind = butler_module.DatasetType("object", ("skymap", "tract"), "ArrowTable", universe=butler.dimensions)
-    butler.registry.registerDatasetType(kind)
-    with pytest.raises(ConfigError, match="'object' has the dimensions skymap, tract"):
-        source(repository, kind="object").tracts()
 
 
 def cut(survey, rows, folder):

@@ -125,7 +125,7 @@ def test_objects_in_no_patch_and_without_position_are_lost_with_a_reason(source)
         2: Reason.BAD_COORDINATES,
         3: Reason.BAD_COORDINATES,
     }
-    assert "no patch of skymap 'grid'" in found.lost[1][1]
+    assert "no tract of skymap 'grid'" in found.lost[1][1]
     assert found.row.tolist() == [0]
 
 
