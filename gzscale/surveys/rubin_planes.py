@@ -12,7 +12,8 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
-from gzscale.surveys.fitsfile import read_fits
+from gzscale.surveys.fitsfile import Hdu, read_fits
+from gzscale.surveys.tiles import decode_tiles, tile_table
 
 __all__ = ["PLANES", "Planes", "Window", "mask_bits", "open_planes", "windows_of"]
 
@@ -46,8 +47,10 @@ class Planes:
         (ny, nx) of each plane.
     tile_rows
         Rows of a compressed tile by plane, 1 where it is not compressed.
+    units
+        By plane: the extension's bytes, which hold its pixels or tiles.
     hdus
-        By plane.
+        By plane, as astropy has opened them, for pixels that are coded in a rare way.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Planes:
     headers: Mapping[str, fits.Header]
     shape: tuple[int, int]
     tile_rows: Mapping[str, int]
+    units: Mapping[str, Hdu]
     hdus: Mapping[str, Any]
 
     def read(self, plane: str, windows: Sequence[Window] | None) -> NDArray[Any]:
@@ -66,32 +70,35 @@ class Planes:
             BAD_IMAGE if a tile cannot be decompressed.
         """
         try:
-            hdu = self.hdus[plane]
-            if windows is None:
-                return _native(np.asarray(hdu.data))
-            parts = [(window, _native(np.asarray(hdu.section[window]))) for window in windows]
+            pixels = self._pixels(plane, windows)
         except Exception as error:
             # zlib, Rice, table and scaling errors each have a type of their own.
             raise self._undecodable(plane, error) from error
-        dtype = parts[0][1].dtype if parts else np.dtype(np.float32)
-        whole = np.full(self.shape, np.nan if dtype.kind == "f" else 0, dtype)
-        for window, part in parts:
-            whole[window] = part
+        if windows is None:
+            return np.require(_native(pixels), requirements=["C", "W"])
+        whole = np.full(self.shape, np.nan if pixels.dtype.kind == "f" else 0, _native(pixels[:0]).dtype)
+        for window in windows:
+            whole[window] = pixels[window]
         return whole
 
     def strips(self, plane: str, rows: Iterable[int], height: int) -> list[NDArray[Any]]:
         """Decode strips of ``height`` rows from some rows on, from one edge of the plane to the other."""
-        if self.tile_rows[plane] > 4 * height:
-            # Tiles that a strip crosses are decoded whole, and several strips cross each.
-            pixels = self.read(plane, None)
-            return [pixels[row : row + height] for row in rows]
-        whole = slice(0, self.shape[1])
-        windows = [(slice(row, min(row + height, self.shape[0])), whole) for row in rows]
+        ny, nx = self.shape
+        windows = [(slice(row, min(row + height, ny)), slice(0, nx)) for row in rows]
         try:
-            hdu = self.hdus[plane]
-            return [_native(np.asarray(hdu.section[window])) for window in windows]
+            pixels = self._pixels(plane, windows)
         except Exception as error:
             raise self._undecodable(plane, error) from error
+        return [_native(pixels[window]) for window in windows]
+
+    def _pixels(self, plane: str, windows: Sequence[Window] | None) -> NDArray[Any]:
+        """Return the plane in any byte order; outside the windows undefined."""
+        unit = self.units[plane]
+        table = tile_table(unit, self.shape)
+        if table is not None:
+            return decode_tiles(table, windows)
+        plain = _plain(unit, self.shape)
+        return np.array(self.hdus[plane].data) if plain is None else plain
 
     def _undecodable(self, plane: str, error: Exception) -> ImageError:
         return ImageError(
@@ -144,7 +151,8 @@ def open_planes(stored: bytes, name: str) -> Planes:
             f"{name}: unreadable extension ({type(error).__name__}: {error}); fetch it again",
         ) from error
     tile_rows = {plane: int(headers[plane].get("ZTILE2", 1)) for plane in PLANES}
-    return Planes(name, units[0].header, found, shapes["IMAGE"], tile_rows, hdus)
+    stored_as = dict(zip(headers, units[1:], strict=True))
+    return Planes(name, units[0].header, found, shapes["IMAGE"], tile_rows, stored_as, hdus)
 
 
 def mask_bits(
@@ -252,6 +260,16 @@ def _shape(header: fits.Header, name: str) -> tuple[int, int]:
             f"most {MAX_PIXELS}. Fetch it again",
         )
     return ny, nx
+
+
+def _plain(unit: Hdu, shape: tuple[int, int]) -> NDArray[Any] | None:
+    """Return a view of uncompressed 32-bit pixels; None if they are compressed, scaled or of another type."""
+    header = unit.header
+    kind = {-32: ">f4", 32: ">i4"}.get(header.get("BITPIX", 0))
+    scaled = (header.get("BSCALE", 1), header.get("BZERO", 0)) != (1, 0) or "BLANK" in header
+    if header.get("XTENSION") != "IMAGE" or kind is None or scaled:
+        return None
+    return np.frombuffer(unit.data, kind, shape[0] * shape[1]).reshape(shape)
 
 
 def _native(values: NDArray[Any]) -> NDArray[Any]:
