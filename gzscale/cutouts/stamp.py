@@ -24,7 +24,7 @@ from gzscale.cutouts.half import to_half
 from gzscale.cutouts.overlap import PHASES, Matrix, quantise, table_of
 from gzscale.cutouts.simd import blended_sum_3, blended_sum_4
 
-__all__ = ["COVERED", "CLIPPED", "FINITE", "MIN_COVERED", "Target", "finish_stamps", "resample"]
+__all__ = ["COVERED", "CLIPPED", "FINITE", "MIN_COVERED", "NAN_HALF", "Target", "finish_stamps", "resample"]
 
 #: Covered fraction below which a target pixel is missing.
 MIN_COVERED = 0.5
@@ -41,6 +41,8 @@ TURN, STRETCH = 0.008, 0.00025
 SHIFT = PHASES.bit_length() - 1
 #: Largest finite float16.
 LARGEST_HALF = 65504.0
+#: Bits of a float16 NaN.
+NAN_HALF = 0x7E00
 
 # Without `nnan` and `ninf`: a NaN must stay one.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
@@ -53,7 +55,8 @@ class Target:
     Attributes
     ----------
     out
-        Bits of float16 stamps, uint16, flat and contiguous.
+        Bits of float16 stamps, uint16, flat and contiguous. Every pixel of a tile is written, NaN where the
+        image does not reach.
     start
         Where in ``out`` each stamp begins, int64, shape (n_stamps,).
     slot
@@ -313,6 +316,9 @@ def _resample(  # type: ignore[no-untyped-def]  # noqa: ANN202
                 left = boxes[n, 1] + first_column
                 at = start[stamp] + top * size + left
                 if x1 <= 0 or y1 <= 0 or x0 >= nx or y0 >= ny:
+                    if slot[stamp] < 0:
+                        for row in range(rows):
+                            out[at + row * size : at + row * size + columns] = NAN_HALF
                     continue
                 w, h = x1 - x0, y1 - y0
                 if len(buffer) < w * h + 4:
