@@ -20,13 +20,12 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 __all__ = ["COMPRESSORS", "shard_bytes"]
 
-_NAME, _LEVEL, _SHUFFLE = "lz4", 5, "bitshuffle"
 #: Of a chunk. Real pixels shrink by an eighth; lz4 after a bit shuffle is the fastest to read that does it.
 COMPRESSORS: tuple[Any, ...] = (
-    BloscCodec(typesize=2, cname=_NAME, clevel=_LEVEL, shuffle=_SHUFFLE),
+    BloscCodec(typesize=2, cname="lz4", clevel=5, shuffle="bitshuffle"),
     Crc32cCodec(),
 )
-_BLOSC = Blosc(cname=_NAME, clevel=_LEVEL, shuffle=Blosc.BITSHUFFLE, typesize=2)
+_BLOSC = Blosc(cname="lz4", clevel=5, shuffle=Blosc.BITSHUFFLE, typesize=2)
 
 
 def shard_bytes(stamps: NDArray[np.float16], chunk: int) -> bytearray:

@@ -14,6 +14,7 @@ The compiled functions release the GIL and run on one thread: cutting is paralle
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numba import njit
@@ -89,21 +90,21 @@ def resample(pixels: NDArray[np.float32], tiles: Tiles, target: Target) -> None:
     """
     if not len(tiles.stamp):
         return
-    keys = quantise(tiles.matrix)
-    tables = {key: table_of(key) for key in keys}
-    rows: dict[Matrix, tuple[float, ...]] = {}
-    start = 0
-    for key, table in tables.items():
-        rows[key] = (start, table.width, table.half_x, table.half_y)
-        start += table.weights.size
+    keys, which = np.unique(np.array(quantise(tiles.matrix)), axis=0, return_inverse=True)
+    tables = [table_of(cast(Matrix, tuple(key))) for key in keys.tolist()]
+    starts = np.cumsum([0, *(table.weights.size for table in tables)])
+    layout = [
+        (start, table.width, table.half_x, table.half_y)
+        for start, table in zip(starts[:-1].tolist(), tables, strict=True)
+    ]
     _resample(
         pixels,
         tiles.stamp,
         tiles.box,
         tiles.origin,
         tiles.matrix,
-        np.concatenate([table.weights.reshape(-1) for table in tables.values()]),
-        np.array([rows[key] for key in keys]),
+        np.concatenate([table.weights.reshape(-1) for table in tables]),
+        np.array(layout)[which.reshape(-1)],
         tiles.size,
         target.slot,
         target.sums,

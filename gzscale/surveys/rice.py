@@ -73,7 +73,7 @@ def _last_bytes(data, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001
 @njit(cache=True, nogil=True, inline="always")
 def _word(data, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return the 8 bytes from ``at`` on, most significant first; those from ``stop`` on are 0."""
-    return _eight_bytes(data, at) if at + 8 <= stop else _last_bytes(data, at, stop)
+    return _eight_bytes(data, at) if at + 8 <= stop else _last_bytes(data, at, stop)  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True)
@@ -106,7 +106,7 @@ def _decode(data, start, stop, block, values):  # type: ignore[no-untyped-def]  
                     if bit >= end:
                         return False
                     word = _word(data, bit >> 3, stop) << np.uint64(bit & 7)
-                run = np.int64(_leading_zeros(word))
+                run = np.int64(_leading_zeros(word))  # type: ignore[call-arg]
                 bit += run + 1
                 # At least 57 bits are there: up to 32 of the run, and 24 or fewer low bits.
                 word = word << np.uint64(run) << np.uint64(1)
