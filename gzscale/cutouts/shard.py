@@ -25,10 +25,13 @@ COMPRESSORS: tuple[Any, ...] = (
     BloscCodec(typesize=2, cname="lz4", clevel=5, shuffle="bitshuffle"),
     Crc32cCodec(),
 )
+_CRC_BYTES = 4
+#: What blosc adds to a chunk that it cannot shrink (BLOSC_MAX_OVERHEAD).
+_BLOSC_OVERHEAD = 16
 _BLOSC = Blosc(cname="lz4", clevel=5, shuffle=Blosc.BITSHUFFLE, typesize=2)
 
 
-def shard_bytes(stamps: NDArray[np.float16], chunk: int) -> bytearray:
+def shard_bytes(stamps: NDArray[np.float16], chunk: int) -> NDArray[np.uint8]:
     """Return a shard that holds some stamps.
 
     Parameters
@@ -40,26 +43,30 @@ def shard_bytes(stamps: NDArray[np.float16], chunk: int) -> bytearray:
 
     Returns
     -------
-    bytearray
+    NDArray[np.uint8]
         The chunks one after the other, each with its CRC32C, then offset and length of each (uint64) and the
         CRC32C of these; little-endian.
     """
-    shard = bytearray()
-    index: list[tuple[int, int]] = []
-    for first in range(0, len(stamps), chunk):
-        part = stamps[first : first + chunk]
+    count = -(-len(stamps) // chunk)
+    # Room for the worst case: what is not used is never touched, and costs no memory.
+    most = chunk * stamps[:1].nbytes + _BLOSC_OVERHEAD + _CRC_BYTES
+    shard = np.empty(count * (most + 16) + _CRC_BYTES, np.uint8)
+    index = np.empty((count, 2), "<u8")
+    length = 0
+    for number in range(count):
+        part = stamps[number * chunk : (number + 1) * chunk]
         if len(part) < chunk:
             padding = np.full((chunk - len(part), *part.shape[1:]), np.nan, dtype=part.dtype)
             part = np.concatenate([part, padding])
-        encoded = _BLOSC.encode(part)
-        index.append((len(shard), len(encoded) + 4))
-        shard += encoded
-        shard += _crc(encoded)
-    table = np.array(index, dtype="<u8").tobytes()
-    shard += table
-    shard += _crc(table)
-    return shard
+        start, length = length, _append(shard, length, _BLOSC.encode(part))
+        index[number] = start, length - start
+    return shard[: _append(shard, length, index.tobytes())]
 
 
-def _crc(data: bytes) -> bytes:
-    return int(google_crc32c.value(data)).to_bytes(4, "little")
+def _append(shard: NDArray[np.uint8], at: int, data: bytes) -> int:
+    """Write bytes and their CRC32C from ``at`` on; return where they end."""
+    end = at + len(data)
+    shard[at:end] = np.frombuffer(data, np.uint8)
+    crc = int(google_crc32c.value(data)).to_bytes(_CRC_BYTES, "little")
+    shard[end : end + _CRC_BYTES] = np.frombuffer(crc, np.uint8)
+    return end + _CRC_BYTES

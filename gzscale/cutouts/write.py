@@ -174,8 +174,8 @@ def _encode(
         **layout,
     )
     if data.size and data.ndim == 4:
-        shard = np.frombuffer(shard_bytes(data, chunk), np.uint8)
-        store._store_dict[f"{path}/c/0/0/0/0"] = default_buffer_prototype().buffer.from_array_like(shard)
+        shard = default_buffer_prototype().buffer.from_array_like(shard_bytes(data, chunk))
+        store._store_dict[f"{path}/c/0/0/0/0"] = shard
     elif data.size:
         array[...] = data
     return {key: value for key, value in store._store_dict.items() if key.startswith(path)}
