@@ -45,7 +45,9 @@ def _gather(flags, stamp, low, high, found):  # type: ignore[no-untyped-def]  # 
     ny, nx = flags.shape
     for n in range(len(stamp)):
         bits = np.uint8(0)
+        left, right = max(0, low[n, 0]), min(nx, high[n, 0])
         for y in range(max(0, low[n, 1]), min(ny, high[n, 1])):
-            for x in range(max(0, low[n, 0]), min(nx, high[n, 0])):
-                bits |= flags[y, x]
+            line = flags[y, left : max(left, right)]
+            for i in range(len(line)):
+                bits |= line[i]
         found[stamp[n]] |= bits

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.affine import Tiles, affine_tiles
 from gzscale.cutouts.flags import flags_below
-from gzscale.cutouts.stamp import CLIPPED, COVERED, FINITE, Target, finish_stamps, resample
+from gzscale.cutouts.stamp import CLIPPED, COVERED, FINITE, NAN_HALF, Target, finish_stamps, resample
 from gzscale.surveys.base import Image
 
 __all__ = ["Stack"]
@@ -18,8 +18,6 @@ __all__ = ["Stack"]
 #: Two images are compared where each covers this much of a pixel, if they share this many pixels. Their
 #: median difference may be so many standard deviations of both images' noise, and this share of the flux.
 WHOLE, LEAST_SHARED, LARGEST_DIFFERENCE, CALIBRATION = 0.999, 16, 3.0, 0.05
-#: Bits of a float16 NaN.
-_NAN = 0x7E00
 
 
 class Stack:
@@ -66,7 +64,8 @@ class Stack:
         count, size = len(scales), config.size
         self.config = config
         self.scales = scales
-        self.bits = np.full((count, bands, size, size), _NAN, dtype=np.uint16)
+        # Each band writes its stamps whole: memory is touched once.
+        self.bits = np.empty((count, bands, size, size), dtype=np.uint16)
         self.coverage = np.zeros((count, bands), dtype=np.float32)
         self.noise = np.full((count, bands), np.nan, dtype=np.float32)
         self.reached = np.zeros((count, bands), dtype=bool)
@@ -77,6 +76,7 @@ class Stack:
         self.clipped = 0
         self._target: Target | None = None
         self._variance = np.zeros(0)
+        self._written = np.zeros(0, dtype=bool)
         self._layers = np.zeros(0, dtype=np.int64)
         self._sources: dict[int, tuple[int, float]] = {}
 
@@ -106,6 +106,7 @@ class Stack:
             tally=np.zeros((count, 3)),
         )
         self._variance = np.zeros(count)
+        self._written = slot >= 0
 
     def add(
         self,
@@ -152,6 +153,10 @@ class Stack:
         if ranks is not None:
             self._target.slot[rows] = np.where(layered, first + ranks, first)
         pixels = np.ascontiguousarray(image.pixels)
+        # Tiles do not fill a stamp that the image's projection reaches in part.
+        tiled = np.bincount(tiles.stamp, tiles.box[:, 2] * tiles.box[:, 3], len(rows))
+        self.bits[rows[tiled < self.config.size**2], band] = NAN_HALF
+        self._written[rows] = True
         resample(pixels, _renumbered(tiles, rows), self._target)
         places = self._target.slot[rows]
         self._target.slot[rows] = first
@@ -184,6 +189,7 @@ class Stack:
         for row in np.flatnonzero(self._layers > 1).tolist():
             self._fill_in(row, band, target)
         finish_stamps(target, np.flatnonzero(target.slot >= 0))
+        self.bits[~self._written, band] = NAN_HALF
         covered = target.tally[:, COVERED]
         some = covered > 0
         self.coverage[:, band] = target.tally[:, FINITE] / self.config.size**2

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.core.buffer import Buffer
+from zarr.codecs import Crc32cCodec
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.account import STATUS
 from gzscale.cutouts.convention import ARRAYS, CONVENTION, OPTIONAL, VERSION, WCS_RULE
+from gzscale.cutouts.shard import COMPRESSORS, shard_bytes
 from gzscale.storage import Storage, sha256_hex
 
 __all__ = ["GroupContent", "PartitionWriter"]
@@ -148,12 +149,11 @@ def _encode(
     store = MemoryStore()
     objects = max(1, data.shape[0])
     whole = (objects, *data.shape[1:])
-    compressors: list[Any] = [Crc32cCodec()]
+    compressors: tuple[Any, ...] = (Crc32cCodec(),)
     layout: dict[str, Any] = {"chunks": whole}
+    chunk = min(CHUNK_OBJECTS, objects)
     if data.ndim == 4:
-        # Real pixels shrink by an eighth; lz4 after a bit shuffle is the fastest to read that does it.
-        compressors.insert(0, BloscCodec(typesize=2, cname="lz4", clevel=5, shuffle="bitshuffle"))
-        chunk = min(CHUNK_OBJECTS, objects)
+        compressors = COMPRESSORS
         layout = {
             "chunks": (chunk, *data.shape[1:]),
             "shards": (-(-objects // chunk) * chunk, *data.shape[1:]),
@@ -173,6 +173,9 @@ def _encode(
         config={"write_empty_chunks": True},
         **layout,
     )
-    if data.size:
+    if data.size and data.ndim == 4:
+        shard = default_buffer_prototype().buffer.from_array_like(shard_bytes(data, chunk))
+        store._store_dict[f"{path}/c/0/0/0/0"] = shard
+    elif data.size:
         array[...] = data
     return {key: value for key, value in store._store_dict.items() if key.startswith(path)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,8 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
-from gzscale.surveys.fitsfile import read_fits
+from gzscale.surveys.fitsfile import Hdu, read_fits
+from gzscale.surveys.tiles import TileTable, decode_tiles, tile_table
 
 __all__ = ["PLANES", "Planes", "Window", "mask_bits", "open_planes", "windows_of"]
 
@@ -26,6 +28,9 @@ MAX_BYTES = 4_000_000_000
 _HDUS = 4
 #: Share of a plane from which it is decoded whole: tiles that overlap windows come on top of them.
 WHOLE_FROM = 0.3
+
+#: Rows that are decoded and calibrated while they are in a cache.
+_BLOCK_ROWS = 64
 
 Window = tuple[slice, slice]
 
@@ -46,8 +51,12 @@ class Planes:
         (ny, nx) of each plane.
     tile_rows
         Rows of a compressed tile by plane, 1 where it is not compressed.
+    units
+        By plane: the extension's bytes, which hold its pixels or tiles.
+    tables
+        By plane: where its tiles are; None without tiles, or if they are coded in a rare way.
     hdus
-        By plane.
+        By plane, as astropy has opened them, for pixels that are coded in a rare way.
     """
 
     name: str
@@ -55,43 +64,54 @@ class Planes:
     headers: Mapping[str, fits.Header]
     shape: tuple[int, int]
     tile_rows: Mapping[str, int]
+    units: Mapping[str, Hdu]
+    tables: Mapping[str, TileTable | None]
     hdus: Mapping[str, Any]
 
-    def read(self, plane: str, windows: Sequence[Window] | None) -> NDArray[Any]:
-        """Decode a plane, or the windows of it; elsewhere it is NaN, or 0 in a plane of integers.
+    def blocks(self) -> list[slice]:
+        """Return spans of rows that no tile crosses, in which the planes can be read one after the other."""
+        step = math.lcm(*self.tile_rows.values())
+        step *= -(-_BLOCK_ROWS // step)
+        return [slice(row, min(row + step, self.shape[0])) for row in range(0, self.shape[0], step)]
+
+    def read(self, plane: str, windows: Sequence[Window] | None, rows: slice) -> NDArray[Any]:
+        """Decode one of the `blocks` of a plane, or the windows in it; elsewhere it is NaN, of integers 0.
 
         Raises
         ------
         ImageError
             BAD_IMAGE if a tile cannot be decompressed.
         """
+        clipped = None if windows is None else _clipped(windows, rows)
         try:
-            hdu = self.hdus[plane]
-            if windows is None:
-                return _native(np.asarray(hdu.data))
-            parts = [(window, _native(np.asarray(hdu.section[window]))) for window in windows]
+            pixels = _native(self._pixels(plane, clipped, rows))
         except Exception as error:
             # zlib, Rice, table and scaling errors each have a type of their own.
             raise self._undecodable(plane, error) from error
-        dtype = parts[0][1].dtype if parts else np.dtype(np.float32)
-        whole = np.full(self.shape, np.nan if dtype.kind == "f" else 0, dtype)
-        for window, part in parts:
-            whole[window] = part
-        return whole
+        if clipped is None:
+            return pixels
+        block = np.full(pixels.shape, np.nan if pixels.dtype.kind == "f" else 0, pixels.dtype)
+        for window in clipped:
+            block[window] = pixels[window]
+        return block
 
     def strips(self, plane: str, rows: Iterable[int], height: int) -> list[NDArray[Any]]:
         """Decode strips of ``height`` rows from some rows on, from one edge of the plane to the other."""
-        if self.tile_rows[plane] > 4 * height:
-            # Tiles that a strip crosses are decoded whole, and several strips cross each.
-            pixels = self.read(plane, None)
-            return [pixels[row : row + height] for row in rows]
-        whole = slice(0, self.shape[1])
-        windows = [(slice(row, min(row + height, self.shape[0])), whole) for row in rows]
+        ny, nx = self.shape
+        windows = [(slice(row, min(row + height, ny)), slice(0, nx)) for row in rows]
         try:
-            hdu = self.hdus[plane]
-            return [_native(np.asarray(hdu.section[window])) for window in windows]
+            pixels = self._pixels(plane, windows, slice(0, ny))
         except Exception as error:
             raise self._undecodable(plane, error) from error
+        return [_native(pixels[window]) for window in windows]
+
+    def _pixels(self, plane: str, windows: Sequence[Window] | None, rows: slice) -> NDArray[Any]:
+        """Return a block of rows in any byte order; outside the windows undefined."""
+        table = self.tables[plane]
+        if table is not None:
+            return decode_tiles(table.part(rows), windows)
+        plain = _plain(self.units[plane], self.shape)
+        return np.asarray(self.hdus[plane].section[rows]) if plain is None else plain[rows]
 
     def _undecodable(self, plane: str, error: Exception) -> ImageError:
         return ImageError(
@@ -138,13 +158,15 @@ def open_planes(stored: bytes, name: str) -> Planes:
         opened = fits.open(io.BytesIO(stored), memmap=False, lazy_load_hdus=True)
         hdus = {plane: opened[plane] for plane in PLANES}
         found = {plane: hdu.header for plane, hdu in hdus.items()}
+        stored_as = dict(zip(headers, units[1:], strict=True))
+        tables = {plane: tile_table(stored_as[plane], shapes[plane]) for plane in PLANES}
     except Exception as error:
         raise ImageError(
             Reason.BAD_IMAGE,
             f"{name}: unreadable extension ({type(error).__name__}: {error}); fetch it again",
         ) from error
     tile_rows = {plane: int(headers[plane].get("ZTILE2", 1)) for plane in PLANES}
-    return Planes(name, units[0].header, found, shapes["IMAGE"], tile_rows, hdus)
+    return Planes(name, units[0].header, found, shapes["IMAGE"], tile_rows, stored_as, tables, hdus)
 
 
 def mask_bits(
@@ -252,6 +274,25 @@ def _shape(header: fits.Header, name: str) -> tuple[int, int]:
             f"most {MAX_PIXELS}. Fetch it again",
         )
     return ny, nx
+
+
+def _clipped(windows: Sequence[Window], rows: slice) -> list[Window]:
+    """Return the parts of windows that lie in some rows, counted from the first of these."""
+    parts = [
+        (slice(max(span.start, rows.start) - rows.start, min(span.stop, rows.stop) - rows.start), columns)
+        for span, columns in windows
+    ]
+    return [(span, columns) for span, columns in parts if span.start < span.stop]
+
+
+def _plain(unit: Hdu, shape: tuple[int, int]) -> NDArray[Any] | None:
+    """Return a view of uncompressed 32-bit pixels; None if they are compressed, scaled or of another type."""
+    header = unit.header
+    kind = {-32: ">f4", 32: ">i4"}.get(header.get("BITPIX", 0))
+    scaled = (header.get("BSCALE", 1), header.get("BZERO", 0)) != (1, 0) or "BLANK" in header
+    if header.get("XTENSION") != "IMAGE" or kind is None or scaled:
+        return None
+    return np.frombuffer(unit.data, kind, shape[0] * shape[1]).reshape(shape)
 
 
 def _native(values: NDArray[Any]) -> NDArray[Any]:
