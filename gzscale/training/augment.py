@@ -1,9 +1,9 @@
 """Views of a galaxy that volunteers would vote on alike, drawn on the device.
 
-Any turn and mirror image, a little zoom and shift; brighter or fainter, redder or bluer, paler, less sharp,
-with more noise and another sky. The latter stand for the difference between the JPEGs that volunteers
-saw and flux rendered here, so that one network serves both doors (see `gzscale.models.inputs`), and
-between one survey's seeing and another's. Nothing is stretched: volunteers are asked how round it is.
+Any turn and mirror image, a little zoom, shift and stretch; brighter or fainter, redder or bluer, paler,
+less sharp, with more noise and another sky. The latter stand for the difference between the
+JPEGs that volunteers saw and flux rendered here, so that one network serves both doors
+(see `gzscale.models.inputs`), and between one survey's seeing and another's.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class Augmentation:
     ----------
     zoom
         Natural logarithm of the largest zoom, in or out.
+    stretch
+        The same, along one axis, while the other shrinks: it stands for the small errors of a size.
     shift
         Largest shift in pixels.
     brightness, colour
@@ -40,7 +42,8 @@ class Augmentation:
         Largest blur (standard deviation in pixels); half of the views keep their sharpness.
     """
 
-    zoom: float = 0.1
+    zoom: float = 0.25
+    stretch: float = 0.1
     shift: float = 2.0
     brightness: float = 0.2
     colour: float = 0.05
@@ -53,7 +56,7 @@ class Augmentation:
 def turn(
     pictures: Tensor, extent: int, size: int, settings: Augmentation, generator: torch.Generator
 ) -> Tensor:
-    """Turn, mirror, zoom and shift each picture.
+    """Turn, mirror, zoom, stretch and shift each picture.
 
     Parameters
     ----------
@@ -80,8 +83,16 @@ def turn(
 
     angle, mirror = draw(math.pi), torch.where(draw(1.0) < 0, -1.0, 1.0)
     zoom = torch.exp(draw(settings.zoom)) * extent / side
+    axis, factor = draw(math.pi / 2), torch.exp(draw(settings.stretch))
     turned = _matrix(angle.cos() * mirror, -angle.sin(), angle.sin() * mirror, angle.cos())
-    linear = turned * zoom[:, None, None]
+    cosine, sine = axis.cos(), axis.sin()
+    stretched = _matrix(
+        cosine**2 * factor + sine**2 / factor,
+        cosine * sine * (factor - 1 / factor),
+        cosine * sine * (factor - 1 / factor),
+        sine**2 * factor + cosine**2 / factor,
+    )
+    linear = torch.bmm(stretched, turned) * zoom[:, None, None]
     shift = draw(settings.shift, 2, 1) * 2 / side
     grid = functional.affine_grid(
         torch.cat([linear, shift], dim=2).to(pictures.device), [n, 3, size, size], align_corners=False
