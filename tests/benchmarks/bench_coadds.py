@@ -25,7 +25,6 @@ import argparse
 import bz2
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -195,7 +194,9 @@ def run_way(way, kind, root):
         start, cpu = time.perf_counter(), time.process_time()
         seconds = WAYS[way](field, Path(folder))
         took, used = time.perf_counter() - start, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss, which begins with what the parent process held.
+    status = Path("/proc/self/status").read_text()
+    peak = 1024 * int(status.split("VmHWM:")[1].split()[0])
     print(
         json.dumps(
             {
