@@ -255,9 +255,18 @@ def _chunk(name: str) -> str:
 def _decoded(url: str, name: str, store: MemoryStore, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
     dtype, dimensions, _, _ = {**ARRAYS, **OPTIONAL}[name]
     try:
-        data = np.asarray(zarr.open_array(store, mode="r").oindex[rows])
+        data = _by_chunks(zarr.open_array(store, mode="r"), rows)
     except (ValueError, RuntimeError) as error:
         raise DamageError(f"{url}: {error}") from error
     if data.dtype != np.dtype(dtype) or data.ndim != len(dimensions):
         raise DamageError(f"{url}: {data.dtype} with {data.ndim} dimensions, not {dtype} {dimensions}")
     return data
+
+
+def _by_chunks(array: zarr.Array[Any], rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+    """Read chunk by chunk where rows are chosen, so that no two chunks are decoded at once."""
+    if isinstance(rows, slice) or not len(rows):
+        return np.asarray(array.oindex[rows])
+    chunk = rows // array.chunks[0]
+    parts = [np.asarray(array.oindex[rows[chunk == number]]) for number in np.unique(chunk)]
+    return np.concatenate(parts)
