@@ -240,8 +240,9 @@ def _read_images(
     if all(json.loads(files["zarr.json"])["shape"]):
         if found is None:
             raise DamageError(f"{storage.url(key)}: lost; cut the partition again")
-        if inventory is not None and size != inventory.get(key, ("", -1))[1]:
-            raise DamageError(f"{storage.url(key)}: {size} bytes, {inventory[key][1]} were committed")
+        committed = size if inventory is None else inventory.get(key, ("", -1))[1]
+        if size != committed:
+            raise DamageError(f"{storage.url(key)}: {size} bytes, {committed} were committed")
     store = RangedStore(files, storage, key, _chunk(name), size)
     return _decoded(storage.url(f"{group}/{name}"), name, store, rows)
 

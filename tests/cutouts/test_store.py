@@ -143,6 +143,9 @@ def test_some_cutouts_read_only_the_chunks_that_hold_them(stored, copy):
     path.write_bytes(data[:-1])
     with pytest.raises(DamageError, match="were committed"):
         read_chosen_cutouts(storage, PREFIX, "sky", whole.object_id[:1], inventory)
+    unknown = {key: value for key, value in inventory.items() if "images/c/" not in key}
+    with pytest.raises(DamageError, match="were committed"):
+        read_chosen_cutouts(storage, PREFIX, "sky", whole.object_id[:1], unknown)
     path.unlink()
     with pytest.raises(DamageError, match="lost"):
         read_chosen_cutouts(storage, PREFIX, "sky", whole.object_id[:1], inventory)
