@@ -157,6 +157,8 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(run, home, sky,
         start_new_session=True,
     )
     _wait_for(lambda: any(again.glob("ledger/cut/**/*.json")), process)
+    # Stopped, so that however long the second command takes to start, the night is still in its middle.
+    os.killpg(process.pid, signal.SIGSTOP)
     assert "LOCKED" in run("night", sky, "--output", again, code=2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
