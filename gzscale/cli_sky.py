@@ -51,7 +51,7 @@ def inject(
 
 @sky.command()
 @click.argument("out")
-@click.option("--survey", type=click.Choice(["sdss"]), default="sdss", show_default=True)
+@click.option("--survey", type=click.Choice(["sdss", "rubin"]), default="sdss", show_default=True)
 @click.option("--objects", type=click.IntRange(min=1), default=10_000, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; one a core by default.")

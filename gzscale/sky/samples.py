@@ -74,6 +74,7 @@ def write_sample(
             progress(min(number * request.block, request.objects), request.objects)
     story = {
         **asdict(request),
+        "magnitudes": request.limits,
         "bands": request.bands,
         "geometry": GEOMETRY,
         "blocks": [_names(number) for number in range(request.blocks)],

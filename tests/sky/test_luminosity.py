@@ -23,7 +23,7 @@ def test_redshifts_follow_the_luminosity_function(kind):
     early = kind == "elliptical"
     function = luminosity._FUNCTIONS["early" if early else "disk"]
     cosmology = FlatLambdaCDM(H0=70, Om0=0.3, Tcmb0=0)
-    grid = np.linspace(*luminosity.REDSHIFTS, 400)
+    grid = np.linspace(*luminosity.REDSHIFTS["sdss"], 400)
     absolute = magnitude - cosmology.distmod(grid).value
     absolute = absolute - np.interp(grid, luminosity._GRID, luminosity._k_correction(function.template))
     x = 10 ** (0.4 * (function.characteristic - 1.62 * grid - absolute))
