@@ -35,6 +35,7 @@ from gzscale.night.origins import (
     cut_inputs,
     cut_is_current,
     cutouts_prefix,
+    filters_of,
     location_of,
     open_bundle,
     origins,
@@ -352,7 +353,7 @@ def _answer(config: NightConfig, name: str, shown: _Shown, seconds: dict[str, fl
     """Run one task's bundle over the cutouts of its geometry."""
     with _timed(seconds, "load"):
         bundle = open_bundle(config, name)
-        bundle.require(shown.cutouts.bands, config.geometries[shown.geometry])
+        bundle.require(shown.cutouts.bands, config.geometries[shown.geometry], filters_of(config, name))
     with _timed(seconds, "infer"):
         usable = usable_rows(shown.cutouts, shown.seen, bundle)
         outputs = _engine(location_of(config, name), bundle.sha256).run(shown.observation.take(usable))

@@ -55,9 +55,9 @@ class _Sky(NamedTuple):
     stars: _Counts
 
 
-#: Survey -> its sky: neighbours to the survey's depth, of counts at high Galactic latitude (Yasuda et al. 2001,
-#: AJ 122, 1104; Juric et al. 2008, ApJ 673, 864). Rubin's galaxies, to r < 24, have 0.6 a square arcminute at
-#: r < 20 and 8 at r < 23 (Capak et al. 2007, ApJS 172, 99).
+#: Survey -> its sky: neighbours to the survey's depth, of counts at high Galactic latitude (Yasuda et al.
+#: 2001, AJ 122, 1104; Juric et al. 2008, ApJ 673, 864). Rubin's galaxies, to r < 24, are 0.6 a square
+#: arcminute at r < 20 and 8 at r < 23, about as deep counts have them.
 _SKIES = {
     "sdss": _Sky(population.MAGNITUDES, _Counts(4.0, (17.0, 21.5), 0.45), _Counts(1.2, (14.0, 21.5), 0.15)),
     "rubin": _Sky(

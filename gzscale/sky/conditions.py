@@ -95,9 +95,9 @@ def _rubin() -> Camera:
     """Return the camera of `gzscale.sky.rubin_camera`, a year's coadd: a count is an electron of all visits.
 
     The sky has the electrons whose Poisson noise is the coadd's, read noise included, so that the depth of a
-    point source comes back. A coadd's seeing is the mean of several visits' (6 in u, 18 in r) and scatters less
-    than theirs; depths scatter by 0.14 mag, since patches get more visits or fewer. How much is our choice, not
-    a measurement. Its bands share one grid, columns growing to the west.
+    point source comes back. A coadd's seeing is the mean of several visits' (6 in u, 18 in r), so that it
+    scatters less than theirs; depths scatter by 0.14 mag, since patches get more visits or fewer. How much is
+    our choice, not a measurement. Bands share one grid, whose columns grow to the west.
     """
     bands = rubin_camera.BANDS
     unit = {band: NANOJANSKY / rubin_camera.electrons(band) for band in bands}
@@ -107,8 +107,8 @@ def _rubin() -> Camera:
         rubin_camera.SEEING,
         {band: (sigma[band] / unit[band]) ** 2 for band in bands},
         unit,
-        {band: (1.0,) for band in bands},
-        {band: (0.0,) for band in bands},
+        dict.fromkeys(bands, (1.0,)),
+        dict.fromkeys(bands, (0.0,)),
         np.inf,
         Scatter(seeing=0.05, band_seeing=0.05, sky=0.26, zero_point=0.02),
         footprint=((1.0, 359.0), (-65.0, 5.0)),
@@ -119,7 +119,8 @@ def _rubin() -> Camera:
 
 
 CAMERAS: Mapping[str, Camera] = {
-    # Scatters of seeing and sky: about the widths in the Data Release 7 paper, Abazajian et al. 2009, ApJS 182, 543.
+    # Scatters of seeing and sky: about the widths in the Data Release 7 paper (Abazajian et al. 2009, ApJS
+    # 182, 543).
     "sdss": Camera(
         0.396,
         camera.SEEING,

@@ -26,8 +26,8 @@ __all__ = [
     "shrunk",
 ]
 
-#: Survey -> redshifts that are drawn: nearer ones are no Hubble flow, further ones have few galaxies as bright
-#: as its sample (r < 19 and r < 23).
+#: Survey -> redshifts that are drawn: nearer ones are no Hubble flow, further ones have few galaxies as
+#: bright as its sample (r < 19 and r < 23).
 REDSHIFTS = {"sdss": (0.005, 0.4), "rubin": (0.005, 1.5)}
 #: Luminosities grow by this many magnitudes per unit redshift: Blanton et al. 2003 (ApJ 592, 819) for SDSS's
 #: main sample; to redshift 1 and beyond Faber et al. 2007 (ApJ 665, 265, in B).
@@ -123,7 +123,9 @@ def _cumulative(function: str, number: int, survey: str) -> NDArray[np.float64]:
     characteristic, slope, name = _FUNCTIONS[function]
     redshift = _grid(survey)
     magnitude = number * _MAGNITUDE_STEP
-    absolute = magnitude - distance_modulus(redshift) - _k_correction(name, survey) + _EVOLUTION[survey] * redshift
+    absolute = (
+        magnitude - distance_modulus(redshift) - _k_correction(name, survey) + _EVOLUTION[survey] * redshift
+    )
     ratio = 10 ** (-0.4 * (absolute - characteristic))
     grid, distance = _comoving()
     comoving = np.interp(redshift, grid, distance)
@@ -156,9 +158,7 @@ def absolute_magnitude(
     return absolute
 
 
-def faded(
-    absolute: NDArray[np.float64], redshift: NDArray[np.float64], survey: str
-) -> NDArray[np.float64]:
+def faded(absolute: NDArray[np.float64], redshift: NDArray[np.float64], survey: str) -> NDArray[np.float64]:
     """Return absolute magnitudes, shape (n,), as galaxies will have them today: what local relations are for.
 
     SDSS's main sample is that of the local relations; its galaxies stay as they are.
@@ -166,9 +166,7 @@ def faded(
     return absolute if survey == "sdss" else absolute + _EVOLUTION[survey] * redshift
 
 
-def shrunk(
-    radius: NDArray[np.float64], redshift: NDArray[np.float64], survey: str
-) -> NDArray[np.float64]:
+def shrunk(radius: NDArray[np.float64], redshift: NDArray[np.float64], survey: str) -> NDArray[np.float64]:
     """Return radii, shape (n,), of a time when galaxies were smaller; of SDSS's main sample as they are."""
     return radius if survey == "sdss" else radius * (1 + redshift) ** _SHRINKING
 

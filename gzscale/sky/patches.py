@@ -25,8 +25,8 @@ __all__ = ["PATCH", "PATCHES", "Place", "draw_field", "field_images", "field_wcs
 PATCH = 96
 #: Patches along the side of a frame, at most.
 PATCHES = 8
-#: Largest side of a stamp, arcsec. What a galaxy has beyond comes back at the other side: of SDSS's 160 pixels
-#: light from 44 arcsec away in the patch's corner, which is fainter than a tenth of the noise.
+#: Largest side of a stamp, arcsec. What a galaxy has beyond comes back at the other side: of SDSS's 160
+#: pixels light from 44 arcsec away in the patch's corner, which is fainter than a tenth of the noise.
 _LARGEST_STAMP = 64.0
 #: Sky electrons from which on photons are drawn from a normal distribution: its skewness is below 0.1.
 _MANY_ELECTRONS = 100.0

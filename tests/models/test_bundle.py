@@ -8,9 +8,10 @@ import torch
 
 from gzscale.errors import BundleError
 from gzscale.models import bundle as bundle_module
-from gzscale.models.bundle import Bundle, BundleGeometry, load_bundle, shipped, write_bundle
+from gzscale.models.bundle import Bundle, BundleGeometry, load_bundle, write_bundle
 from gzscale.models.inputs import SDSS_STRETCH, FluxInputs
 from gzscale.models.network import build_network
+from gzscale.models.shipped import shipped
 from gzscale.models.votes import ANSWERS
 
 PARAMETERS = {"widths": [8], "blocks": [1], "heads": {"vote_fractions": "tree"}}
