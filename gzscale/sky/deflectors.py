@@ -21,7 +21,7 @@ __all__ = ["Measured", "measure", "measure_seeing"]
 _COLOUR_APERTURE, _TOTAL_APERTURE, _SHAPE_APERTURE = 2.0, 5.0, 2.5
 #: A deflector is brighter than this in r and redder than this in g-r: luminous red galaxies from redshift
 #: 0.1 on, and no faint ones, whose Einstein radii are within the survey's seeing.
-FAINTEST, BLUEST = {"sdss": 19.8, "rubin": 21.5}, 0.75
+FAINTEST, BLUEST = {"sdss": 19.8, "rubin": 21.5}, {"sdss": 0.75, "rubin": 1.0}
 #: A galaxy's half-light radius is larger than a star's by this factor at least.
 _EXTENDED = 1.2
 #: Least number of stars that a seeing is taken from, and their least signal-to-noise ratio.
@@ -98,7 +98,7 @@ def measure(
     with np.errstate(invalid="ignore"):
         chosen = (
             (magnitude < FAINTEST[survey])
-            & (magnitudes[:, 0] - magnitudes[:, 1] > BLUEST)
+            & (magnitudes[:, 0] - magnitudes[:, 1] > BLUEST[survey])
             & (half > _EXTENDED * star)
             & _central(gri[:, 1], radius)
             & _on_sky(images, noise, scale)

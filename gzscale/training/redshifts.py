@@ -120,6 +120,7 @@ def _rubin() -> Recipe:
         reddening=dict(REDDENING["rubin"]),
         saturation={band: round(saturation(band), 1) for band in "ugrizy"},
         network=network,
+        fit=replace(RedshiftSettings(), pace=replace(RedshiftSettings().pace, epochs=9)),
     )
 
 
