@@ -19,6 +19,7 @@ SHIPPED: dict[str, dict[str, str]] = {
     },
     "redshifts": {
         "redshifts-sdss.safetensors": "6c00c858b9e542c0fee1d85df210479c17000085cb96a75ae06f1888fea78693",
+        "redshifts-rubin.safetensors": "c886fc8ec5aee0646e010288c701228460433c736a9945fd7596d29eb6473c87",
     },
 }
 

@@ -71,7 +71,7 @@ def train_lens_bundle(
     work, curve = Path(f"{output}.work"), Curve(Path(f"{output}.curve.csv"), "cross_entropy")
     evaluation = None
     if labels is not None or is_challenge(images[0]):
-        stamps, lens, bands = read_labelled_lenses(images[0], labels, recipe.bands, geometry)
+        stamps, lens, bands = read_labelled_lenses(images[0], labels, recipe.bands, geometry, recipe.survey)
         yield f"{len(lens)} images with labels, {int(lens.sum())} of them lenses, in the bands {bands}"
         bundle = train_labelled(stamps, lens, replace(recipe, bands=bands), name, work, curve.add)
     else:
@@ -116,7 +116,7 @@ def evaluate_lens_bundle(
         Of the draws.
     """
     if labels is not None or is_challenge(images[0]):
-        stamps, lens, bands = read_labelled_lenses(images[0], labels, made.bands, geometry)
+        stamps, lens, bands = read_labelled_lenses(images[0], labels, made.bands, geometry, made.filters)
         seen = Observation.of(stamps.images, bands, stamps.scale, stamps.noise)
         test, mixed = LensTest(seen, lens, np.full(len(lens), np.nan)), None
     else:

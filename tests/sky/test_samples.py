@@ -148,7 +148,19 @@ def test_what_cannot_be_drawn_is_refused(change, says):
 
 def test_a_sample_of_rubin_has_six_bands_as_deep_as_its_coadds(tmp_path):
     out = tmp_path / "sample"
-    command = ["sky", "sample", str(out), "--survey", "rubin", "--objects", "64", "--seed", "2", "--workers", "1"]
+    command = [
+        "sky",
+        "sample",
+        str(out),
+        "--survey",
+        "rubin",
+        "--objects",
+        "64",
+        "--seed",
+        "2",
+        "--workers",
+        "1",
+    ]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     ((cutouts, truth),) = samples.read_sample(str(out))
