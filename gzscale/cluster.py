@@ -15,7 +15,7 @@ from gzscale.clusters.kubernetes import make_kubernetes
 from gzscale.clusters.local import make_cuda, make_local, reach_address
 from gzscale.clusters.presets import AddressPreset, Preset, load_preset
 from gzscale.clusters.slurm import make_slurm
-from gzscale.clusters.workers import KINDS, Workers
+from gzscale.clusters.workers import ENVIRONMENT, KINDS, Workers
 from gzscale.config import parse_bytes
 from gzscale.errors import ClusterError
 
@@ -77,8 +77,17 @@ def open_cluster(name: str) -> Iterator[Cluster]:
         If the name means nothing, the preset cannot work, workers of either kind did not
         come up in time, or one that did would spoil the night.
     """
+    import dask
+
     preset = load_preset(name)
     _quieten()
+    # For as long as it is open: workers that take the place of lost ones are started alike.
+    started_with = {f"distributed.nanny.pre-spawn-environ.{key}": value for key, value in ENVIRONMENT.items()}
+    with dask.config.set(started_with):
+        yield from _open(preset, name)
+
+
+def _open(preset: Preset, name: str) -> Iterator[Cluster]:
     workers = _MAKERS[preset.kind](preset)
     try:
         with _connect(workers, preset, name) as client:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 from gzscale.clusters.presets import JobPool, SlurmPreset, walltime_seconds
-from gzscale.clusters.workers import CUT, KINDS, PREDICT, Limits, Workers, missing_extra
+from gzscale.clusters.workers import CUT, ENVIRONMENT, KINDS, PREDICT, Limits, Workers, missing_extra
 from gzscale.errors import ClusterError
 
 __all__ = ["SlurmWorkers", "make_slurm"]
@@ -167,6 +167,7 @@ def job_options(preset: SlurmPreset, kind: str, pool: JobPool) -> dict[str, Any]
             '"' + " ".join(f"{name}={number}" for name, number in resources.items()) + '"',
         ],
         "job_script_prologue": [
+            *(f"export {name}={value}" for name, value in ENVIRONMENT.items()),
             # Drawn apart, so that jobs that began together do not leave together.
             f'export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION="{seconds - drain - drain // 4} seconds"',
             f'export DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER="{drain // 4} seconds"',

@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from gzscale.errors import GzscaleError, WorkerError
 
 if TYPE_CHECKING:
@@ -49,11 +51,12 @@ def run_stage(stage: Callable[..., Summary], *arguments: Any) -> Summary:
 
 
 def return_freed_memory() -> None:
-    """Give the system back what malloc keeps of freed memory, where it is glibc's; else do nothing.
+    """Give the system back what Arrow and malloc keep of freed memory; malloc where it is glibc's.
 
-    A partition's pixels are freed in pieces of all sizes; what malloc keeps of them would let a worker grow
+    A partition's pixels are freed in pieces of all sizes; what is kept of them would let a worker grow
     from partition to partition.
     """
+    pa.default_memory_pool().release_unused()
     trim = _malloc_trim()
     if trim is not None:
         trim(0)

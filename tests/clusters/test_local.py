@@ -112,6 +112,13 @@ def test_workers_of_one_kind_alone_are_not_enough(tmp_path):
             pass
 
 
+@pytest.mark.slow
+def test_processes_are_started_with_few_arenas(tmp_path):
+    path = write(tmp_path, "kind: local\nworkers: 1\n")
+    with open_cluster(path) as cluster:
+        assert set(cluster.client.run(os.environ.get, "MALLOC_ARENA_MAX").values()) == {"2"}
+
+
 def test_tls_files_are_handed_on(tmp_path):
     pems = {name: str(tmp_path / f"{name}.pem") for name in ("ca_file", "certificate", "key")}
     workers = local.reach_address(AddressPreset(kind="address", address="tls://host:1", **pems))

@@ -72,6 +72,8 @@ def test_jobs_that_cut_ask_for_cores_and_jobs_that_predict_for_gpus(tmp_path):
     for line in ("-p gpu", "-A vo", "--cpus-per-task=8", "--gres=gpu:2", "--nodelist=n1", "--exclusive"):
         assert f"#SBATCH {line}\n" in predict
     assert "-m dask_cuda.cli worker tcp://h:1" in predict
+    for script in (cut, predict):
+        assert script.index("export MALLOC_ARENA_MAX=2\n") < script.index("tcp://h:1")
     assert '--resources "PREDICT=1"' in predict
 
 
