@@ -16,6 +16,7 @@ SHIPPED: dict[str, dict[str, str]] = {
     },
     "lenses": {
         "lenses-sdss.safetensors": "757e72ae80f62e81327e0de81776be07461160e62746d08b28561f8d8fb71c88",
+        "lenses-rubin.safetensors": "d042ed2bf45af295504da51ee198defad61c048c0f00518cb51e8173d6bdc36f",
     },
     "redshifts": {
         "redshifts-sdss.safetensors": "6c00c858b9e542c0fee1d85df210479c17000085cb96a75ae06f1888fea78693",
