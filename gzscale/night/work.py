@@ -43,8 +43,11 @@ from gzscale.night.origins import (
     rows_key,
     survey_of,
 )
+from gzscale.night.sharing import Sharing
 from gzscale.night.tables import parquet_bytes, read_parquet
 from gzscale.storage import Storage, open_storage, sha256_hex
+from gzscale.surveys.base import Shareable
+from gzscale.surveys.decoded import DecodedImages
 from gzscale.tasks.base import Seen, load_task
 from gzscale.tasks.seen import look
 
@@ -67,8 +70,8 @@ class Summary:
         Of image files.
     skipped
         Stages that were committed already.
-    images
-        Name of each image that was opened, each time that it was.
+    images, taken
+        Name of each image that was opened, each time that it was, and of those that were found decoded.
     """
 
     partition: Partition
@@ -77,6 +80,7 @@ class Summary:
     bytes_read: int = 0
     skipped: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
 
 
 @functools.lru_cache(maxsize=16)
@@ -102,7 +106,13 @@ def _read_rows(storage: Storage, partition: Partition, digest: str) -> pa.Table:
     return rows
 
 
-def cut(config: NightConfig, origin: Origins, partition: Partition, rows_digest: str) -> Summary:
+def cut(
+    config: NightConfig,
+    origin: Origins,
+    partition: Partition,
+    rows_digest: str,
+    decoded: DecodedImages | None = None,
+) -> Summary:
     """Cut the objects of one partition and commit the cutout store.
 
     Parameters
@@ -115,6 +125,8 @@ def cut(config: NightConfig, origin: Origins, partition: Partition, rows_digest:
         The HEALPix pixel.
     rows_digest
         Hash of its catalog rows.
+    decoded
+        Decoded images that the partitions of this host share; None to open each for this one.
 
     Raises
     ------
@@ -127,8 +139,12 @@ def cut(config: NightConfig, origin: Origins, partition: Partition, rows_digest:
     old = ledger.read("cut", partition)
     if old is not None and cut_is_current(config, origin, ledger, old, rows_digest):
         return Summary(partition, old.counts, {"work": time.perf_counter() - start}, skipped=("cut",))
-    survey = WatchedSurvey(survey_of(config), config.survey.root)
-    return commit_cutouts(config, origin, survey, partition, rows_digest)
+    survey = survey_of(config)
+    sharing = None
+    if decoded is not None and isinstance(survey, Shareable):
+        sharing = Sharing(survey, decoded, fingerprint(origin.cut), partition, config.max_objects)
+    watched = WatchedSurvey(survey, config.survey.root, sharing)
+    return commit_cutouts(config, origin, watched, partition, rows_digest)
 
 
 def commit_cutouts(
@@ -186,7 +202,14 @@ def commit_cutouts(
         )
     )
     seconds = {**seconds, "work": time.perf_counter() - start}
-    return Summary(partition, counts, seconds, result.bytes_read, images=tuple(survey.opened))
+    return Summary(
+        partition,
+        counts,
+        seconds,
+        sum(survey.bytes_read),
+        images=tuple(survey.opened),
+        taken=tuple(survey.taken),
+    )
 
 
 def predict(
@@ -300,13 +323,11 @@ def _joined(
     total = dict(made.seconds)
     for name, value in seconds.items():
         total[name] = total.get(name, 0.0) + value
-    return Summary(
-        made.partition,
-        {**made.counts, **counts},
-        total,
-        made.bytes_read,
-        (*made.skipped, skipped) if skipped else made.skipped,
-        made.images,
+    return replace(
+        made,
+        counts={**made.counts, **counts},
+        seconds=total,
+        skipped=(*made.skipped, skipped) if skipped else made.skipped,
     )
 
 
