@@ -50,6 +50,7 @@ _PREDICT_CODE = (
     "errors.py",
     "catalog/schema.py",
     "night/tables.py",
+    "night/answering.py",
     "night/answers.py",
     "night/work.py",
 )
