@@ -32,8 +32,8 @@ OTHER_WORKERS = 3
 TICK = 1.0
 #: Seconds after which a host is given up that has no worker; one that died is started anew before.
 HOST_GONE = 60.0
-#: Seconds that the night waits at its end until its scratch files are removed.
-CLEAR_TIMEOUT = 30.0
+#: Seconds that the night waits for workers that are told to do something: one that hangs never answers.
+ANSWER_TIMEOUT = 30.0
 #: In the place of a host's name: any.
 ANYWHERE = ""
 
@@ -127,11 +127,8 @@ class Flight:
         """Remove what the workers shared on their hosts."""
         if not self._room.cap:
             return
-        # A worker that hangs must not keep the night from its end; the next night removes what is left.
-        run = functools.partial(self._cluster.client.run, clear_scratch, self._room.name, on_error="ignore")
-        clearing = threading.Thread(target=run, name="clear-scratch", daemon=True)
-        clearing.start()
-        clearing.join(CLEAR_TIMEOUT)
+        # What is left the next night removes.
+        _ask(self._cluster.client.run, clear_scratch, self._room.name, on_error="ignore")
 
     def _wanted(self, per_slot: int) -> dict[str, int]:
         """Return how many partitions each host shall have in flight; any host, where there is one."""
@@ -255,10 +252,17 @@ class Flight:
                 if seconds > limit:
                     flown = self._air.pop(key)
                     self._cluster.client.cancel(flown.futures, force=True)
-                    self._cluster.client.restart_workers([worker], raise_for_error=False)
+                    _ask(self._cluster.client.restart_workers, [worker], raise_for_error=False)
                     detail = f"{seconds:.0f} s at {future.key.partition('-')[0]}, {limit:.0f} s allowed"
                     return flown.item, Lost(Reason.TIME_LIMIT, detail)
         return None
+
+
+def _ask(tell: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    """Tell workers to do something, and wait for their answer no longer than `ANSWER_TIMEOUT`."""
+    asking = threading.Thread(target=functools.partial(tell, *arguments, **options), daemon=True)
+    asking.start()
+    asking.join(ANSWER_TIMEOUT)
 
 
 def _outcome(flown: _Airborne) -> Summary | Failure | Lost:
