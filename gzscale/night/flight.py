@@ -6,6 +6,7 @@ import itertools
 import queue
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,7 @@ class Flight:
         self._looked = time.monotonic()
         self._lonely = 0.0
         self._why = ""
-        self.slots = count_slots(cluster.client)["CUT"]
+        self.slots = self._ask(count_slots, cluster.client)["CUT"]
 
     def fly(
         self, items: Iterator[PlannedPartition], per_slot: int, deaths: int
@@ -92,8 +93,13 @@ class Flight:
             How many are in flight for each that can be cut at a time; 0 for one in all.
         deaths
             How many workers may die with a partition in hand before it is lost.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler is gone, or no worker of a kind is left for longer than the cluster's patience.
         """
-        self._cluster.client.run_on_scheduler(set_allowed_deaths, deaths=deaths - 1)
+        self._ask(self._cluster.client.run_on_scheduler, set_allowed_deaths, deaths=deaths - 1)
         for item in itertools.islice(items, max(1, per_slot * self.slots)):
             self._submit(item)
         while self._air:
@@ -105,6 +111,19 @@ class Flight:
             for item in itertools.islice(items, max(0, room)):
                 self._submit(item)
             yield landed
+
+    def _ask(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Ask the scheduler something; that it does not answer is an error of the cluster, not of storage."""
+        try:
+            return call(*arguments, **options)
+        except OSError as error:
+            raise self._gone(f"{type(error).__name__}: {error}") from error
+
+    def _gone(self, why: str) -> ClusterError:
+        return ClusterError(
+            f"the cluster's scheduler is gone ({why}); start it and its workers again, unless gzscale made "
+            "them, and run the night again, which goes on from here"
+        )
 
     def _submit(self, item: PlannedPartition, moved: int = 0) -> None:
         client = self._cluster.client
@@ -140,6 +159,8 @@ class Flight:
         flown = self._air.pop(key, None)
         if flown is None:  # Cancelled here.
             return None
+        if _is_cut_off(flown.futures[0]):
+            raise self._gone("its connection was closed")
         try:
             outcome = _outcome(flown)
         except WorkerError as error:
@@ -154,7 +175,7 @@ class Flight:
         """Let a worker go that cannot do the work, and give its partition to another."""
         self._why = str(error)
         if error.worker:
-            self._cluster.client.retire_workers([error.worker], close_workers=True)
+            self._ask(self._cluster.client.retire_workers, [error.worker], close_workers=True)
         if flown.moved >= OTHER_WORKERS:
             return flown.item, Failure(flown.item.partition.path, flown.item.rows, f"WorkerError: {error}")
         self._submit(flown.item, flown.moved + 1)
@@ -162,7 +183,7 @@ class Flight:
 
     def _look(self) -> tuple[PlannedPartition, Lost] | None:
         self._check()
-        slots = count_slots(self._cluster.client)
+        slots = self._ask(count_slots, self._cluster.client)
         now = time.monotonic()
         self.slots = max(1, slots["CUT"])
         self._lonely = 0.0 if all(slots.values()) else self._lonely or now
@@ -181,7 +202,7 @@ class Flight:
     def _late(self, limit: float) -> tuple[PlannedPartition, Lost] | None:
         """Take a partition from a worker that has been at it for too long, and start that worker anew."""
         overdue = [key for key, flown in self._air.items() if time.monotonic() - flown.since > limit]
-        at_work = self._cluster.client.run_on_scheduler(executing) if overdue else {}
+        at_work = self._ask(self._cluster.client.run_on_scheduler, executing) if overdue else {}
         for key in overdue:
             for future in self._air[key].futures:
                 worker, seconds = at_work.get(future.key, ("", 0.0))
@@ -192,6 +213,17 @@ class Flight:
                     detail = f"{seconds:.0f} s at {future.key.partition('-')[0]}, {limit:.0f} s allowed"
                     return flown.item, Lost(Reason.TIME_LIMIT, detail)
         return None
+
+
+def _is_cut_off(future: Any) -> bool:
+    """Tell whether the client has given a future up since it lost the scheduler."""
+    if future.status != "cancelled":
+        return False
+    try:
+        future.result()
+    except CancelledError as error:
+        return getattr(error, "reason", "") == "scheduler-connection-lost"
+    return False
 
 
 def _outcome(flown: _Airborne) -> Summary | Failure | Lost:
