@@ -77,13 +77,19 @@ def open_cluster(name: str) -> Iterator[Cluster]:
         If the name means nothing, the preset cannot work, workers of either kind did not
         come up in time, or one that did would spoil the night.
     """
+    import dask
+
+    from gzscale.clusters.sampling import QUIET, ShortProfile
+
     preset = load_preset(name)
     _quieten()
-    workers = _MAKERS[preset.kind](preset)
+    with dask.config.set(QUIET):
+        workers = _MAKERS[preset.kind](preset)
     try:
         with _connect(workers, preset, name) as client:
             _wait(client, workers, preset, name)
             compute = check_workers(client, parse_bytes(preset.scratch_free), preset.wants_gpu)
+            client.register_plugin(ShortProfile())
             keeper = Keeper(client, workers)
             keeper.start()
             try:
