@@ -83,21 +83,26 @@ def open_cluster(name: str) -> Iterator[Cluster]:
     """
     import dask
 
+    from gzscale.clusters.sampling import QUIET
+
     preset = load_preset(name)
     _quieten()
     # For as long as it is open: workers that take the place of lost ones are started alike.
     started_with = {f"distributed.nanny.pre-spawn-environ.{key}": value for key, value in ENVIRONMENT.items()}
-    with dask.config.set(started_with):
+    with dask.config.set(QUIET | started_with):
         yield from _open(preset, name)
 
 
 def _open(preset: Preset, name: str) -> Iterator[Cluster]:
+    from gzscale.clusters.sampling import ShortProfile
+
     workers = _MAKERS[preset.kind](preset)
     try:
         with _connect(workers, preset, name) as client:
             _wait(client, workers, preset, name)
             scratch_free = parse_bytes(preset.scratch_free)
             compute = check_workers(client, scratch_free, preset.wants_gpu)
+            client.register_plugin(ShortProfile())
             keeper = Keeper(client, workers)
             keeper.start()
             try:

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +93,7 @@ class Flight:
         self._looked = time.monotonic()
         self._lonely = 0.0
         self._why = ""
-        self._hosts = count_hosts(cluster.client)
+        self._hosts = self._ask(count_hosts, cluster.client)
         self._seen = dict.fromkeys(self._hosts, time.monotonic())
         name = f"{night}-{sha256_hex(config.output.encode())[:12]}"
         self._room = Room(name, cluster.scratch_cap, cluster.scratch_free)
@@ -111,8 +112,13 @@ class Flight:
             How many are in flight for each that can be cut at a time; 0 for one in all.
         deaths
             How many workers may die with a partition in hand before it is lost.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler is gone, or no worker of a kind is left for longer than the cluster's patience.
         """
-        self._cluster.client.run_on_scheduler(set_allowed_deaths, deaths=deaths - 1)
+        self._ask(self._cluster.client.run_on_scheduler, set_allowed_deaths, deaths=deaths - 1)
         shares = Shares(len(items), self._wanted(per_slot))
         self._fill(items, shares, per_slot)
         while self._air:
@@ -128,7 +134,20 @@ class Flight:
         if not self._room.cap:
             return
         # What is left the next night removes.
-        _ask(self._cluster.client.run, clear_scratch, self._room.name, on_error="ignore")
+        _tell(self._cluster.client.run, clear_scratch, self._room.name, on_error="ignore")
+
+    def _ask(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Ask the scheduler something; that it does not answer is an error of the cluster, not of storage."""
+        try:
+            return call(*arguments, **options)
+        except OSError as error:
+            raise self._gone(f"{type(error).__name__}: {error}") from error
+
+    def _gone(self, why: str) -> ClusterError:
+        return ClusterError(
+            f"the cluster's scheduler is gone ({why}); start it and its workers again, unless gzscale made "
+            "them, and run the night again, which goes on from here"
+        )
 
     def _wanted(self, per_slot: int) -> dict[str, int]:
         """Return how many partitions each host shall have in flight; any host, where there is one."""
@@ -187,6 +206,8 @@ class Flight:
         flown = self._air.pop(key, None)
         if flown is None:  # Cancelled here.
             return None
+        if _is_cut_off(flown.futures[0]):
+            raise self._gone("its connection was closed")
         try:
             outcome = _outcome(flown)
         except WorkerError as error:
@@ -201,7 +222,7 @@ class Flight:
         """Let a worker go that cannot do the work, and give its partition to another."""
         self._why = str(error)
         if error.worker:
-            self._cluster.client.retire_workers([error.worker], close_workers=True)
+            self._ask(self._cluster.client.retire_workers, [error.worker], close_workers=True)
         if flown.moved >= OTHER_WORKERS:
             return flown.item, Failure(flown.item.partition.path, flown.item.rows, f"WorkerError: {error}")
         self._submit(flown.item, ANYWHERE, flown.moved + 1)
@@ -209,9 +230,9 @@ class Flight:
 
     def _look(self) -> tuple[PlannedPartition, Lost] | None:
         self._check()
-        slots = count_slots(self._cluster.client)
+        slots = self._ask(count_slots, self._cluster.client)
         now = time.monotonic()
-        self._hosts = count_hosts(self._cluster.client)
+        self._hosts = self._ask(count_hosts, self._cluster.client)
         self.slots = max(1, slots["CUT"])
         self._lonely = 0.0 if all(slots.values()) else self._lonely or now
         if self._lonely and now - self._lonely > self._cluster.patience:
@@ -245,24 +266,35 @@ class Flight:
     def _late(self, limit: float) -> tuple[PlannedPartition, Lost] | None:
         """Take a partition from a worker that has been at it for too long, and start that worker anew."""
         overdue = [key for key, flown in self._air.items() if time.monotonic() - flown.since > limit]
-        at_work = self._cluster.client.run_on_scheduler(executing) if overdue else {}
+        at_work = self._ask(self._cluster.client.run_on_scheduler, executing) if overdue else {}
         for key in overdue:
             for future in self._air[key].futures:
                 worker, seconds = at_work.get(future.key, ("", 0.0))
                 if seconds > limit:
                     flown = self._air.pop(key)
                     self._cluster.client.cancel(flown.futures, force=True)
-                    _ask(self._cluster.client.restart_workers, [worker], raise_for_error=False)
+                    _tell(self._cluster.client.restart_workers, [worker], raise_for_error=False)
                     detail = f"{seconds:.0f} s at {future.key.partition('-')[0]}, {limit:.0f} s allowed"
                     return flown.item, Lost(Reason.TIME_LIMIT, detail)
         return None
 
 
-def _ask(tell: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+def _tell(tell: Callable[..., Any], *arguments: Any, **options: Any) -> None:
     """Tell workers to do something, and wait for their answer no longer than `ANSWER_TIMEOUT`."""
     asking = threading.Thread(target=functools.partial(tell, *arguments, **options), daemon=True)
     asking.start()
     asking.join(ANSWER_TIMEOUT)
+
+
+def _is_cut_off(future: Any) -> bool:
+    """Tell whether the client has given a future up since it lost the scheduler."""
+    if future.status != "cancelled":
+        return False
+    try:
+        future.result()
+    except CancelledError as error:
+        return getattr(error, "reason", "") == "scheduler-connection-lost"
+    return False
 
 
 def _outcome(flown: _Airborne) -> Summary | Failure | Lost:
