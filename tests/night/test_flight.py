@@ -30,5 +30,5 @@ def test_a_lost_scheduler_is_an_error_of_the_night_and_not_of_its_partitions(tmp
         flight = Flight(cluster, toy_config(tmp_path), Origins({}, {}), "n1", lose)
         start = time.monotonic()
         with pytest.raises(ClusterError, match=r"scheduler is gone.*run the night again"):
-            list(flight.fly(iter(items), 3, 2))
+            list(flight.fly(items, 3, 2))
         assert time.monotonic() - start < 20
