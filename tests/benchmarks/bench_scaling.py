@@ -65,13 +65,14 @@ class Clock:
         return sum(spent for (is_worker, _), spent in self._spent.items() if is_worker == workers)
 
 
-def run(config: Path, output: Path, workers: int) -> dict[str, float]:
-    """Run a night on that many workers."""
+def run(config: Path, output: Path, workers: int, most: int) -> dict[str, float]:
+    """Run a night on that many workers, with so many objects of a partition at most."""
     shutil.rmtree(output, ignore_errors=True)
     output.parent.mkdir(parents=True, exist_ok=True)
     preset = output.parent / f"workers-{workers}.yaml"
     preset.write_text(f"kind: local\nworkers: {workers}\n")
     command = [*GZSCALE, "night", str(config), "--output", str(output), "--cluster", str(preset)]
+    command += ["--set", f"max_objects={most}"]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     clock = Clock(process.pid)
@@ -131,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--objects", type=int, default=20_000)
     parser.add_argument("--config", type=Path, help="a night that is there already")
+    parser.add_argument("--max-objects", type=int, default=2048, help="few objects: make partitions smaller")
     parser.add_argument("--folder", type=Path, default=Path("bench"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -144,7 +146,10 @@ def main() -> None:
     found = []
     for workers in (1, 2):
         load = os.getloadavg()[0]
-        found.append(run(config, options.folder / "scaling" / "night", workers) | {"load_before": load})
+        found.append(
+            run(config, options.folder / "scaling" / "night", workers, options.max_objects)
+            | {"load_before": load}
+        )
         print(", ".join(f"{key} {value:.4g}" for key, value in found[-1].items()), flush=True)
     one, two = found
     by_cpu = quiet_seconds(one) / quiet_seconds(two)
