@@ -15,11 +15,11 @@ from gzscale.clusters.kubernetes import make_kubernetes
 from gzscale.clusters.local import make_cuda, make_local, reach_address
 from gzscale.clusters.presets import AddressPreset, Preset, load_preset
 from gzscale.clusters.slurm import make_slurm
-from gzscale.clusters.workers import ENVIRONMENT, KINDS, Workers
+from gzscale.clusters.workers import CUT, ENVIRONMENT, KINDS, Workers
 from gzscale.config import parse_bytes
 from gzscale.errors import ClusterError
 
-__all__ = ["Cluster", "count_slots", "open_cluster"]
+__all__ = ["Cluster", "count_hosts", "count_slots", "open_cluster"]
 
 #: Seconds within which a scheduler that runs already answers.
 CONNECT_TIMEOUT = 30
@@ -48,6 +48,8 @@ class Cluster:
         Seconds that the night waits where no worker of a kind is left.
     waits_for
         Says what absent workers wait for.
+    scratch_cap, scratch_free
+        Bytes that the workers of a host may share in their scratch folder, and that remain free there.
     """
 
     client: Any
@@ -55,6 +57,8 @@ class Cluster:
     partition_limit: float
     patience: float
     waits_for: Callable[[], str]
+    scratch_cap: int = 0
+    scratch_free: int = 0
 
 
 @contextmanager
@@ -79,25 +83,37 @@ def open_cluster(name: str) -> Iterator[Cluster]:
     """
     import dask
 
+    from gzscale.clusters.sampling import QUIET
+
     preset = load_preset(name)
     _quieten()
     # For as long as it is open: workers that take the place of lost ones are started alike.
     started_with = {f"distributed.nanny.pre-spawn-environ.{key}": value for key, value in ENVIRONMENT.items()}
-    with dask.config.set(started_with):
+    with dask.config.set(QUIET | started_with):
         yield from _open(preset, name)
 
 
 def _open(preset: Preset, name: str) -> Iterator[Cluster]:
+    from gzscale.clusters.sampling import ShortProfile
+
     workers = _MAKERS[preset.kind](preset)
     try:
         with _connect(workers, preset, name) as client:
             _wait(client, workers, preset, name)
-            compute = check_workers(client, parse_bytes(preset.scratch_free), preset.wants_gpu)
+            scratch_free = parse_bytes(preset.scratch_free)
+            compute = check_workers(client, scratch_free, preset.wants_gpu)
+            client.register_plugin(ShortProfile())
             keeper = Keeper(client, workers)
             keeper.start()
             try:
                 yield Cluster(
-                    client, compute, preset.partition_limit, preset.start_timeout, workers.waits_for
+                    client,
+                    compute,
+                    preset.partition_limit,
+                    preset.start_timeout,
+                    workers.waits_for,
+                    parse_bytes(preset.scratch_cap),
+                    scratch_free,
                 )
             finally:
                 keeper.stop()
@@ -109,6 +125,16 @@ def count_slots(client: Any) -> dict[str, int]:
     """Return how many tasks of each kind the cluster's workers can do at a time."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return {kind: sum(int(worker["resources"].get(kind, 0)) for worker in workers) for kind in KINDS}
+
+
+def count_hosts(client: Any) -> dict[str, int]:
+    """Return how many partitions can be cut at a time on each host, those that cut none left out."""
+    slots: dict[str, int] = {}
+    for worker in client.scheduler_info(n_workers=-1)["workers"].values():
+        number = int(worker["resources"].get(CUT, 0))
+        if number:
+            slots[worker["host"]] = slots.get(worker["host"], 0) + number
+    return slots
 
 
 def _quieten() -> None:

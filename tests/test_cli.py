@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -157,8 +158,10 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(run, home, sky,
         start_new_session=True,
     )
     _wait_for(lambda: any(again.glob("ledger/cut/**/*.json")), process)
-    # Stopped, so that however long the second command takes to start, the night is still in its middle.
-    os.killpg(process.pid, signal.SIGSTOP)
+    # Its workers stand still: however long the second command takes to start, the night is in its middle.
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if "spawn_main" in " ".join(child.cmdline()):
+            child.suspend()
     assert "LOCKED" in run("night", sky, "--output", again, code=2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -73,13 +73,19 @@ class IdIndex:
         splitters = np.unique(samples[(np.arange(1, count) * len(samples)) // count])
         limits = [_limits(path, splitters) for path in self._runs]
         for part in range(len(splitters) + 1):
-            pieces = [
-                np.fromfile(path, _ENTRY, limit[part + 1] - limit[part], offset=limit[part] * _ENTRY.itemsize)
-                for path, limit in zip(self._runs, limits, strict=True)
-            ]
-            entries = np.concatenate(pieces)
-            if len(entries):
-                yield _table(_sorted(entries))
+            bounds = [(limit[part], limit[part + 1]) for limit in limits]
+            if any(end > start for start, end in bounds):
+                yield _table(_sorted(self._gathered(bounds)))
+
+    def _gathered(self, bounds: list[tuple[int, int]]) -> NDArray[np.void]:
+        """Read a stretch of each run into one array, so that a part is in memory once while it is read."""
+        entries = np.empty(sum(end - start for start, end in bounds), dtype=_ENTRY)
+        place = 0
+        for path, (start, end) in zip(self._runs, bounds, strict=True):
+            piece = np.fromfile(path, _ENTRY, end - start, offset=start * _ENTRY.itemsize)
+            entries[place : place + len(piece)] = piece
+            place += len(piece)
+        return entries
 
 
 def _limits(path: Path, splitters: NDArray[np.int64]) -> list[int]:

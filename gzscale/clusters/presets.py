@@ -67,9 +67,15 @@ class _Preset(_Section):
         default=3600, ge=1, description="Seconds that one partition may take on a worker."
     )
     scratch: str | None = Field(default=None, description="Folder for the workers' temporary files.")
-    scratch_free: str | int = Field(default="1GB", description="Bytes that must be free there.")
+    scratch_free: str | int = Field(
+        default="1GB", description="Bytes that must be free there, and remain so."
+    )
+    scratch_cap: str | int = Field(
+        default="50GB",
+        description="Bytes of decoded images that the workers of a host share there at most; 0 for none.",
+    )
 
-    @field_validator("scratch_free")
+    @field_validator("scratch_free", "scratch_cap")
     @classmethod
     def _bytes(cls, value: str | int) -> str | int:
         parse_bytes(value)

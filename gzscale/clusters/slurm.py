@@ -171,6 +171,7 @@ def job_options(preset: SlurmPreset, kind: str, pool: JobPool) -> dict[str, Any]
             # Drawn apart, so that jobs that began together do not leave together.
             f'export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION="{seconds - drain - drain // 4} seconds"',
             f'export DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER="{drain // 4} seconds"',
+            "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False",
             *preset.prologue,
         ],
     }

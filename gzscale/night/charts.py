@@ -14,8 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from gzscale.night.overview import BINS, Histogram
+from gzscale.night.overview import Histogram
 
 __all__ = [
     "COLOURS",
@@ -136,7 +137,10 @@ def vote_histograms(task: str, histograms: Sequence[Histogram]) -> str:
 
 
 def probability_histograms(task: str, histograms: Sequence[Histogram]) -> str:
-    """Draw how a task's probabilities are distributed; shares are logarithmic, as few objects have high ones.
+    """Draw how a task's probabilities are distributed, by the logarithm of their odds.
+
+    Shares are logarithmic too, as few objects have high ones. Of the bins those are drawn, in whole
+    decades, that hold objects.
 
     Parameters
     ----------
@@ -154,7 +158,12 @@ def _small_multiples(
     with drawing():
         figure = Figure(figsize=(9.4, 2.15 * rows))
         figure.subplots_adjust(
-            left=0.045, right=0.985, top=1 - 0.3 / (2.15 * rows), bottom=0.45 / (2.15 * rows), hspace=0.62
+            # Powers of ten are wider than whole numbers.
+            left=0.062 if yscale == "log" else 0.045,
+            right=0.985,
+            top=1 - 0.3 / (2.15 * rows),
+            bottom=0.45 / (2.15 * rows),
+            hspace=0.62,
         )
         for place, histogram in enumerate(histograms):
             axes = figure.add_subplot(rows, _PER_ROW, place + 1)
@@ -170,13 +179,17 @@ def _draw_histogram(axes: Axes, histogram: Histogram, yscale: str) -> None:
     axes.set_title(_wrapped(histogram.panel.title), loc="left", color=INK, pad=4)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_xlim(0, 1)
-    axes.xaxis.set_major_locator(matplotlib.ticker.FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+    edges = histogram.edges
+    if histogram.panel.odds:
+        edges = np.log10(edges / (1 - edges))
+        _scale_to_odds(axes, edges, histogram.counts.sum(axis=0))
+    else:
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_locator(matplotlib.ticker.FixedLocator([0, 0.25, 0.5, 0.75, 1]))
     if not histogram.objects:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "asked of no galaxy", transform=axes.transAxes, ha="center", color=MUTED)
         return
-    edges = np.linspace(0, 1, BINS + 1)
     shares = 100 * histogram.counts / histogram.objects
     for row, label in enumerate(histogram.panel.labels):
         colour = COLOURS[row % len(COLOURS)]
@@ -196,6 +209,26 @@ def _draw_histogram(axes: Axes, histogram: Histogram, yscale: str) -> None:
     title = f"{asked} {histogram.objects:,}"
     legend = axes.legend(title=title, title_fontsize=7, loc="best", handlelength=1.0, labelspacing=0.2)
     legend.get_title().set_color(MUTED)
+
+
+def _scale_to_odds(axes: Axes, edges: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
+    """Show the decades of the odds that hold objects, with the probability below each second one or so."""
+    filled = np.flatnonzero(counts)
+    low, high = (edges[filled[0]], edges[filled[-1] + 1]) if len(filled) else (-1.0, 1.0)
+    low, high = np.floor(low + 1e-6), np.ceil(high - 1e-6)
+    axes.set_xlim(low, high)
+    step = -(-int(high - low) // 6)
+    decades = [int(decade) for decade in np.arange(low, high + 1) if decade % step == 0]
+    axes.set_xticks(decades, [_probability(decade) for decade in decades])
+
+
+def _probability(decade: int) -> str:
+    """Write the probability whose odds are a power of ten: one or two digits of it."""
+    if abs(decade) < 2:
+        return ("0.09", "0.5", "0.91")[decade + 1]
+    if decade > 0:
+        return f"{1 - 10.0**-decade:.{decade}f}"
+    return f"{10.0**decade:g}" if decade > -4 else f"$10^{{{decade}}}$"
 
 
 def _wrapped(title: str, width: int = 46) -> str:

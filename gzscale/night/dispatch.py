@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -71,18 +72,20 @@ def process(
 
     def count(outcome: Summary | Failure, item: PlannedPartition) -> None:
         _count(tally, outcome, item, names)
-        openings.add(outcome.images if isinstance(outcome, Summary) else ())
+        if isinstance(outcome, Summary):
+            openings.add(outcome.images, outcome.taken)
         progress(outcome)
 
     slots = flight.slots
-    for item, outcome in flight.fly(iter(plan.partitions), IN_FLIGHT, DEATHS_AMONG_OTHERS):
-        slots = max(slots, flight.slots)
-        if isinstance(outcome, Lost):
-            suspects.append(item)
-        else:
-            count(outcome, item)
-    for item, outcome in flight.fly(iter(suspects), 0, DEATHS_ALONE):
-        count(_give_up(config, origin, item, outcome) if isinstance(outcome, Lost) else outcome, item)
+    with contextlib.closing(flight):
+        for item, outcome in flight.fly(plan.partitions, IN_FLIGHT, DEATHS_AMONG_OTHERS):
+            slots = max(slots, flight.slots)
+            if isinstance(outcome, Lost):
+                suspects.append(item)
+            else:
+                count(outcome, item)
+        for item, outcome in flight.fly(suspects, 0, DEATHS_ALONE):
+            count(_give_up(config, origin, item, outcome) if isinstance(outcome, Lost) else outcome, item)
     tally.images = openings.to_dict()
     tally.seconds["wall"] = time.perf_counter() - start
     tally.seconds["slots"] = float(slots)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import queue
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
-from gzscale.cluster import Cluster, count_slots
+from gzscale.cluster import Cluster, count_hosts, count_slots
 from gzscale.config import NightConfig
 from gzscale.errors import ClusterError, Reason, WorkerError
 from gzscale.night.origins import Origins
 from gzscale.night.planned import PlannedPartition
-from gzscale.night.station import executing, run_stage, set_allowed_deaths
+from gzscale.night.scratch import Room
+from gzscale.night.shares import Shares
+from gzscale.night.station import clear_scratch, executing, run_cut, run_stage, set_allowed_deaths
 from gzscale.night.tally import Failure
-from gzscale.night.work import Summary, cut, predict
+from gzscale.night.work import Summary, predict
+from gzscale.storage import sha256_hex
 
 __all__ = ["Flight", "Lost"]
 
@@ -25,6 +31,12 @@ RETRIES = 1
 OTHER_WORKERS = 3
 #: Seconds between two looks at what is not an outcome: the lock, the workers' number, the time.
 TICK = 1.0
+#: Seconds after which a host is given up that has no worker; one that died is started anew before.
+HOST_GONE = 60.0
+#: Seconds that the night waits for workers that are told to do something: one that hangs never answers.
+ANSWER_TIMEOUT = 30.0
+#: In the place of a host's name: any.
+ANYWHERE = ""
 
 
 @dataclass(frozen=True)
@@ -40,11 +52,15 @@ class _Airborne:
     item: PlannedPartition
     futures: list[Any]
     since: float
+    host: str
     moved: int = 0
 
 
 class Flight:
     """Submits partitions to a cluster and returns what became of them.
+
+    Partitions that follow each other go to the same host, whose workers share the images that they have in
+    common: see `gzscale.night.sharing`.
 
     Parameters
     ----------
@@ -77,10 +93,14 @@ class Flight:
         self._looked = time.monotonic()
         self._lonely = 0.0
         self._why = ""
-        self.slots = count_slots(cluster.client)["CUT"]
+        self._hosts = self._ask(count_hosts, cluster.client)
+        self._seen = dict.fromkeys(self._hosts, time.monotonic())
+        name = f"{night}-{sha256_hex(config.output.encode())[:12]}"
+        self._room = Room(name, cluster.scratch_cap, cluster.scratch_free)
+        self.slots = sum(self._hosts.values())
 
     def fly(
-        self, items: Iterator[PlannedPartition], per_slot: int, deaths: int
+        self, items: Sequence[PlannedPartition], per_slot: int, deaths: int
     ) -> Iterator[tuple[PlannedPartition, Summary | Failure | Lost]]:
         """Work on partitions, a bounded number in flight, and yield each outcome as it arrives.
 
@@ -92,26 +112,72 @@ class Flight:
             How many are in flight for each that can be cut at a time; 0 for one in all.
         deaths
             How many workers may die with a partition in hand before it is lost.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler is gone, or no worker of a kind is left for longer than the cluster's patience.
         """
-        self._cluster.client.run_on_scheduler(set_allowed_deaths, deaths=deaths - 1)
-        for item in itertools.islice(items, max(1, per_slot * self.slots)):
-            self._submit(item)
+        self._ask(self._cluster.client.run_on_scheduler, set_allowed_deaths, deaths=deaths - 1)
+        shares = Shares(len(items), self._wanted(per_slot))
+        self._fill(items, shares, per_slot)
         while self._air:
             landed = self._next()
             if landed is None:
                 continue
             # Workers come and go: batch systems start them one after the other.
-            room = max(1, per_slot * self.slots) - len(self._air)
-            for item in itertools.islice(items, max(0, room)):
-                self._submit(item)
+            self._fill(items, shares, per_slot)
             yield landed
 
-    def _submit(self, item: PlannedPartition, moved: int = 0) -> None:
+    def close(self) -> None:
+        """Remove what the workers shared on their hosts."""
+        if not self._room.cap:
+            return
+        # What is left the next night removes.
+        _tell(self._cluster.client.run, clear_scratch, self._room.name, on_error="ignore")
+
+    def _ask(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Ask the scheduler something; that it does not answer is an error of the cluster, not of storage."""
+        try:
+            return call(*arguments, **options)
+        except OSError as error:
+            raise self._gone(f"{type(error).__name__}: {error}") from error
+
+    def _gone(self, why: str) -> ClusterError:
+        return ClusterError(
+            f"the cluster's scheduler is gone ({why}); start it and its workers again, unless gzscale made "
+            "them, and run the night again, which goes on from here"
+        )
+
+    def _wanted(self, per_slot: int) -> dict[str, int]:
+        """Return how many partitions each host shall have in flight; any host, where there is one."""
+        if per_slot and len(self._hosts) > 1 and not any(":" in host for host in self._hosts):
+            return {host: per_slot * slots for host, slots in self._hosts.items()}
+        return {ANYWHERE: max(1, per_slot * self.slots)}
+
+    def _fill(self, items: Sequence[PlannedPartition], shares: Shares, per_slot: int) -> None:
+        for host, wanted in self._wanted(per_slot).items():
+            there = sum(host in (flown.host, ANYWHERE) for flown in self._air.values())
+            for _ in range(wanted - there):
+                number = shares.take(host)
+                if number is None:
+                    return
+                self._submit(items[number], host)
+
+    def _submit(self, item: PlannedPartition, host: str, moved: int = 0) -> None:
         client = self._cluster.client
         name = f"{self._night}-{item.partition.path}-{next(self._attempt)}"
         common = (self._config, self._origin, item.partition, item.digest)
         options = {"retries": RETRIES, "pure": False}
-        made = client.submit(run_stage, cut, *common, key=f"cut-{name}", resources={"CUT": 1}, **options)
+        made = client.submit(
+            run_cut,
+            *common,
+            room=self._room,
+            key=f"cut-{name}",
+            resources={"CUT": 1},
+            workers=[host] if host else None,
+            **options,
+        )
         predicted = client.submit(
             run_stage,
             predict,
@@ -122,7 +188,7 @@ class Flight:
             priority=1,
             **options,
         )
-        self._air[predicted.key] = _Airborne(item, [predicted, made], time.monotonic(), moved)
+        self._air[predicted.key] = _Airborne(item, [predicted, made], time.monotonic(), host, moved)
         landed = self._landed
         predicted.add_done_callback(lambda future: landed.put(future.key))
 
@@ -140,6 +206,8 @@ class Flight:
         flown = self._air.pop(key, None)
         if flown is None:  # Cancelled here.
             return None
+        if _is_cut_off(flown.futures[0]):
+            raise self._gone("its connection was closed")
         try:
             outcome = _outcome(flown)
         except WorkerError as error:
@@ -154,16 +222,17 @@ class Flight:
         """Let a worker go that cannot do the work, and give its partition to another."""
         self._why = str(error)
         if error.worker:
-            self._cluster.client.retire_workers([error.worker], close_workers=True)
+            self._ask(self._cluster.client.retire_workers, [error.worker], close_workers=True)
         if flown.moved >= OTHER_WORKERS:
             return flown.item, Failure(flown.item.partition.path, flown.item.rows, f"WorkerError: {error}")
-        self._submit(flown.item, flown.moved + 1)
+        self._submit(flown.item, ANYWHERE, flown.moved + 1)
         return None
 
     def _look(self) -> tuple[PlannedPartition, Lost] | None:
         self._check()
-        slots = count_slots(self._cluster.client)
+        slots = self._ask(count_slots, self._cluster.client)
         now = time.monotonic()
+        self._hosts = self._ask(count_hosts, self._cluster.client)
         self.slots = max(1, slots["CUT"])
         self._lonely = 0.0 if all(slots.values()) else self._lonely or now
         if self._lonely and now - self._lonely > self._cluster.patience:
@@ -172,26 +241,60 @@ class Flight:
                 f"for {self._cluster.patience:.0f} s there have been workers for {told}; "
                 f"{self._why or self._cluster.waits_for()}; run the night again, which goes on from here"
             )
+        lost = self._without_host(now)
+        if lost is not None:
+            return lost
         limit = self._cluster.partition_limit
         if now - self._looked < min(30.0, limit / 4):
             return None
         self._looked = now
         return self._late(limit)
 
+    def _without_host(self, now: float) -> tuple[PlannedPartition, Lost] | None:
+        """Give partitions whose host has gone to any other."""
+        self._seen |= dict.fromkeys(self._hosts, now)
+        for key, flown in list(self._air.items()):
+            if flown.host == ANYWHERE or now - self._seen[flown.host] < HOST_GONE:
+                continue
+            del self._air[key]
+            self._cluster.client.cancel(flown.futures, force=True)
+            if flown.moved >= OTHER_WORKERS:
+                return flown.item, Lost(Reason.WORKER_LOST, f"{flown.moved + 1} hosts were lost with it")
+            self._submit(flown.item, ANYWHERE, flown.moved + 1)
+        return None
+
     def _late(self, limit: float) -> tuple[PlannedPartition, Lost] | None:
         """Take a partition from a worker that has been at it for too long, and start that worker anew."""
         overdue = [key for key, flown in self._air.items() if time.monotonic() - flown.since > limit]
-        at_work = self._cluster.client.run_on_scheduler(executing) if overdue else {}
+        at_work = self._ask(self._cluster.client.run_on_scheduler, executing) if overdue else {}
         for key in overdue:
             for future in self._air[key].futures:
                 worker, seconds = at_work.get(future.key, ("", 0.0))
                 if seconds > limit:
                     flown = self._air.pop(key)
                     self._cluster.client.cancel(flown.futures, force=True)
-                    self._cluster.client.restart_workers([worker], raise_for_error=False)
+                    _tell(self._cluster.client.restart_workers, [worker], raise_for_error=False)
                     detail = f"{seconds:.0f} s at {future.key.partition('-')[0]}, {limit:.0f} s allowed"
                     return flown.item, Lost(Reason.TIME_LIMIT, detail)
         return None
+
+
+def _tell(tell: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    """Tell workers to do something, and wait for their answer no longer than `ANSWER_TIMEOUT`."""
+    asking = threading.Thread(target=functools.partial(tell, *arguments, **options), daemon=True)
+    asking.start()
+    asking.join(ANSWER_TIMEOUT)
+
+
+def _is_cut_off(future: Any) -> bool:
+    """Tell whether the client has given a future up since it lost the scheduler."""
+    if future.status != "cancelled":
+        return False
+    try:
+        future.result()
+    except CancelledError as error:
+        return getattr(error, "reason", "") == "scheduler-connection-lost"
+    return False
 
 
 def _outcome(flown: _Airborne) -> Summary | Failure | Lost:

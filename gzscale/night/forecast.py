@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from gzscale.catalog.partition import PartitionedCatalog, partition_catalog
 from gzscale.catalog.read import open_catalog
-from gzscale.config import NightConfig
+from gzscale.clusters.presets import load_preset
+from gzscale.config import NightConfig, parse_bytes
 from gzscale.cutouts.geometry import half_diagonal, pixel_scales
 from gzscale.night.known import last_known
 from gzscale.night.openings import Openings, openings_text
 from gzscale.night.origins import open_bundle, survey_of
 from gzscale.night.plan import check, needs_size
-from gzscale.surveys.base import Foreseeing, Survey
+from gzscale.night.sharing import ForeseenRoom, shared_images
+from gzscale.surveys.base import Foreseeing, Shareable, Survey
 
 __all__ = ["forecast"]
 
@@ -38,7 +40,8 @@ def forecast(config: NightConfig) -> dict[str, str]:
     -------
     dict
         What, and how much of it, in words, in the order of printing. Images are those that the
-        survey can foresee without reading any: see its ``foresee``.
+        survey can foresee without reading any (see its ``foresee``), opened as often as on one host whose
+        scratch disk has the room that the cluster allows: see `gzscale.night.sharing`.
     """
     check(config)
     with tempfile.TemporaryDirectory(prefix="gzscale-plan-") as folder:
@@ -70,14 +73,27 @@ def _foresee(config: NightConfig, survey: Survey, catalog: PartitionedCatalog) -
     """Count the images that partitions will open; None where only the night itself tells."""
     if not isinstance(survey, Foreseeing):
         return None
-    openings = Openings()
+    openings, room = Openings(), _room(config, survey)
     for partition, _ in catalog.partitions:
         rows = catalog.rows(partition)
-        names = survey.foresee(rows, _radius(config, rows))
-        if names is None:
+        radius = _radius(config, rows)
+        images = survey.foresee(rows, radius)
+        if images is None:
             return None
-        openings.add(names)
+        taken: set[str] = set()
+        if isinstance(survey, Shareable) and room is not None:
+            shared = shared_images(survey, images, rows, radius, partition, config.max_objects)
+            taken = {ref.name for ref in images if room.take(ref.name, ref.name in shared)}
+        openings.add([ref.name for ref in images if ref.name not in taken], taken)
     return openings
+
+
+def _room(config: NightConfig, survey: Survey) -> ForeseenRoom | None:
+    """Return the room for decoded images on a host; None where none are shared."""
+    if not isinstance(survey, Shareable):
+        return None
+    cap = parse_bytes(load_preset(config.cluster).scratch_cap)
+    return ForeseenRoom(int(cap / survey.decoded_bytes)) if cap else None
 
 
 def _radius(config: NightConfig, rows: pa.Table) -> NDArray[np.float64]:

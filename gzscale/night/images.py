@@ -11,6 +11,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
+from gzscale.night.sharing import Sharing
 from gzscale.surveys.base import Coverage, Image, ImageRef, Survey
 
 __all__ = ["LostSurvey", "WatchedSurvey", "image_state", "is_unchanged"]
@@ -65,42 +66,59 @@ class WatchedSurvey:
         What does the work.
     root
         The survey's root.
+    sharing
+        Where the images come from that other partitions need, too; None to open each here.
 
     Attributes
     ----------
     states
         ``name|band|path|exposure`` of each image that was looked for -> its state.
-    opened
-        Name of each image that was to be opened, each time that it was.
+    opened, taken
+        Name of each image that was to be opened, each time that it was, and of those that were found decoded.
+    bytes_read
+        Length of the files of each image that was opened.
     """
 
-    def __init__(self, survey: Survey, root: str) -> None:
+    def __init__(self, survey: Survey, root: str, sharing: Sharing | None = None) -> None:
         self._survey = survey
+        self._sharing = sharing
         self._root = root.rstrip("/") + "/"
         self.kind = survey.kind
         self.bands = survey.bands
         self.pixel_scale = survey.pixel_scale
         self.states: dict[str, str] = {}
         self.opened: list[str] = []
+        self.taken: list[str] = []
+        self.bytes_read: list[int] = []
 
     def find(self, rows: pa.Table, radius: NDArray[float64]) -> Coverage:
         """See `Survey.find`."""
         found = self._survey.find(rows, radius)
         self.states |= {_packed(ref): "absent" for ref in found.absent}
+        if self._sharing is not None:
+            self._sharing.choose(found.images, rows, radius)
         lost = {row: (reason, self._relative(detail)) for row, (reason, detail) in found.lost.items()}
         return replace(found, lost=lost)
 
     def open(self, ref: ImageRef) -> Image:
         """See `Survey.open`."""
         packed = _packed(ref)
-        self.opened.append(ref.name)
-        self.states[packed] = image_state(self._survey, ref)
+        self.states[packed] = state = image_state(self._survey, ref)
+        decoded = True
         try:
-            return self._survey.open(ref)
+            if self._sharing is not None and state != _UNREACHABLE:
+                image, decoded = self._sharing.open(ref, state)
+            else:
+                image = self._survey.open(ref)
+            if decoded:
+                self.bytes_read.append(image.size)
+            return image
         except ImageError as error:
             if error.reason is Reason.UNREACHABLE_IMAGE:
                 self.states[packed] = _UNREACHABLE
             raise ImageError(error.reason, self._relative(str(error))) from error
+        finally:
+            (self.opened if decoded else self.taken).append(ref.name)
 
     def state(self, ref: ImageRef) -> str:
         """See `Survey.state`."""
@@ -124,7 +142,7 @@ class LostSurvey:
 
     Attributes
     ----------
-    states, opened
+    states, opened, taken, bytes_read
         As in `WatchedSurvey`.
     """
 
@@ -134,6 +152,8 @@ class LostSurvey:
         self.pixel_scale = survey.pixel_scale
         self.states = {"": _LOST}
         self.opened: list[str] = []
+        self.taken: list[str] = []
+        self.bytes_read: list[int] = []
         self._verdict = (reason, detail)
 
     def find(self, rows: pa.Table, radius: NDArray[float64]) -> Coverage:

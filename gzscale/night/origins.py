@@ -36,13 +36,22 @@ __all__ = [
 ]
 
 #: Sources that shape the bytes of cutouts, and of predictions.
-_CUT_CODE = ("surveys", "cutouts", "errors.py", "night/tables.py", "night/images.py", "night/work.py")
+_CUT_CODE = (
+    "surveys",
+    "cutouts",
+    "errors.py",
+    "night/tables.py",
+    "night/images.py",
+    "night/sharing.py",
+    "night/work.py",
+)
 _PREDICT_CODE = (
     "models",
     "tasks",
     "errors.py",
     "catalog/schema.py",
     "night/tables.py",
+    "night/answering.py",
     "night/answers.py",
     "night/work.py",
 )

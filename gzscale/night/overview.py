@@ -25,7 +25,6 @@ from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage
 
 __all__ = [
-    "BINS",
     "Histogram",
     "Overview",
     "PartitionState",
@@ -34,8 +33,10 @@ __all__ = [
     "quarantine_key",
 ]
 
-#: Bins of a histogram of fractions, over [0, 1].
-BINS = 20
+#: Edges of a histogram of fractions.
+_FRACTIONS = np.linspace(0, 1, 21)
+#: Edges of a histogram of probabilities: four to a decade of the odds; what is beyond is in the outermost.
+_PROBABILITIES = 1 / (1 + 10 ** -np.linspace(-8, 4, 49))
 #: A question counts for the galaxies of which this part of the volunteers would be asked it.
 ASKED = 0.5
 #: Quarantined objects that are shown for each reason.
@@ -53,14 +54,24 @@ class Histogram:
     panel
         What is counted.
     counts
-        Objects in each bin of [0, 1], int64, shape (columns, `BINS`).
+        Objects in each bin of `edges`, int64, shape (columns, bins).
     objects
-        Objects that count.
+        Objects that count: that would be asked, and have a value.
     """
 
     panel: Panel
     counts: NDArray[np.int64]
     objects: int = 0
+
+    @classmethod
+    def empty(cls, panel: Panel) -> Histogram:
+        """Return a histogram of no object."""
+        return cls(panel, np.zeros((len(panel.columns), len(_edges(panel)) - 1), np.int64))
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """Edges of the bins, in [0, 1]; values beyond the outermost are counted in the outermost bins."""
+        return _edges(self.panel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +173,7 @@ def look_over(
         A table that cannot be read is named in ``damage``; the others count.
     """
     found = Overview(
-        {
-            task: [Histogram(panel, np.zeros((len(panel.columns), BINS), np.int64)) for panel in shown]
-            for task, shown in task_panels.items()
-        },
+        {task: [Histogram.empty(panel) for panel in shown] for task, shown in task_panels.items()},
         redshifts={task: RedshiftCounts() for task in with_redshifts},
     )
     try:
@@ -236,10 +244,17 @@ def _count(histogram: Histogram, done: pa.Table) -> None:
     for name in histogram.panel.asked_by:
         asked *= done[name].to_numpy()
     chosen = asked >= ASKED
+    for name in histogram.panel.columns:
+        chosen &= np.isfinite(done[name].to_numpy())
     histogram.objects += int(chosen.sum())
     for row, name in enumerate(histogram.panel.columns):
-        values = np.clip(done[name].to_numpy()[chosen], 0, 1)
-        histogram.counts[row] += np.histogram(values, bins=BINS, range=(0, 1))[0]
+        edges = histogram.edges
+        values = np.clip(done[name].to_numpy()[chosen].astype(np.float64), edges[0], edges[-1])
+        histogram.counts[row] += np.histogram(values, bins=edges)[0]
+
+
+def _edges(panel: Panel) -> NDArray[np.float64]:
+    return _PROBABILITIES if panel.odds else _FRACTIONS
 
 
 def _take_examples(found: Overview, quarantine: pa.Table) -> None:

@@ -41,12 +41,16 @@ class Panel:
     asked_by
         Columns whose product is the fraction of the volunteers that was asked; none where
         everybody was.
+    odds
+        Whether values are shown by the logarithm of their odds: those of rare things are nearly all
+        close to 0, and differ by factors.
     """
 
     title: str
     columns: tuple[str, ...]
     labels: tuple[str, ...]
     asked_by: tuple[str, ...] = ()
+    odds: bool = False
 
 
 def has_tree(columns: tuple[Column, ...]) -> bool:
@@ -69,7 +73,9 @@ def panels(columns: tuple[Column, ...]) -> tuple[Panel, ...]:
         for column in columns
         if column.ucd.startswith("stat.probability") and "redshift" not in column.ucd
     ]
-    return tuple(Panel(column.name, (column.name,), (column.name,)) for column in fractions[:_MOST_PANELS])
+    return tuple(
+        Panel(column.name, (column.name,), (column.name,), odds=True) for column in fractions[:_MOST_PANELS]
+    )
 
 
 def _question_panel(question: Question) -> Panel:

@@ -146,7 +146,10 @@ def probabilities_section(found: Findings) -> Markup:
         parts += [tag("h3", f"Task {task}"), Markup(probability_histograms(task, histograms))]
     if not parts:
         return Markup()
-    note = "All objects that are committed and have a value. The share of objects is on a logarithmic scale."
+    note = (
+        "All objects that are committed and have a value. Both axes are logarithmic: that of the probability "
+        "in its odds, p / (1 - p), so that those near 0 and those near 1 are told apart."
+    )
     return section("Probabilities", tag("p", note, "note"), *parts)
 
 

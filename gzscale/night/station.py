@@ -5,16 +5,53 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from gzscale.errors import GzscaleError, WorkerError
+from gzscale.night import scratch
 
 if TYPE_CHECKING:
     from gzscale.night.work import Summary
 
-__all__ = ["executing", "is_device_error", "return_freed_memory", "run_stage", "set_allowed_deaths"]
+__all__ = [
+    "clear_scratch",
+    "executing",
+    "is_device_error",
+    "return_freed_memory",
+    "run_cut",
+    "run_stage",
+    "set_allowed_deaths",
+]
+
+
+def run_cut(*arguments: Any, room: scratch.Room) -> Summary:
+    """Cut a partition as `run_stage` does, with room for the images that it shares; runs on a worker.
+
+    Parameters
+    ----------
+    arguments
+        Of `gzscale.night.work.cut`, but for the last.
+    room
+        What shared images may take on the host's scratch disk.
+    """
+    from distributed import get_worker
+
+    from gzscale.night.work import cut
+
+    return run_stage(cut, *arguments, scratch.join(_host_folder(get_worker()), room))
+
+
+def clear_scratch(name: str, dask_worker: Any) -> None:
+    """Remove a night's shared images from the worker's host; runs on the worker, which Dask fills in."""
+    scratch.clear(_host_folder(dask_worker), name)
+
+
+def _host_folder(worker: Any) -> Path:
+    """Return the folder in which each worker of the host has one of its own."""
+    return Path(worker.local_directory).parent
 
 
 def run_stage(stage: Callable[..., Summary], *arguments: Any) -> Summary:

@@ -6,12 +6,9 @@ alone. Whatever is not committed is written anew, wholly.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,12 +17,9 @@ import pyarrow as pa
 from gzscale.catalog.pixels import Partition
 from gzscale.config import NightConfig
 from gzscale.cutouts.ingest import cut_partition
-from gzscale.cutouts.store import Cutouts, read_cutouts
 from gzscale.errors import LedgerError, WorkerError
-from gzscale.models.bundle import load_bundle
-from gzscale.models.engine import Engine
-from gzscale.models.observation import Observation
-from gzscale.night.answers import Answers, merge_answers, observe, take_answers, usable_rows
+from gzscale.night.answering import answer_all
+from gzscale.night.answers import merge_answers
 from gzscale.night.compute import compute_kind
 from gzscale.night.fingerprint import fingerprint, table_digest
 from gzscale.night.images import LostSurvey, WatchedSurvey
@@ -35,19 +29,17 @@ from gzscale.night.origins import (
     cut_inputs,
     cut_is_current,
     cutouts_prefix,
-    filters_of,
-    location_of,
-    open_bundle,
     origins,
     predict_inputs,
     predict_is_current,
     rows_key,
     survey_of,
 )
+from gzscale.night.sharing import Sharing
 from gzscale.night.tables import parquet_bytes, read_parquet
 from gzscale.storage import Storage, open_storage, sha256_hex
-from gzscale.tasks.base import Seen, load_task
-from gzscale.tasks.seen import look
+from gzscale.surveys.base import Shareable
+from gzscale.surveys.decoded import DecodedImages
 
 __all__ = ["Summary", "commit_cutouts", "commit_predictions", "cut", "predict"]
 
@@ -68,8 +60,8 @@ class Summary:
         Of image files.
     skipped
         Stages that were committed already.
-    images
-        Name of each image that was opened, each time that it was.
+    images, taken
+        Name of each image that was opened, each time that it was, and of those that were found decoded.
     """
 
     partition: Partition
@@ -78,12 +70,7 @@ class Summary:
     bytes_read: int = 0
     skipped: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
-
-
-@functools.lru_cache(maxsize=16)
-def _engine(location: str, sha256: str) -> Engine:
-    # Keyed by content, too: a bundle that was replaced in place is loaded anew.
-    return Engine(load_bundle(location, sha256))
+    taken: tuple[str, ...] = ()
 
 
 def _check_worker(config: NightConfig, origin: Origins) -> None:
@@ -103,7 +90,13 @@ def _read_rows(storage: Storage, partition: Partition, digest: str) -> pa.Table:
     return rows
 
 
-def cut(config: NightConfig, origin: Origins, partition: Partition, rows_digest: str) -> Summary:
+def cut(
+    config: NightConfig,
+    origin: Origins,
+    partition: Partition,
+    rows_digest: str,
+    decoded: DecodedImages | None = None,
+) -> Summary:
     """Cut the objects of one partition and commit the cutout store.
 
     Parameters
@@ -116,6 +109,8 @@ def cut(config: NightConfig, origin: Origins, partition: Partition, rows_digest:
         The HEALPix pixel.
     rows_digest
         Hash of its catalog rows.
+    decoded
+        Decoded images that the partitions of this host share; None to open each for this one.
 
     Raises
     ------
@@ -128,8 +123,12 @@ def cut(config: NightConfig, origin: Origins, partition: Partition, rows_digest:
     old = ledger.read("cut", partition)
     if old is not None and cut_is_current(config, origin, ledger, old, rows_digest):
         return Summary(partition, old.counts, {"work": time.perf_counter() - start}, skipped=("cut",))
-    survey = WatchedSurvey(survey_of(config), config.survey.root)
-    return commit_cutouts(config, origin, survey, partition, rows_digest)
+    survey = survey_of(config)
+    sharing = None
+    if decoded is not None and isinstance(survey, Shareable):
+        sharing = Sharing(survey, decoded, fingerprint(origin.cut), partition, config.max_objects)
+    watched = WatchedSurvey(survey, config.survey.root, sharing)
+    return commit_cutouts(config, origin, watched, partition, rows_digest)
 
 
 def commit_cutouts(
@@ -187,7 +186,14 @@ def commit_cutouts(
         )
     )
     seconds = {**seconds, "work": time.perf_counter() - start}
-    return Summary(partition, counts, seconds, result.bytes_read, images=tuple(survey.opened))
+    return Summary(
+        partition,
+        counts,
+        seconds,
+        sum(survey.bytes_read),
+        images=tuple(survey.opened),
+        taken=tuple(survey.taken),
+    )
 
 
 def predict(
@@ -247,7 +253,7 @@ def commit_predictions(
     ledger.revoke("predict", partition)
     rows = _read_rows(storage, partition, rows_digest)
     seconds: dict[str, float] = {}
-    answers = _answer_all(config, storage, record, rows, seconds)
+    answers = answer_all(config, storage, record, rows, seconds)
     lost = read_parquet(storage, f"ledger/cut/{partition.path}.quarantine.parquet")
     merged = merge_answers(rows, answers, lost)
     files = _put_tables(
@@ -301,69 +307,9 @@ def _joined(
     total = dict(made.seconds)
     for name, value in seconds.items():
         total[name] = total.get(name, 0.0) + value
-    return Summary(
-        made.partition,
-        {**made.counts, **counts},
-        total,
-        made.bytes_read,
-        (*made.skipped, skipped) if skipped else made.skipped,
-        made.images,
+    return replace(
+        made,
+        counts={**made.counts, **counts},
+        seconds=total,
+        skipped=(*made.skipped, skipped) if skipped else made.skipped,
     )
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """One geometry of a partition, read once for all the tasks that share it."""
-
-    geometry: str
-    cutouts: Cutouts
-    gaps: pa.Table
-    observation: Observation
-    seen: Seen
-
-
-def _answer_all(
-    config: NightConfig, storage: Storage, record: Record, rows: pa.Table, seconds: dict[str, float]
-) -> list[Answers]:
-    """Run every task over the partition's cutouts, one geometry in memory at a time."""
-    answers: dict[str, Answers] = {}
-    for geometry in dict.fromkeys(task.geometry for task in config.tasks.values()):
-        with _timed(seconds, "load"):
-            shown = _show(storage, record, geometry, rows)
-        for name, task in config.tasks.items():
-            if task.geometry == geometry:
-                answers[name] = _answer(config, name, shown, seconds)
-        del shown
-    return [answers[name] for name in config.tasks]
-
-
-def _show(storage: Storage, record: Record, geometry: str, rows: pa.Table) -> _Shown:
-    cutouts = read_cutouts(
-        storage,
-        cutouts_prefix(record.partition),
-        geometry,
-        {key: (value[0], value[1]) for key, value in record.files.items()},
-    )
-    gaps = read_parquet(storage, f"ledger/cut/{record.partition.path}.gaps.parquet")
-    observation = observe(cutouts, rows)
-    return _Shown(geometry, cutouts, gaps, observation, look(observation))
-
-
-def _answer(config: NightConfig, name: str, shown: _Shown, seconds: dict[str, float]) -> Answers:
-    """Run one task's bundle over the cutouts of its geometry."""
-    with _timed(seconds, "load"):
-        bundle = open_bundle(config, name)
-        bundle.require(shown.cutouts.bands, config.geometries[shown.geometry], filters_of(config, name))
-    with _timed(seconds, "infer"):
-        usable = usable_rows(shown.cutouts, shown.seen, bundle)
-        outputs = _engine(location_of(config, name), bundle.sha256).run(shown.observation.take(usable))
-    return take_answers(
-        load_task(name), shown.geometry, shown.cutouts, shown.gaps, shown.seen, bundle, outputs
-    )
-
-
-@contextlib.contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[step] = seconds.get(step, 0.0) + time.perf_counter() - start

@@ -20,6 +20,7 @@ __all__ = [
     "Foreseeing",
     "Image",
     "ImageRef",
+    "Shareable",
     "Survey",
     "open_ahead",
 ]
@@ -71,6 +72,9 @@ class Image:
         if the survey has no masks.
     flag_names
         What the bits of ``flags`` mean, eight at most.
+    cards
+        The header cards that ``wcs`` was made of, as FITS has them without line ends; empty where the survey
+        is not `Shareable`.
     """
 
     ref: ImageRef
@@ -81,6 +85,7 @@ class Image:
     size: int
     flags: NDArray[np.uint8] | None = None
     flag_names: tuple[str, ...] = ()
+    cards: str = ""
 
     def sigma_at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the background's standard deviation at 0-based pixel positions.
@@ -192,8 +197,40 @@ class Foreseeing(Protocol):
     image_seconds: float
     """Time of one core to decode and calibrate a usual image in seconds."""
 
-    def foresee(self, rows: pa.Table, radius: NDArray[np.float64]) -> list[str] | None:
-        """Return the images' names; None where the rows do not tell. Parameters as of `Survey.find`."""
+    def foresee(self, rows: pa.Table, radius: NDArray[np.float64]) -> list[ImageRef] | None:
+        """Return the images; None where the rows do not tell. Parameters as of `Survey.find`."""
+        ...
+
+
+@runtime_checkable
+class Shareable(Survey, Protocol):
+    """A survey whose decoded images several partitions may share: they are much larger than a partition."""
+
+    decoded_bytes: float
+    """Length of a usual image's arrays in bytes."""
+
+    def extent(self, ref: ImageRef) -> tuple[float, float, float]:
+        """Return ra, dec and radius of a circle that holds an image, in degrees; reads no image."""
+        ...
+
+    def wants_whole(self, density: float, radius: float) -> bool:
+        """Tell whether an image is worth decoding whole for objects that lie about it everywhere.
+
+        Parameters
+        ----------
+        density
+            Objects a square degree.
+        radius
+            Half the diagonal of a usual stamp in degrees.
+        """
+        ...
+
+    def open_whole(self, ref: ImageRef) -> Image:
+        """Open an image as `Survey.open` does, and decode all of it whatever was found; with ``cards``."""
+        ...
+
+    def wcs_of(self, cards: str, name: str, shape: tuple[int, int]) -> Any:
+        """Return the WCS of an image of some shape (ny, nx) whose ``cards`` were kept."""
         ...
 
 

@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from astropy.io import fits
 from numpy.typing import NDArray
 
-from gzscale.errors import ConfigError, ImageError, Reason
+from gzscale.errors import ImageError, Reason
 from gzscale.storage import sha256_hex
 from gzscale.surveys.base import Coverage, Image, ImageRef
 from gzscale.surveys.fetch import Fetcher
-from gzscale.surveys.options import check_bands, check_template, take_options, transfer_of
+from gzscale.surveys.options import transfer_of
 from gzscale.surveys.rubin_butler import ButlerSource
 from gzscale.surveys.rubin_coadd import coadd_wcs, decode_coadd
 from gzscale.surveys.rubin_find import Dataset, PatchOverlaps, PatchSource, find_patches
+from gzscale.surveys.rubin_options import FLAGS, take_settings
 from gzscale.surveys.rubin_photocalib import archived_zero_point
-from gzscale.surveys.rubin_planes import Window, open_planes, windows_of
-from gzscale.surveys.rubin_repository import BANDS
+from gzscale.surveys.rubin_planes import WHOLE_FROM, Window, open_planes, windows_of
 from gzscale.surveys.rubin_tree import TreeSource
 
 __all__ = ["RubinSurvey"]
@@ -33,19 +34,6 @@ DECODE_CELL = 64
 _OFF_CENTRE = 0.05
 #: Damage that another transfer may mend.
 _MENDABLE = frozenset({Reason.CHECKSUM, Reason.TRUNCATED_IMAGE, Reason.EMPTY_IMAGE, Reason.BAD_IMAGE})
-#: Mask planes that become flags where they are declared; DP1 has no BRIGHT_OBJECT.
-FLAGS = ("NO_DATA", "SAT", "BRIGHT_OBJECT", "DETECTED_NEGATIVE", "INTRP", "CLIPPED", "SENSOR_EDGE", "BAD")
-_DEFAULTS: dict[str, Any] = {
-    "collections": None,
-    "dataset_type": "deep_coadd",
-    "skymap": None,
-    "tree": None,
-    "index": None,
-    "blank": ["NO_DATA"],
-    "flags": None,
-    "zero_point": None,
-    "cache_cap": "100GB",
-}
 
 
 class RubinSurvey:
@@ -64,7 +52,8 @@ class RubinSurvey:
         For a tree: ``tree``, the path template below the root with {tract}, {patch} and {band}; ``index``, a
         table of patches (`gzscale.surveys.rubin_tree.write_patches`).
         For both: ``blank`` (["NO_DATA"]), mask planes whose pixels become NaN; ``flags``, mask planes that
-        become the cutouts' flags (by default those of `FLAGS` that a mask declares); ``zero_point``, AB
+        become the cutouts' flags (by default those of `gzscale.surveys.rubin_options.FLAGS` that a mask
+        declares); ``zero_point``, AB
         magnitude of one unit, for coadds whose file has no calibration; ``cache``, ``cache_cap`` and
         ``concurrency`` as for SDSS.
 
@@ -79,12 +68,14 @@ class RubinSurvey:
     #: DC2's files have 100 to 200 MB; a Rice-compressed patch of 4,000 x 4,000 pixels takes a second.
     image_bytes = 1.0e8
     image_seconds = 1.0
+    #: Pixels and flags of 4,100 x 4,100.
+    decoded_bytes = 8.4e7
 
     def __init__(self, root: str, bands: str, options: Mapping[str, Any] | None = None) -> None:
         self.root = root.removeprefix("file://").rstrip("/") or "/"
         self.bands = bands
         self.options = dict(options or {})
-        settings = _settings(bands, self.options)
+        settings = take_settings(bands, self.options)
         self._blank = tuple(settings["blank"])
         self._need_flags = settings["flags"] is not None
         self._flags = tuple(settings["flags"] if self._need_flags else FLAGS)
@@ -146,9 +137,9 @@ class RubinSurvey:
             pair_rank=overlaps.rank[pairs[0]],
         )
 
-    def foresee(self, rows: pa.Table, radius: NDArray[np.float64]) -> list[str] | None:
+    def foresee(self, rows: pa.Table, radius: NDArray[np.float64]) -> list[ImageRef] | None:
         """Return the coadds that a partition will open; see `gzscale.surveys.base.Foreseeing`."""
-        return [ref.name for ref in self.find(rows, radius).images]
+        return list(self.find(rows, radius).images)
 
     def open(self, ref: ImageRef) -> Image:
         """Fetch, decode and calibrate one coadd; see `Survey.open`.
@@ -161,26 +152,7 @@ class RubinSurvey:
         ImageError
             With the reason why the coadd cannot be used; the message names the dataset.
         """
-        tract, patch, band = _coordinates(ref)
-        name = self._source.describe(tract, patch, band)
-        dataset = self._source.datasets(tract).get((patch, band))
-        if dataset is None or not dataset.location:
-            raise ImageError(
-                Reason.MISSING_IMAGE, f"{name}: no such dataset; check survey.options.collections"
-            )
-        fetcher, names = self._fetcher(dataset)
-        try:
-            for attempt in (0, 1):
-                key, stored = fetcher.read(names)
-                try:
-                    return self._decode(ref, stored, f"{fetcher.root}/{key}")
-                except ImageError as error:
-                    # The cached copy may be what is damaged: fetch it once more.
-                    if attempt or error.reason not in _MENDABLE or not fetcher.discard(names):
-                        raise
-        except ImageError as error:
-            raise ImageError(error.reason, f"{name}: {error}") from error
-        raise AssertionError("a coadd is either decoded or refused")
+        return self._open(ref, whole=False)
 
     def state(self, ref: ImageRef) -> str:
         """Return what changes when the stored coadd does, or ``"absent"``; see `Survey.state`.
@@ -198,7 +170,52 @@ class RubinSurvey:
         entry = fetcher.stat(names)
         return "absent" if entry is None else f"{dataset.version}:{entry.tag}"
 
+    # ---- Shareable
+
+    def extent(self, ref: ImageRef) -> tuple[float, float, float]:
+        """Return a circle around a coadd's patch; see `gzscale.surveys.base.Shareable`."""
+        tract, patch, _ = _coordinates(ref)
+        patches = self._source.patches([tract])
+        row = int(np.flatnonzero(patches.patch == patch)[0])
+        ra, dec = _position(patches.centre[row])
+        return ra, dec, float(np.degrees(patches.reach[row]))
+
+    def wants_whole(self, density: float, radius: float) -> bool:
+        """Tell whether stamps at random places would touch as much of a coadd as `windows_of` takes whole."""
+        side = 2 * radius + DECODE_CELL * self.pixel_scale / 3600
+        return -np.expm1(-density * side**2) >= WHOLE_FROM
+
+    def open_whole(self, ref: ImageRef) -> Image:
+        """Open a coadd and decode all of it; see `gzscale.surveys.base.Shareable`."""
+        return self._open(ref, whole=True)
+
+    def wcs_of(self, cards: str, name: str, shape: tuple[int, int]) -> Any:
+        """Return the WCS of a coadd whose cards were kept; see `gzscale.surveys.base.Shareable`."""
+        return coadd_wcs(fits.Header.fromstring(cards), name, shape)
+
     # ---- steps
+
+    def _open(self, ref: ImageRef, whole: bool) -> Image:
+        tract, patch, band = _coordinates(ref)
+        name = self._source.describe(tract, patch, band)
+        dataset = self._source.datasets(tract).get((patch, band))
+        if dataset is None or not dataset.location:
+            raise ImageError(
+                Reason.MISSING_IMAGE, f"{name}: no such dataset; check survey.options.collections"
+            )
+        fetcher, names = self._fetcher(dataset)
+        try:
+            for attempt in (0, 1):
+                key, stored = fetcher.read(names)
+                try:
+                    return self._decode(ref, stored, f"{fetcher.root}/{key}", whole)
+                except ImageError as error:
+                    # The cached copy may be what is damaged: fetch it once more.
+                    if attempt or error.reason not in _MENDABLE or not fetcher.discard(names):
+                        raise
+        except ImageError as error:
+            raise ImageError(error.reason, f"{name}: {error}") from error
+        raise AssertionError("a coadd is either decoded or refused")
 
     def _images(
         self, overlaps: PatchOverlaps, skymap: str
@@ -248,12 +265,12 @@ class RubinSurvey:
                 for key, rows in zip(keys, parts, strict=True)
             }
 
-    def _decode(self, ref: ImageRef, stored: bytes, name: str) -> Image:
+    def _decode(self, ref: ImageRef, stored: bytes, name: str, whole: bool) -> Image:
         tract, patch, _ = _coordinates(ref)
         planes = open_planes(stored, name)
         wcs = coadd_wcs(planes.headers["IMAGE"], name, planes.shape)
         self._check_place(wcs, planes.shape, tract, patch, name)
-        windows = self._windows(wcs, planes.shape, (tract, patch))
+        windows = None if whole else self._windows(wcs, planes.shape, (tract, patch))
         archived = archived_zero_point(stored, planes.primary, planes.headers["IMAGE"], name)
         zero_point = self._zero_point if archived is None else archived
         coadd = decode_coadd(planes, windows, self._blank, self._flags, zero_point, self._need_flags)
@@ -266,6 +283,7 @@ class RubinSurvey:
             size=len(stored),
             flags=coadd.flags,
             flag_names=self._flags,
+            cards=planes.headers["IMAGE"].tostring(),
         )
 
     def _check_place(self, wcs: Any, shape: tuple[int, int], tract: int, patch: int, name: str) -> None:
@@ -274,8 +292,7 @@ class RubinSurvey:
         row = np.flatnonzero(patches.patch == patch)
         if not len(row):
             return
-        x, y, z = patches.centre[row[0]]
-        ra, dec = np.degrees(np.arctan2(y, x)) % 360.0, np.degrees(np.arctan2(z, np.hypot(x, y)))
+        ra, dec = _position(patches.centre[row[0]])
         found = np.ravel(wcs.all_world2pix(ra, dec, 0, quiet=True))
         off = np.abs(found - (np.array(shape[::-1]) - 1) / 2)
         if not np.all(off <= _OFF_CENTRE * np.array(shape[::-1])):
@@ -304,40 +321,11 @@ class RubinSurvey:
         return self._transfer.fetcher(root or "/"), (name, twin)
 
 
+def _position(vector: NDArray[np.float64]) -> tuple[float, float]:
+    x, y, z = vector
+    return float(np.degrees(np.arctan2(y, x)) % 360.0), float(np.degrees(np.arctan2(z, np.hypot(x, y))))
+
+
 def _coordinates(ref: ImageRef) -> tuple[int, int, str]:
     tract, patch, band = ref.path.split("/")
     return int(tract), int(patch), band
-
-
-def _settings(bands: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    settings = take_options("rubin", options, _DEFAULTS)
-    check_bands("LSST", bands, BANDS)
-    collections = settings["collections"]
-    settings["collections"] = [collections] if isinstance(collections, str) else collections
-    for name in ("blank", "flags", "collections"):
-        value = settings[name]
-        if value is not None and not (
-            isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
-        ):
-            raise ConfigError(f"survey.options.{name}: {value!r} is not a list of names")
-    if len(settings["flags"] or ()) > 8:
-        raise ConfigError("survey.options.flags: at most 8 mask planes become flags")
-    zero_point = settings["zero_point"]
-    if zero_point is not None and not (isinstance(zero_point, int | float) and 0 < zero_point < 60):
-        raise ConfigError(f"survey.options.zero_point: {zero_point!r} is not an AB magnitude")
-    _check_source(settings)
-    return settings
-
-
-def _check_source(settings: Mapping[str, Any]) -> None:
-    """Refuse settings that say neither how a tree's coadds are found nor where in a Butler."""
-    if settings["tree"]:
-        fields = ("tract", "patch", "band")
-        check_template("tree", settings["tree"], fields, tract=1, patch=1, band="r")
-        if not settings["index"]:
-            raise ConfigError("survey.options.index: a tree of coadds needs a table of its patches")
-    elif not settings["collections"]:
-        raise ConfigError(
-            "survey.options.collections: a Butler needs the collections to search, such as [LSSTComCam/DP1]; "
-            "or set survey.options.tree to read a plain tree of coadds"
-        )

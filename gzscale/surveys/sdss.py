@@ -135,7 +135,7 @@ class SdssSurvey:
             ),
         )
 
-    def foresee(self, rows: pa.Table, radius: NDArray[np.float64]) -> list[str] | None:
+    def foresee(self, rows: pa.Table, radius: NDArray[np.float64]) -> list[ImageRef] | None:
         """Return the frames that the rows name; see `gzscale.surveys.base.Foreseeing`.
 
         Neighbouring frames that stamps reach into come on top: headers tell which, and are not read.
@@ -145,10 +145,7 @@ class SdssSurvey:
             return None
         named = set(zip(*(rows[name].to_pylist() for name in locators), strict=True))
         return [
-            self._ref(exposure, band).name
-            for exposure in named
-            if None not in exposure
-            for band in self.bands
+            self._ref(exposure, band) for exposure in named if None not in exposure for band in self.bands
         ]
 
     def open(self, ref: ImageRef) -> Image:

@@ -33,7 +33,11 @@ def test_a_survey_that_cannot_foresee_says_so(tmp_path):
 
 @pytest.mark.parametrize("max_objects", [4, 1000])
 def test_the_night_opens_what_the_plan_foresees(rubin_sky, tmp_path, max_objects):
+    # Of a cluster whose hosts have no room for shared images; of others see test_sharing.
+    preset = tmp_path / "no-room.yaml"
+    preset.write_text("kind: local\nscratch_cap: 0\n")
     settings = [f"output={tmp_path / 'out'}", f"max_objects={max_objects}", "survey.bands=gri"]
+    settings.append(f"cluster={preset}")
     config = load_config(str(rubin_sky / "night.yaml"), settings)
     # Lenses and redshifts would want another band.
     config = config.model_copy(update={"tasks": {"morphology": config.tasks["morphology"]}})

@@ -12,7 +12,7 @@ from hats.io.validation import is_valid_collection
 from toy import toy_catalog, toy_config, write_redshift_bundle
 
 from gzscale.catalog.redshift_columns import RedshiftFlag
-from gzscale.night import work
+from gzscale.night import answering
 from gzscale.night.explain import explain
 from gzscale.night.pointer import read_manifest
 from gzscale.night.report import write_report
@@ -42,8 +42,8 @@ def two(toy, tmp_path_factory):
     )
     reads = []
     with pytest.MonkeyPatch.context() as patch:
-        real = work.read_cutouts
-        patch.setattr(work, "read_cutouts", lambda *args: reads.append(args[2]) or real(*args))
+        real = answering.read_cutouts
+        patch.setattr(answering, "read_cutouts", lambda *args: reads.append(args[2]) or real(*args))
         yield run_night(config), reads
 
 

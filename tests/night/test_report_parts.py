@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from gzscale.catalog.partition import Partition
 from gzscale.catalog.schema import MORPHOLOGY_COLUMNS, Column
 from gzscale.models.votes import ANSWERS, QUESTIONS
-from gzscale.night.charts import stacked_bar
+from gzscale.night.charts import probability_histograms, stacked_bar, to_svg
 from gzscale.night.choice import PARTITIONS, Pool, choose, spread
 from gzscale.night.ledger import Count, NightRecord
-from gzscale.night.overview import PartitionState
+from gzscale.night.overview import Histogram, PartitionState, _count
 from gzscale.night.page import Markup, duration, escape, join, table, tag
 from gzscale.night.panels import answer_label, caption, panels, path_columns
 from gzscale.night.planned import PlannedPartition
@@ -135,6 +135,45 @@ def test_another_task_has_generic_panels_and_captions():
         "lens_score 0.25",
         "einstein_radius 1.5",
     ]
+
+
+def scores(*decades):
+    """Return a table of scores whose odds are powers of ten."""
+    odds = 10.0 ** np.array(decades)
+    return pa.table({"lens_score": (odds / (1 + odds)).astype(np.float32)})
+
+
+def test_rare_probabilities_are_counted_by_their_odds():
+    histogram = Histogram.empty(panels(OTHER)[0])
+    _count(histogram, scores(-30, -6.1, -6.1, -3.1, -3.1, -3.1, -0.1, 2.9, 7))
+    # One without a value does not count.
+    _count(histogram, pa.table({"lens_score": pa.array([None], pa.float32())}))
+    assert histogram.objects == histogram.counts.sum() == 9
+    odds = np.log10(histogram.edges / (1 - histogram.edges))
+    found = {
+        round(odds[place], 2): int(histogram.counts[0, place]) for place in histogram.counts[0].nonzero()[0]
+    }
+    # What is beyond the scale is in the outermost bins.
+    assert found == {-8.0: 1, -6.25: 2, -3.25: 3, -0.25: 1, 2.75: 1, 3.75: 1}
+
+
+def test_the_chart_of_probabilities_shows_the_decades_that_hold_objects(monkeypatch):
+    seen = []
+
+    def look(figure, name, text):
+        seen.extend(figure.axes)
+        return to_svg(figure, name, text)
+
+    monkeypatch.setattr("gzscale.night.charts.to_svg", look)
+    histogram = Histogram.empty(panels(OTHER)[0])
+    _count(histogram, scores(-4.6, -3.1, -2.2, -0.1))
+    assert probability_histograms("lenses", [histogram]).startswith("<svg")
+    (axes,) = seen
+    assert axes.get_xlim() == (-5, 0)
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == ["$10^{-5}$", "$10^{-4}$", "0.001", "0.01", "0.09", "0.5"]
+    assert axes.get_xlabel() == "probability"
+    assert len(probability_histograms("lenses", [Histogram.empty(panels(OTHER)[0])])) > 500
 
 
 def other_pool(partitions=4, objects=50):

@@ -81,8 +81,8 @@ class ToySurvey:
         return "absent" if ref.name in self.options.get("missing", []) else self.options.get("state", "s1")
 
 
-def write_toy_bundle(path: Path) -> Path:
-    """Write a network with random weights as a morphology bundle for 32-pixel cutouts."""
+def write_toy_bundle(path: Path, side: int = 32) -> Path:
+    """Write a network with random weights as a morphology bundle for cutouts of so many pixels a side."""
     torch.manual_seed(0)
     parameters = {"widths": [8, 8], "blocks": [1, 1], "heads": {OUTPUT: "tree", DISTANCE: "distance"}}
     network = build_network("residual", parameters)
@@ -91,7 +91,7 @@ def write_toy_bundle(path: Path) -> Path:
         name="toy",
         network="residual",
         parameters=parameters,
-        geometry=BundleGeometry(32, "0.1 * size"),
+        geometry=BundleGeometry(side, "0.1 * size"),
         inputs=SDSS_STRETCH,
         symmetries=1,
         outputs={OUTPUT: list(ANSWERS), DISTANCE: ["distance"]},

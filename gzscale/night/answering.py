@@ -1,0 +1,104 @@
+"""A partition's cutouts shown to the night's tasks, one geometry in memory at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from gzscale.config import NightConfig
+from gzscale.cutouts.store import Cutouts, read_cutouts
+from gzscale.models.bundle import load_bundle
+from gzscale.models.engine import Engine
+from gzscale.models.observation import Observation
+from gzscale.night.answers import Answers, observe, take_answers, usable_rows
+from gzscale.night.ledger import Record
+from gzscale.night.origins import cutouts_prefix, filters_of, location_of, open_bundle
+from gzscale.night.tables import read_parquet
+from gzscale.storage import Storage
+from gzscale.tasks.base import Seen, load_task
+from gzscale.tasks.seen import look
+
+__all__ = ["answer_all"]
+
+
+@functools.lru_cache(maxsize=16)
+def _engine(location: str, sha256: str) -> Engine:
+    # Keyed by content, too: a bundle that was replaced in place is loaded anew.
+    return Engine(load_bundle(location, sha256))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One geometry of a partition, read once for all the tasks that share it."""
+
+    geometry: str
+    cutouts: Cutouts
+    gaps: pa.Table
+    observation: Observation
+    seen: Seen
+
+
+def answer_all(
+    config: NightConfig, storage: Storage, record: Record, rows: pa.Table, seconds: dict[str, float]
+) -> list[Answers]:
+    """Run every task over the partition's cutouts, one geometry in memory at a time.
+
+    Parameters
+    ----------
+    config
+        The night's configuration.
+    storage
+        Its output.
+    record
+        The commit of the partition's cutouts.
+    rows
+        The partition's catalog rows.
+    seconds
+        Time spent by step (``load``, ``infer``), to which is added.
+    """
+    answers: dict[str, Answers] = {}
+    for geometry in dict.fromkeys(task.geometry for task in config.tasks.values()):
+        with _timed(seconds, "load"):
+            shown = _show(storage, record, geometry, rows)
+        for name, task in config.tasks.items():
+            if task.geometry == geometry:
+                answers[name] = _answer(config, name, shown, seconds)
+        del shown
+    return [answers[name] for name in config.tasks]
+
+
+def _show(storage: Storage, record: Record, geometry: str, rows: pa.Table) -> _Shown:
+    cutouts = read_cutouts(
+        storage,
+        cutouts_prefix(record.partition),
+        geometry,
+        {key: (value[0], value[1]) for key, value in record.files.items()},
+    )
+    gaps = read_parquet(storage, f"ledger/cut/{record.partition.path}.gaps.parquet")
+    observation = observe(cutouts, rows)
+    return _Shown(geometry, cutouts, gaps, observation, look(observation))
+
+
+def _answer(config: NightConfig, name: str, shown: _Shown, seconds: dict[str, float]) -> Answers:
+    """Run one task's bundle over the cutouts of its geometry."""
+    with _timed(seconds, "load"):
+        bundle = open_bundle(config, name)
+        bundle.require(shown.cutouts.bands, config.geometries[shown.geometry], filters_of(config, name))
+    with _timed(seconds, "infer"):
+        usable = usable_rows(shown.cutouts, shown.seen, bundle)
+        outputs = _engine(location_of(config, name), bundle.sha256).run(shown.observation.take(usable))
+    return take_answers(
+        load_task(name), shown.geometry, shown.cutouts, shown.gaps, shown.seen, bundle, outputs
+    )
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[step] = seconds.get(step, 0.0) + time.perf_counter() - start
