@@ -8,7 +8,15 @@ OUT    ?= night
 OBJECTS ?= 400
 BUNDLE ?= own.safetensors
 SAMPLE ?= sample
-GALAXIES ?= 65536
+# Whose lens finder and redshifts are trained, and on how many simulated galaxies.
+SURVEY ?= sdss
+GALAXIES ?= $(GALAXIES_$(SURVEY))
+GALAXIES_sdss   := 65536
+GALAXIES_rubin  := 32768
+LENSES_sdss     := sdss-lenses-2
+LENSES_rubin    := rubin-lenses-1
+REDSHIFTS_sdss  := sdss-sky-1
+REDSHIFTS_rubin := rubin-sky-1
 
 .PHONY: env night test bench train train-lenses train-redshifts lint clean
 
@@ -39,25 +47,33 @@ train: $(if $(LABELS),$(if $(IMAGES),env))
 	  { echo "make train needs both: make train LABELS=votes.csv IMAGES=images [BUNDLE=$(BUNDLE)]" >&2; exit 2; }
 	$(BIN)/gzscale train morphology --labels "$(LABELS)" --images "$(IMAGES)" -o "$(BUNDLE)"
 
-# The shipped lens finder: a simulated sample, whose fields differ in seeing, noise and dust, and REAL, outputs of nights
-# on real frames with the geometry `sky`. Images of HELD_OUT are kept apart for the test:
+# The shipped lens finders: a simulated sample, whose fields differ in seeing, noise and dust, and REAL, outputs of nights
+# on real frames with the geometry `sky`. Images of HELD_OUT are kept apart for the test; without REAL the test is a
+# sample of another seed:
 # make train-lenses REAL="night-fields" BUNDLE=lenses.safetensors
+# make train-lenses SURVEY=rubin BUNDLE=lenses-rubin.safetensors
 ifdef REAL
 HELD_OUT ?= ["003918-3-0213","008162-6-0080"]
 else
 HELD_OUT ?= []
 endif
 train-lenses: env
-	$(BIN)/gzscale sky sample $(SAMPLE)-lenses --survey sdss --objects 3072 --seed 11
-	$(BIN)/gzscale train lenses --images $(SAMPLE)-lenses $(addprefix --images ,$(REAL)) -o $(BUNDLE) \
-	  --name sdss-lenses-2 --set 'held_out=$(HELD_OUT)'
+	$(BIN)/gzscale sky sample $(SAMPLE)-lenses --survey $(SURVEY) --objects 3072 --seed 11
+	$(BIN)/gzscale train lenses --survey $(SURVEY) --images $(SAMPLE)-lenses $(addprefix --images ,$(REAL)) \
+	  -o $(BUNDLE) --name $(LENSES_$(SURVEY)) --set 'held_out=$(HELD_OUT)'
+ifndef REAL
+	$(BIN)/gzscale sky sample $(SAMPLE)-lenses-unseen --survey $(SURVEY) --objects 8192 --seed 12
+	$(BIN)/gzscale evaluate $(BUNDLE) --images $(SAMPLE)-lenses-unseen
+endif
 
-# The redshift bundle, from nothing: galaxies are drawn, learnt, and scored beside their colours alone.
+# The redshift bundles, from nothing: galaxies are drawn, learnt, and scored beside their colours alone:
+# make train-redshifts SURVEY=rubin
 train-redshifts: env
-	$(BIN)/gzscale sky sample $(SAMPLE) --survey sdss --objects $(GALAXIES) --seed 1
-	$(BIN)/gzscale train redshifts --labels $(SAMPLE)/truth --images $(SAMPLE) --name sdss-sky-1 -o redshifts-sdss.safetensors
-	$(BIN)/gzscale sky sample $(SAMPLE)-unseen --survey sdss --objects 20480 --seed 2
-	$(BIN)/gzscale evaluate redshifts-sdss.safetensors --labels $(SAMPLE)-unseen/truth --images $(SAMPLE)-unseen
+	$(BIN)/gzscale sky sample $(SAMPLE) --survey $(SURVEY) --objects $(GALAXIES) --seed 1
+	$(BIN)/gzscale train redshifts --survey $(SURVEY) --labels $(SAMPLE)/truth --images $(SAMPLE) \
+	  --name $(REDSHIFTS_$(SURVEY)) -o redshifts-$(SURVEY).safetensors
+	$(BIN)/gzscale sky sample $(SAMPLE)-unseen --survey $(SURVEY) --objects 20480 --seed 2
+	$(BIN)/gzscale evaluate redshifts-$(SURVEY).safetensors --labels $(SAMPLE)-unseen/truth --images $(SAMPLE)-unseen
 
 lint: env
 	$(BIN)/ruff format --check .
@@ -65,4 +81,4 @@ lint: env
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(SKY) $(OUT) $(SAMPLE) $(SAMPLE)-unseen $(SAMPLE)-lenses bench
+	rm -rf $(SKY) $(OUT) $(SAMPLE) $(SAMPLE)-unseen $(SAMPLE)-lenses $(SAMPLE)-lenses-unseen bench

@@ -64,10 +64,11 @@ class LensLessons(_Lessons):
     images: Annotated[list[str], Field(min_length=1)]
     labels: str | None = None
     geometry: str = "sky"
+    survey: Annotated[Literal["sdss", "rubin"], Field(description="Whose recipe is taken")] = "sdss"
 
     def learn(self, output: str, name: str, settings: list[str]) -> Iterator[str]:
         """Train and write the bundle; yield lines for the user."""
-        return train_lens_bundle(self.images, self.labels, output, name, settings, self.geometry)
+        return train_lens_bundle(self.images, self.labels, output, name, settings, self.geometry, self.survey)
 
 
 class RedshiftLessons(_Lessons):
@@ -77,10 +78,13 @@ class RedshiftLessons(_Lessons):
     labels: str
     images: str
     geometry: str = "sky"
+    survey: Annotated[Literal["sdss", "rubin"], Field(description="Whose recipe is taken")] = "sdss"
 
     def learn(self, output: str, name: str, settings: list[str]) -> Iterator[str]:
         """Train and write the bundle; yield lines for the user."""
-        return train_redshift_bundle(self.labels, self.images, self.geometry, output, name, settings)
+        return train_redshift_bundle(
+            self.labels, self.images, self.geometry, output, name, settings, self.survey
+        )
 
 
 #: A plain union, which the form in the browser offers as a choice.

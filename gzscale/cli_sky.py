@@ -9,6 +9,15 @@ import click
 __all__ = ["sky"]
 
 
+_SURVEY = click.option(
+    "--survey",
+    type=click.Choice(["sdss", "rubin"]),
+    default="sdss",
+    show_default=True,
+    help="Whose filters, camera and depth.",
+)
+
+
 @click.group()
 def sky() -> None:
     """Make samples and injections whose truth is known."""
@@ -30,6 +39,7 @@ def sky() -> None:
 )
 @click.option("--visible", is_flag=True, help="Keep only lenses whose arcs can be seen.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@_SURVEY
 def inject(
     store: str,
     output: str,
@@ -40,18 +50,28 @@ def inject(
     prior: str,
     visible: bool,
     seed: int,
+    survey: str,
 ) -> None:
     """Put lensed arcs, in flux, into the cutouts of STORE; write a new store with its truth."""
     from gzscale.sky.inject_store import Injection, inject_store
 
-    injection = Injection(lenses, mimics, geometry, radii, prior, visible, None, seed)  # type: ignore[arg-type]
+    injection = Injection(
+        lenses,
+        mimics,
+        geometry,
+        radii,
+        prior,  # type: ignore[arg-type]
+        visible,
+        seed=seed,
+        survey=survey,
+    )
     made = inject_store(store, output, injection)
     click.echo(f"{made} lenses and {mimics} mimics: {output}, {output}/truth.parquet")
 
 
 @sky.command()
 @click.argument("out")
-@click.option("--survey", type=click.Choice(["sdss"]), default="sdss", show_default=True)
+@_SURVEY
 @click.option("--objects", type=click.IntRange(min=1), default=10_000, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; one a core by default.")

@@ -66,6 +66,13 @@ _MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset
 @_KIND
 @_MAPPING
 @_GEOMETRY
+@click.option(
+    "--survey",
+    type=click.Choice(["sdss", "rubin"]),
+    default="sdss",
+    show_default=True,
+    help="Lenses and redshifts: whose bands, pixels and depth the recipe is for.",
+)
 @click.option("-o", "--output", required=True, metavar="BUNDLE")
 @click.option("--name", default="own-1", show_default=True, help="Name of the model, with its version.")
 @click.option(
@@ -84,6 +91,7 @@ def train(
     kind: str,
     mapping: str | None,
     geometry: str,
+    survey: str,
     output: str,
     name: str,
     settings: tuple[str, ...],
@@ -97,11 +105,11 @@ def train(
     if task == "lenses":
         from gzscale.training.lens_command import train_lens_bundle
 
-        lines = train_lens_bundle(images, labels, output, name, settings, geometry)
+        lines = train_lens_bundle(images, labels, output, name, settings, geometry, survey)
     elif task == "redshifts":
         from gzscale.training.redshift_command import train_redshift_bundle
 
-        lines = train_redshift_bundle(_needed(labels), images[0], geometry, output, name, settings)
+        lines = train_redshift_bundle(_needed(labels), images[0], geometry, output, name, settings, survey)
     else:
         from gzscale.training.command import train_bundle
 

@@ -156,7 +156,12 @@ class TaskConfig(_Section):
 
     geometry: str = Field(description="Which of the geometries its bundle is fed with.")
     bundle: str | None = Field(
-        default=None, description="Path or URL of a bundle; the shipped one if absent."
+        default=None,
+        description="Path or URL of a bundle; the shipped one for these filters and cutouts if absent.",
+    )
+    filters: str | None = Field(
+        default=None,
+        description="Survey whose filters its bundle has learnt, to show it another's pixels knowingly.",
     )
     review: float | None = Field(
         default=None,

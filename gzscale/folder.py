@@ -20,9 +20,10 @@ from gzscale._listing import sorted_files
 from gzscale.catalog.schema import arrow_schema
 from gzscale.cutouts.pictures import FITS_SUFFIXES, PICTURE_SUFFIXES, FluxCutout, read_flux, read_picture
 from gzscale.errors import BundleError, ConfigError, ImageError, Reason, StorageError
-from gzscale.models.bundle import Bundle, load_bundle, shipped
+from gzscale.models.bundle import Bundle, load_bundle
 from gzscale.models.engine import Engine
 from gzscale.models.observation import Observation, background_noise
+from gzscale.models.shipped import shipped
 from gzscale.models.votes import KAGGLE_NAMES, Scheme
 from gzscale.tasks.base import Seen, Task, load_task
 from gzscale.tasks.morphology import MorphologyTask

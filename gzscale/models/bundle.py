@@ -33,13 +33,13 @@ from gzscale.models.inputs import (
     Stretch,
 )
 from gzscale.models.network import build_network
+from gzscale.models.shipped import pin
 from gzscale.storage import open_storage, sha256_hex
 
 __all__ = [
     "Bundle",
     "BundleGeometry",
     "load_bundle",
-    "shipped",
     "write_bundle",
 ]
 
@@ -48,26 +48,10 @@ FORMAT = 3
 MAX_BYTES = 1 << 30
 MAX_HEADER_BYTES = 4 << 20
 
-_FOLDER = Path(__file__).parent / "bundles"
 #: Names of the tensors of hashes of what was learnt, and of their folds.
 _SEEN, _SEEN_FOLD = "seen", "seen_fold"
 #: Kinds of inputs, as the file names them.
 _INPUTS: dict[str, type[Inputs]] = {"colours": Stretch, "flux": FluxInputs}
-#: The bundles in the package: task -> file name and SHA-256.
-SHIPPED: dict[str, tuple[str, str]] = {
-    "morphology": (
-        "morphology-gz2.safetensors",
-        "08ee102be2a2865d95894936800ea980203133be1c33c5ccf65d0f70fa0b8c98",
-    ),
-    "lenses": (
-        "lenses-sdss.safetensors",
-        "757e72ae80f62e81327e0de81776be07461160e62746d08b28561f8d8fb71c88",
-    ),
-    "redshifts": (
-        "redshifts-sdss.safetensors",
-        "6c00c858b9e542c0fee1d85df210479c17000085cb96a75ae06f1888fea78693",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +123,11 @@ class Bundle:
         return self.inputs.required if isinstance(self.inputs, FluxInputs) else self.bands
 
     @property
+    def filters(self) -> str:
+        """The survey whose filters it has learnt."""
+        return self.inputs.filters
+
+    @property
     def measures_flux(self) -> bool:
         """Whether it is shown flux, and not colours."""
         return isinstance(self.inputs, FluxInputs)
@@ -177,7 +166,7 @@ class Bundle:
         kind, parameters = self.parameters["kind"], self.parameters["parameters"]
         return replace(self, network=kind, parameters=parameters, tensors=tensors, seen=None, seen_fold=None)
 
-    def require(self, bands: str, geometry: Geometry) -> None:
+    def require(self, bands: str, geometry: Geometry, filters: str | None = None) -> None:
         """Refuse to be fed with other cutouts than it was trained for.
 
         Parameters
@@ -187,12 +176,20 @@ class Bundle:
             missing.
         geometry
             The geometry of the cutouts.
+        filters
+            The survey whose filters they were taken through, or may pass for; None if it is not known.
 
         Raises
         ------
         BundleError
             With what is needed and what is there.
         """
+        if filters is not None and filters != self.filters:
+            raise BundleError(
+                f"bundle {self.name!r} ({self.task}) has learnt the filters of {self.filters}, but the "
+                f"cutouts are of {filters}: take a bundle for these, or set "
+                f"tasks.{self.task}.filters={self.filters} to show it them all the same"
+            )
         missing = [band for band in self.required if band not in bands]
         if missing:
             raise BundleError(
@@ -267,8 +264,7 @@ def load_bundle(location: str | Path, sha256: str | None = None) -> Bundle:
     path = str(location)
     data = _read(path)
     digest = sha256_hex(data)
-    pins = {str(_FOLDER / name): pin for name, pin in SHIPPED.values()}
-    expected = sha256 or pins.get(path)
+    expected = sha256 or pin(path)
     if expected and digest != expected:
         raise BundleError(
             f"{path}: SHA-256 is {digest}, but it should be {expected}: the file was changed or "
@@ -285,19 +281,6 @@ def load_bundle(location: str | Path, sha256: str | None = None) -> Bundle:
         raise BundleError(f"{path}: its description lacks or misstates {error}") from error
     bundle.build()
     return bundle
-
-
-def shipped(task: str) -> Path:
-    """Return the path of the bundle that the package has for a task.
-
-    Raises
-    ------
-    BundleError
-        If there is none.
-    """
-    if task not in SHIPPED:
-        raise BundleError(f"no bundle for {task!r} in the package, only for {sorted(SHIPPED)}: name a file")
-    return _FOLDER / SHIPPED[task][0]
 
 
 def _read(path: str) -> bytes:

@@ -28,6 +28,7 @@ __all__ = [
     "PICTURE_FACTOR",
     "PICTURE_SCALE",
     "PICTURE_SIZE",
+    "REDDENING",
     "SDSS_REDDENING",
     "SDSS_STRETCH",
     "FluxInputs",
@@ -62,12 +63,15 @@ class Stretch:
         Where the stretch turns from linear to logarithmic.
     pixel_scale
         Side of the native pixel in arcsec.
+    filters
+        The survey whose filters they are. A file that does not say is of a time when all were SDSS's.
     """
 
     bands: str
     scales: tuple[float, float, float]
     nonlinearity: float
     pixel_scale: float
+    filters: str = "sdss"
 
     def __post_init__(self) -> None:
         numbers = (*self.scales, self.nonlinearity, self.pixel_scale)
@@ -92,6 +96,8 @@ class FluxInputs:
         Extinction in magnitudes per E(B-V), one a band.
     pixel_scale
         Arcsec a pixel where the geometry fixes it; None: what each cutout says.
+    filters
+        See `Stretch`.
     """
 
     bands: str
@@ -99,6 +105,7 @@ class FluxInputs:
     softening: tuple[float, ...]
     reddening: tuple[float, ...]
     pixel_scale: float | None = None
+    filters: str = "sdss"
 
     def __post_init__(self) -> None:
         numbers = (*self.softening, *self.reddening, self.pixel_scale or 1.0)
@@ -119,6 +126,8 @@ Inputs = Stretch | FluxInputs
 #: Extinction per E(B-V) of SDSS's and of LSST's bands [3]_.
 SDSS_REDDENING = {"u": 4.239, "g": 3.303, "r": 2.285, "i": 1.698, "z": 1.263}
 LSST_REDDENING = {"u": 4.145, "g": 3.237, "r": 2.273, "i": 1.684, "z": 1.323, "y": 1.088}
+#: The same by survey.
+REDDENING = {"sdss": SDSS_REDDENING, "rubin": LSST_REDDENING}
 
 #: The rendering of SDSS's frame-irg JPEGs [2]_.
 SDSS_STRETCH = Stretch("irg", (2.0, 2.6, 3.6), 2.25, 0.396)

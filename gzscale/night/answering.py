@@ -17,7 +17,7 @@ from gzscale.models.engine import Engine
 from gzscale.models.observation import Observation
 from gzscale.night.answers import Answers, observe, take_answers, usable_rows
 from gzscale.night.ledger import Record
-from gzscale.night.origins import cutouts_prefix, location_of, open_bundle
+from gzscale.night.origins import cutouts_prefix, filters_of, location_of, open_bundle
 from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage
 from gzscale.tasks.base import Seen, load_task
@@ -88,7 +88,7 @@ def _answer(config: NightConfig, name: str, shown: _Shown, seconds: dict[str, fl
     """Run one task's bundle over the cutouts of its geometry."""
     with _timed(seconds, "load"):
         bundle = open_bundle(config, name)
-        bundle.require(shown.cutouts.bands, config.geometries[shown.geometry])
+        bundle.require(shown.cutouts.bands, config.geometries[shown.geometry], filters_of(config, name))
     with _timed(seconds, "infer"):
         usable = usable_rows(shown.cutouts, shown.seen, bundle)
         outputs = _engine(location_of(config, name), bundle.sha256).run(shown.observation.take(usable))

@@ -138,7 +138,7 @@ def _stamps(storage: Storage, finder: _Finder, item: PlannedPartition) -> Stamps
         raise MissingError(f"{item.partition.path}: its cutouts are not committed; run the night again")
     files = {key: (str(value[0]), int(value[1])) for key, value in record.files.items()}
     cutouts = read_cutouts(storage, cutouts_prefix(item.partition), finder.geometry, files)
-    return measured_stamps(cutouts, finder.engine.bundle.bands)
+    return measured_stamps(cutouts, finder.engine.bundle.bands, survey=finder.engine.bundle.filters)
 
 
 def _shares(possible: list[int], injections: int) -> list[int]:
@@ -154,12 +154,12 @@ def _partition(
     """Yield one row for each lens that is put into a partition."""
     stamps = _stamps(storage, finder, item)
     rows = np.flatnonzero(stamps.deflector)
-    bands = finder.engine.bundle.bands
-    red, electrons = bands.index("r"), electrons_of(bands)
+    bands, survey = finder.engine.bundle.bands, finder.engine.bundle.filters
+    red, electrons = bands.index("r"), electrons_of(bands, survey=survey)
     for first in range(0, count, _BLOCK):
         chosen = rng.choice(rows, min(_BLOCK, count - first))
         base = stamps.take(chosen)
-        lenses, truth = draw_uniform(stamps.deflectors, chosen, bands, rng, RADII)
+        lenses, truth = draw_uniform(stamps.deflectors, chosen, bands, rng, RADII, survey)
         arcs = draw_arcs(lenses, base.images, base.seeing, base.scale, base.noise, electrons)
         wanted = rng.uniform(*MAGNITUDES, len(chosen))
         # Images scale with the source: each is made as bright as was drawn.

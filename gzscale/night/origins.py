@@ -11,7 +11,7 @@ from gzscale.night.fingerprint import code_digest, fingerprint, plugin_digest
 from gzscale.night.images import is_unchanged
 from gzscale.night.ledger import Ledger, Record
 from gzscale.storage import open_storage
-from gzscale.surveys.base import Survey
+from gzscale.surveys.base import Filtered, Survey
 from gzscale.surveys.registry import load_survey
 from gzscale.tasks.base import load_task
 
@@ -23,6 +23,7 @@ __all__ = [
     "cut_inputs",
     "cut_is_current",
     "cutouts_prefix",
+    "filters_of",
     "is_current",
     "is_made_from",
     "location_of",
@@ -101,10 +102,27 @@ def open_bundle(config: NightConfig, task: str) -> Bundle:
 
 
 def location_of(config: NightConfig, task: str) -> str:
-    """Return where a task's bundle lies: the night's own, or the shipped one."""
-    from gzscale.models.bundle import shipped
+    """Return where a task's bundle lies: the night's own, or the one in the package that fits the night.
 
-    return config.tasks[task].bundle or str(shipped(task))
+    Raises
+    ------
+    BundleError
+        If none of the package's bundles fits, with what each needs.
+    """
+    from gzscale.models.fitting import fitting
+
+    settings = config.tasks[task]
+    geometry = config.geometries[settings.geometry]
+    return settings.bundle or str(fitting(task, config.survey.bands, geometry, filters_of(config, task)))
+
+
+def filters_of(config: NightConfig, task: str) -> str | None:
+    """Return whose filters a task's bundle must have learnt: the survey's, or what the night says knowingly.
+
+    None where neither says.
+    """
+    survey = survey_of(config)
+    return config.tasks[task].filters or (survey.filters if isinstance(survey, Filtered) else None)
 
 
 def origins(config: NightConfig) -> Origins:

@@ -20,7 +20,14 @@ from gzscale.night.fingerprint import code_digest, fingerprint, table_digest
 from gzscale.night.history import changes_key
 from gzscale.night.known import last_known
 from gzscale.night.ledger import Ledger, NightRecord
-from gzscale.night.origins import is_current, open_bundle, origins, rows_key, survey_of
+from gzscale.night.origins import (
+    filters_of,
+    is_current,
+    open_bundle,
+    origins,
+    rows_key,
+    survey_of,
+)
 from gzscale.night.planned import Plan, PlannedPartition, catalog_quarantine_key, read_plan, write_plan
 from gzscale.night.pointer import holds, read_manifest, read_pointer
 from gzscale.night.tables import parquet_bytes
@@ -60,7 +67,7 @@ def check(config: NightConfig) -> dict[str, Any]:
         bundle = open_bundle(config, name)
         if bundle.task != name:
             raise ConfigError(f"tasks.{name}.bundle is a bundle for {bundle.task!r}")
-        bundle.require(config.survey.bands, config.geometries[task.geometry])
+        bundle.require(config.survey.bands, config.geometries[task.geometry], filters_of(config, name))
         bundles[name] = bundle.sha256
     with open_catalog(config.catalog, needs_size(config)) as reader:
         identity = reader.identity

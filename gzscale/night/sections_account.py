@@ -243,6 +243,14 @@ def provenance_section(record: NightRecord) -> Markup:
         (f"geometry {name}", f"{item['size']} pixels, scale {item['scale']}")
         for name, item in config.get("geometries", {}).items()
     ]
+    rows += [
+        (
+            f"filters of {task}",
+            f"those of {item['filters']} were learnt; the survey is {config['survey']['kind']}",
+        )
+        for task, item in config.get("tasks", {}).items()
+        if item.get("filters")
+    ]
     return section("Provenance", table(("", ""), [(name, tag("span", text, "code")) for name, text in rows]))
 
 

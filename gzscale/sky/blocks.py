@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,14 +33,37 @@ BLOCK = 1024
 FIELD = patches.PATCHES**2
 #: Side of a cutout in pixels; its scale is the camera's.
 SIZE = 64
-#: Neighbours a square arcminute: galaxies and stars to the survey's depth, r < 21.5, of counts at high
-#: Galactic latitude (Yasuda et al. 2001, AJ 122, 1104; Juric et al. 2008, ApJ 673, 864), limits and slopes.
-_GALAXY_DENSITY, _GALAXY_LIMITS, _GALAXY_SLOPE = 4.0, (17.0, 21.5), 0.45
-_STAR_DENSITY, _STAR_LIMITS, _STAR_SLOPE = 1.2, (14.0, 21.5), 0.15
 #: Kinds of neighbours: at these magnitudes arms are not seen.
 _NEIGHBOUR_KINDS = {"elliptical": 0.3, "lenticular": 0.3, "edge_on": 0.4}
 #: Relative scatter of E(B-V) within a field.
 _REDDENING_GRAIN = 0.05
+
+
+class _Counts(NamedTuple):
+    """Objects a square arcminute, range of their r, and slope of log10 N(r)."""
+
+    density: float
+    limits: tuple[float, float]
+    slope: float
+
+
+class _Sky(NamedTuple):
+    """What a survey's sample is drawn from: range of its galaxies' r, and counts of their neighbours."""
+
+    magnitudes: tuple[float, float]
+    galaxies: _Counts
+    stars: _Counts
+
+
+#: Survey -> its sky: neighbours to the survey's depth, of counts at high Galactic latitude (Yasuda et al.
+#: 2001, AJ 122, 1104; Juric et al. 2008, ApJ 673, 864). Rubin's galaxies, to r < 24, are 0.6 a square
+#: arcminute at r < 20 and 8 at r < 23, about as deep counts have them.
+_SKIES = {
+    "sdss": _Sky(population.MAGNITUDES, _Counts(4.0, (17.0, 21.5), 0.45), _Counts(1.2, (14.0, 21.5), 0.15)),
+    "rubin": _Sky(
+        population.RUBIN_MAGNITUDES, _Counts(18.0, (17.0, 24.0), 0.36), _Counts(2.2, (16.0, 24.0), 0.15)
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +79,7 @@ class Request:
     seed
         Zero or more.
     magnitudes, slope
-        Range of r before extinction, and slope of log10 N(r).
+        Range of r before extinction, the survey's own by default, and slope of log10 N(r).
     block
         Galaxies of a block, a multiple of `FIELD`. The galaxies are the same whatever it is.
     """
@@ -64,7 +87,7 @@ class Request:
     survey: str
     objects: int
     seed: int
-    magnitudes: tuple[float, float] = population.MAGNITUDES
+    magnitudes: tuple[float, float] | None = None
     slope: float = population.SLOPE
     block: int = BLOCK
 
@@ -75,15 +98,19 @@ class Request:
             raise ConfigError(
                 f"{self.objects} objects, seed {self.seed}: from 1 and 0, below 2**32 and 2**31, are needed"
             )
-        low, high = self.magnitudes
-        if not 12 <= low < high <= 22 or not 0 < self.slope <= 1:
+        low, high = self.limits
+        if not 12 <= low < high <= 25 or not 0 < self.slope <= 1:
             raise ConfigError(
-                f"magnitudes {low} to {high}, slope {self.slope}: a range within 12 to 22 and a slope "
+                f"magnitudes {low} to {high}, slope {self.slope}: a range within 12 to 25 and a slope "
                 "above 0, at most 1, are needed"
             )
-
         if self.block < 1 or self.block % FIELD:
             raise ConfigError(f"blocks of {self.block}: a multiple of {FIELD} is needed")
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Range of r before extinction."""
+        return self.magnitudes or _SKIES[self.survey].magnitudes
 
     @property
     def bands(self) -> str:
@@ -148,7 +175,7 @@ def _draw_field(request: Request, number: int, count: int) -> tuple[dict[str, ND
     bands, conditions = request.bands, draw_conditions(request.survey, request.bands, rng)
     positions, ra, dec = patches.places(count, conditions, rng)
     kind = population.draw_kinds(count, rng)
-    magnitude = population.draw_magnitudes(count, rng, request.magnitudes, request.slope)
+    magnitude = population.draw_magnitudes(count, rng, request.limits, request.slope)
     galaxies = population.draw_objects(kind, magnitude, request.survey, rng)
     reddening = np.maximum(conditions.reddening * (1 + _REDDENING_GRAIN * rng.standard_normal(count)), 0.0)
     drawn, owner, offsets = _neighbours(request, conditions, count, rng)
@@ -186,15 +213,16 @@ def _neighbours(
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], NDArray[np.float64]]:
     """Draw the neighbours of a field's galaxies, whose they are, and their offsets in pixels."""
     area = (patches.PATCH * conditions.pixel_scale / 60) ** 2
-    galaxies = rng.poisson(_GALAXY_DENSITY * area, count)
-    stars = rng.poisson(_STAR_DENSITY * area, count)
+    sky = _SKIES[request.survey]
+    galaxies = rng.poisson(sky.galaxies.density * area, count)
+    stars = rng.poisson(sky.stars.density * area, count)
     owner = np.concatenate([np.repeat(np.arange(count), number) for number in (galaxies, stars)])
     names, odds = list(_NEIGHBOUR_KINDS), list(_NEIGHBOUR_KINDS.values())
     kind = np.concatenate([rng.choice(names, galaxies.sum(), p=odds), np.full(stars.sum(), "star")])
     magnitude = np.concatenate(
         [
-            population.draw_magnitudes(int(galaxies.sum()), rng, _GALAXY_LIMITS, _GALAXY_SLOPE),
-            population.draw_magnitudes(int(stars.sum()), rng, _STAR_LIMITS, _STAR_SLOPE),
+            population.draw_magnitudes(int(galaxies.sum()), rng, *sky.galaxies[1:]),
+            population.draw_magnitudes(int(stars.sum()), rng, *sky.stars[1:]),
         ]
     )
     offsets = rng.uniform(-patches.PATCH / 2, patches.PATCH / 2, (owner.size, 2))

@@ -10,18 +10,37 @@ from numpy.typing import NDArray
 from scipy.special import gamma, kv
 
 from gzscale.errors import ConfigError
-from gzscale.sky import camera
+from gzscale.sky import camera, rubin_camera
+from gzscale.sky.rubin_grid import PIXEL_SCALE
+from gzscale.surveys.rubin_coadd import NANOJANSKY
 
 __all__ = ["CAMERAS", "Camera", "Conditions", "draw_conditions"]
 
-#: Log-normal scatters: of seeing and sky over SDSS's fields (about the widths in the Data Release 7 paper,
-#: Abazajian et al. 2009, ApJS 182, 543), of seeing from band to band, of the zero point.
-_SEEING_SCATTER, _BAND_SEEING_SCATTER, _SKY_SCATTER, _ZERO_POINT_SCATTER = 0.11, 0.02, 0.15, 0.04
 #: Moffat index of the wings (Racine 1996, PASP 108, 699).
 _WINGS = (2.8, 4.2)
 #: E(B-V) of Schlegel, Finkbeiner & Davis 1998 over SDSS's footprint is roughly log-normal: median, scatter
 #: (ln); beyond the largest no survey of galaxies looks.
 _REDDENING, _REDDENING_SCATTER, _MOST_REDDENING = 0.030, 0.60, 0.30
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Widths of log-normal distributions, natural logarithms.
+
+    Attributes
+    ----------
+    seeing, band_seeing
+        Of a field's seeing in all bands together, and of each band's beside it.
+    sky
+        Of the sky's counts, each band for itself.
+    zero_point
+        Of nanomaggies a count, each band for itself.
+    """
+
+    seeing: float
+    band_seeing: float
+    sky: float
+    zero_point: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +61,16 @@ class Camera:
         Electrons a count and variance of read noise and dark current in counts squared, one a CCD.
     saturation
         Largest count.
+    scatter
+        How conditions differ from field to field.
+    footprint
+        Right ascensions and declinations of fields' centres: least and largest, degrees.
+    column_angles
+        Position angles of growing columns: least and largest, degrees.
+    shift
+        How far the bands' grids lie apart at most, pixels, either way.
+    compressed
+        Whether pixels are stored with ten binary digits.
     """
 
     pixel_scale: float
@@ -51,9 +80,47 @@ class Camera:
     gain: Mapping[str, tuple[float, ...]]
     dark: Mapping[str, tuple[float, ...]]
     saturation: float
+    scatter: Scatter
+    footprint: tuple[tuple[float, float], tuple[float, float]]
+    column_angles: tuple[float, float]
+    shift: float
+    compressed: bool
+
+    def electrons(self, band: str) -> float:
+        """Return the electrons that a nanomaggy makes in a band, the mean over the CCDs."""
+        return float(np.mean(self.gain[band])) / self.unit[band]
+
+
+def _rubin() -> Camera:
+    """Return the camera of `gzscale.sky.rubin_camera`, a year's coadd: a count is an electron of all visits.
+
+    The sky has the electrons whose Poisson noise is the coadd's, read noise included, so that the depth of a
+    point source comes back. A coadd's seeing is the mean of several visits' (6 in u, 18 in r), so that it
+    scatters less than theirs; depths scatter by 0.14 mag, since patches get more visits or fewer. How much is
+    our choice, not a measurement. Bands share one grid, whose columns grow to the west.
+    """
+    bands = rubin_camera.BANDS
+    unit = {band: NANOJANSKY / rubin_camera.electrons(band) for band in bands}
+    sigma = {band: rubin_camera.background_sigma(band) * NANOJANSKY for band in bands}
+    return Camera(
+        PIXEL_SCALE,
+        rubin_camera.SEEING,
+        {band: (sigma[band] / unit[band]) ** 2 for band in bands},
+        unit,
+        dict.fromkeys(bands, (1.0,)),
+        dict.fromkeys(bands, (0.0,)),
+        np.inf,
+        Scatter(seeing=0.05, band_seeing=0.05, sky=0.26, zero_point=0.02),
+        footprint=((1.0, 359.0), (-65.0, 5.0)),
+        column_angles=(268.0, 272.0),
+        shift=0.0,
+        compressed=False,
+    )
 
 
 CAMERAS: Mapping[str, Camera] = {
+    # Scatters of seeing and sky: about the widths in the Data Release 7 paper (Abazajian et al. 2009, ApJS
+    # 182, 543).
     "sdss": Camera(
         0.396,
         camera.SEEING,
@@ -62,7 +129,13 @@ CAMERAS: Mapping[str, Camera] = {
         camera.GAIN,
         camera.DARK_VARIANCE,
         camera.SATURATION,
-    )
+        Scatter(seeing=0.11, band_seeing=0.02, sky=0.15, zero_point=0.04),
+        footprint=((110.0, 260.0), (-5.0, 65.0)),
+        column_angles=(0.0, 360.0),
+        shift=0.5,
+        compressed=True,
+    ),
+    "rubin": _rubin(),
 }
 
 
@@ -94,6 +167,8 @@ class Conditions:
         Right ascension and declination of the field's centre, degrees.
     reddening
         E(B-V) at the centre, magnitudes.
+    compressed
+        Whether pixels are stored with ten binary digits.
     """
 
     seeing: NDArray[np.float64]
@@ -108,6 +183,7 @@ class Conditions:
     column_angle: float
     centre: tuple[float, float]
     reddening: float
+    compressed: bool
 
     @property
     def background_sigma(self) -> NDArray[np.float64]:
@@ -154,19 +230,21 @@ def draw_conditions(survey: str, bands: str, rng: np.random.Generator) -> Condit
         return np.array([values[band] for band in bands])
 
     ccd = int(rng.integers(len(instrument.gain[bands[0]])))
-    common = np.exp(_SEEING_SCATTER * rng.standard_normal())
+    scatter = instrument.scatter
+    common = np.exp(scatter.seeing * rng.standard_normal())
     reddening = _REDDENING * np.exp(_REDDENING_SCATTER * rng.standard_normal())
     return Conditions(
-        seeing=of(instrument.seeing) * common * np.exp(_BAND_SEEING_SCATTER * rng.standard_normal(count)),
+        seeing=of(instrument.seeing) * common * np.exp(scatter.band_seeing * rng.standard_normal(count)),
         wings=float(rng.uniform(*_WINGS)),
-        sky=of(instrument.sky) * np.exp(_SKY_SCATTER * rng.standard_normal(count)),
-        unit=of(instrument.unit) * np.exp(_ZERO_POINT_SCATTER * rng.standard_normal(count)),
+        sky=of(instrument.sky) * np.exp(scatter.sky * rng.standard_normal(count)),
+        unit=of(instrument.unit) * np.exp(scatter.zero_point * rng.standard_normal(count)),
         gain=np.array([instrument.gain[band][ccd] for band in bands]),
         dark=np.array([instrument.dark[band][ccd] for band in bands]),
         saturation=instrument.saturation,
         pixel_scale=instrument.pixel_scale,
-        shifts=rng.uniform(-0.5, 0.5, (count, 2)),
-        column_angle=float(rng.uniform(0, 360)),
-        centre=(float(rng.uniform(110, 260)), float(rng.uniform(-5, 65))),
+        shifts=rng.uniform(-instrument.shift, instrument.shift, (count, 2)),
+        column_angle=float(rng.uniform(*instrument.column_angles)),
+        centre=(float(rng.uniform(*instrument.footprint[0])), float(rng.uniform(*instrument.footprint[1]))),
         reddening=float(min(reddening, _MOST_REDDENING)),
+        compressed=instrument.compressed,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from gzscale.sky.camera import SEEING
+from gzscale.sky.conditions import CAMERAS
 from gzscale.sky.lens_population import Deflectors, passive_redshift
 
 __all__ = ["Measured", "measure", "measure_seeing"]
@@ -20,15 +20,16 @@ __all__ = ["Measured", "measure", "measure_seeing"]
 #: Radii in arcsec of the apertures for colours, for total magnitudes, and for shapes.
 _COLOUR_APERTURE, _TOTAL_APERTURE, _SHAPE_APERTURE = 2.0, 5.0, 2.5
 #: A deflector is brighter than this in r and redder than this in g-r: luminous red galaxies from redshift
-#: 0.1 on, and no faint ones, whose Einstein radii are within the seeing.
-FAINTEST, BLUEST = 19.8, 0.75
+#: 0.1 on, and no faint ones, whose Einstein radii are within the survey's seeing.
+FAINTEST, BLUEST = {"sdss": 19.8, "rubin": 21.5}, {"sdss": 0.75, "rubin": 1.0}
 #: A galaxy's half-light radius is larger than a star's by this factor at least.
 _EXTENDED = 1.2
 #: Least number of stars that a seeing is taken from, and their least signal-to-noise ratio.
 _STARS, _STAR_SIGNAL = 5, 25.0
 _MOFFAT_BETA = 3.5
-#: Least measured part of a cutout, and largest median of its rim in sigma of a pixel.
-_MEASURED, _SKY = 0.95, 1.5
+#: Least measured part of a cutout, and largest median of its rim in sigma of a pixel; or in nanomaggies a
+#: square arcsec, 25 mag, which in a deep image is a galaxy's own outskirts.
+_MEASURED, _SKY, _OUTSKIRTS = 0.95, 1.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def measure(
     seeing: NDArray[np.float64],
     noise: NDArray[np.floating],
     redshift: NDArray[np.float64] | None = None,
+    survey: str = "sdss",
 ) -> Measured:
     """Measure galaxies as deflectors.
 
@@ -74,6 +76,8 @@ def measure(
         Sigma of a pixel in nanomaggies, shape (n, bands).
     redshift
         Where they are known, shape (n,), NaN where not; elsewhere a passive galaxy's colours tell.
+    survey
+        A key of `gzscale.sky.conditions.CAMERAS`: whose they are.
     """
     gri = np.nan_to_num(images[:, [bands.index(band) for band in "gri"]].astype(np.float64))
     radius = _radii(images.shape[-1], scale)
@@ -82,7 +86,7 @@ def measure(
     with np.errstate(invalid="ignore", divide="ignore"):
         magnitudes = 22.5 - 2.5 * np.log10(small)
         magnitude = 22.5 - 2.5 * np.log10(total)
-    passive = passive_redshift(magnitudes)
+    passive = passive_redshift(magnitudes, survey)
     known = passive if redshift is None else np.where(np.isfinite(redshift), redshift, passive)
     ratio, angle = _shapes(gri[:, 1], radius, scale)
     half = _half_light_radius(gri[:, 1], radius)
@@ -93,11 +97,11 @@ def measure(
     )
     with np.errstate(invalid="ignore"):
         chosen = (
-            (magnitude < FAINTEST)
-            & (magnitudes[:, 0] - magnitudes[:, 1] > BLUEST)
+            (magnitude < FAINTEST[survey])
+            & (magnitudes[:, 0] - magnitudes[:, 1] > BLUEST[survey])
             & (half > _EXTENDED * star)
             & _central(gri[:, 1], radius)
-            & _on_sky(images, noise)
+            & _on_sky(images, noise, scale)
             & np.isfinite(known)
             & np.isfinite(magnitudes).all(axis=1)
         )
@@ -124,13 +128,16 @@ def _central(images: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArra
     return near <= own
 
 
-def _on_sky(images: NDArray[np.floating], noise: NDArray[np.floating]) -> NDArray[np.bool_]:
+def _on_sky(
+    images: NDArray[np.floating], noise: NDArray[np.floating], scale: NDArray[np.float64]
+) -> NDArray[np.bool_]:
     """Tell where the rim is sky, and not the halo of a bright star, and all is measured, shape (n,)."""
     rim = np.ones(images.shape[2:], bool)
     rim[4:-4, 4:-4] = False
     level = np.median(np.nan_to_num(images[:, :, rim].astype(np.float32)), axis=2)
     whole = np.isfinite(images).mean(axis=(2, 3)) > _MEASURED
-    clear: NDArray[np.bool_] = ((level < _SKY * noise) & whole).all(axis=1)
+    limit = np.maximum(_SKY * noise, _OUTSKIRTS * scale[:, None] ** 2)
+    clear: NDArray[np.bool_] = ((level < limit) & whole).all(axis=1)
     return clear
 
 
@@ -164,7 +171,11 @@ def _shapes(
 
 
 def measure_seeing(
-    images: NDArray[np.floating], bands: str, scale: NDArray[np.float64], noise: NDArray[np.floating]
+    images: NDArray[np.floating],
+    bands: str,
+    scale: NDArray[np.float64],
+    noise: NDArray[np.floating],
+    survey: str = "sdss",
 ) -> NDArray[np.float64]:
     """Measure the seeing in each band from the sharpest peaks of some cutouts of the same images.
 
@@ -181,12 +192,14 @@ def measure_seeing(
         Arcsec a pixel, shape (n,).
     noise
         Sigma of a pixel, shape (n, bands).
+    survey
+        A key of `gzscale.sky.conditions.CAMERAS`: whose they are.
 
     Returns
     -------
     NDArray[np.float64]
         Full width at half maximum of a Moffat function of index 3.5 in arcsec, shape (bands,). With fewer
-        than five clear peaks it is the median seeing of SDSS.
+        than five clear peaks it is the survey's median.
     """
     found = np.empty(len(bands))
     for number, band in enumerate(bands):
@@ -197,7 +210,7 @@ def measure_seeing(
         which, row, column = np.nonzero(peak)
         widths = _peak_widths(pixels, which, row, column) * scale[which]
         widths = widths[np.isfinite(widths)]
-        usual = SEEING.get(band, 1.3)
+        usual = CAMERAS[survey].seeing.get(band, 1.3)
         found[number] = np.quantile(widths, 0.2) if len(widths) >= _STARS else usual
     # Nothing sharper than the pixels, nothing that no night would be used with.
     bounded: NDArray[np.float64] = np.clip(found, 0.5, 2.5)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from gzscale.sky.camera import GAIN, NANOMAGGIES_PER_COUNT
+from gzscale.sky.conditions import CAMERAS
 from gzscale.sky.lens import Lenses, render_arcs
 
 __all__ = ["Arcs", "add_light", "arc_noise", "draw_arcs", "electrons_of"]
@@ -69,7 +69,9 @@ class Arcs:
         return (self.signal.max(axis=1) > VISIBLE_SIGNAL) & (self.contrast[:, blue] > VISIBLE_CONTRAST)
 
 
-def electrons_of(bands: str, given: Mapping[str, float] | None = None) -> NDArray[np.float64]:
+def electrons_of(
+    bands: str, given: Mapping[str, float] | None = None, survey: str = "sdss"
+) -> NDArray[np.float64]:
     """Return electrons that a nanomaggy makes in each band, shape (bands,).
 
     Parameters
@@ -77,16 +79,17 @@ def electrons_of(bands: str, given: Mapping[str, float] | None = None) -> NDArra
     bands
         One letter each.
     given
-        Of the survey's own camera, by band; the means of SDSS's six camera columns by default.
+        Of another camera, by band.
+    survey
+        A key of `gzscale.sky.conditions.CAMERAS`: whose camera it is where none is given.
 
     Raises
     ------
     ValueError
-        If a band is neither given nor SDSS's.
+        If a band is neither given nor the survey's.
     """
-    known = {band: float(np.mean(GAIN[band])) / NANOMAGGIES_PER_COUNT[band] for band in GAIN} | dict(
-        given or {}
-    )
+    camera = CAMERAS[survey]
+    known = {band: camera.electrons(band) for band in camera.gain} | dict(given or {})
     missing = [band for band in bands if band not in known]
     if missing:
         raise ValueError(f"band {missing[0]!r}: name the electrons that a nanomaggy makes in it")

@@ -59,9 +59,11 @@ class Injection:
     visible
         Keep lenses alone whose arcs can be seen.
     electrons
-        Electrons a nanomaggy by band, where they are not SDSS's.
+        Electrons a nanomaggy by band, where they are not those of the survey's camera.
     seed
         The same seed and store give the same result.
+    survey
+        A key of `gzscale.sky.conditions.CAMERAS`: whose cutouts they are.
     """
 
     lenses: int
@@ -72,6 +74,7 @@ class Injection:
     visible: bool = False
     electrons: Mapping[str, float] | None = None
     seed: int = 1
+    survey: str = "sdss"
 
 
 def inject_store(location: str, output: str, injection: Injection) -> int:
@@ -101,13 +104,13 @@ def inject_store(location: str, output: str, injection: Injection) -> int:
     rng = np.random.default_rng(injection.seed)
     cutouts = list(stored_cutouts(location, injection.geometry))
     bands = cutouts[0].bands
-    stamps = Stamps.joined([measured_stamps(part, bands) for part in cutouts])
+    stamps = Stamps.joined([measured_stamps(part, bands, survey=injection.survey) for part in cutouts])
     rows = np.flatnonzero(stamps.deflector)
     if not len(rows):
         raise CatalogError(
             f"{location}: none of {len(stamps)} cutouts shows a bright red galaxy, as lenses are"
         )
-    electrons = electrons_of(bands, injection.electrons)
+    electrons = electrons_of(bands, injection.electrons, injection.survey)
     storage = open_storage(output)
     tables: list[pa.Table] = []
     number = lenses = 0
@@ -155,6 +158,7 @@ def _partition(
         np.median(stamps.seeing[chosen], axis=1),
         injection.radii,
         injection.prior,
+        injection.survey,
     )
     base = stamps.take(truth.deflector)
     kinds = np.full(len(base), kind, object)

@@ -116,13 +116,15 @@ class Truth:
         )
 
 
-def passive_redshift(magnitudes: NDArray[np.float64]) -> NDArray[np.float64]:
+def passive_redshift(magnitudes: NDArray[np.float64], survey: str = "sdss") -> NDArray[np.float64]:
     """Return the redshift at which an elliptical's spectrum has given colours.
 
     Parameters
     ----------
     magnitudes
         g, r and i, shape (n, 3).
+    survey
+        A key of `gzscale.sky.spectra.FILTERS`: whose they are.
 
     Returns
     -------
@@ -130,7 +132,7 @@ def passive_redshift(magnitudes: NDArray[np.float64]) -> NDArray[np.float64]:
         Shape (n,), from 0.03 to 0.7; NaN where no redshift gives g-r and r-i within 0.25 magnitudes (rms).
     """
     grid = REDSHIFTS[(REDSHIFTS >= 0.03) & (REDSHIFTS <= 0.7)]
-    expected = template_magnitudes("E", grid, "gri")
+    expected = template_magnitudes("E", grid, "gri", survey)
     found, wanted = -np.diff(magnitudes, axis=1), -np.diff(expected, axis=1)
     apart = np.sqrt(np.square(found[:, None] - wanted[None]).mean(axis=2))
     best = np.where(np.isfinite(apart), apart, np.inf).argmin(axis=1)
@@ -142,7 +144,7 @@ def velocity_dispersion(magnitude: NDArray[np.float64], redshift: NDArray[np.flo
     """Return an early type's velocity dispersion in km/s from its apparent r magnitude.
 
     The relation is Hyde & Bernardi's parabola in the absolute r magnitude; K corrections are those of the
-    elliptical's spectrum.
+    elliptical's spectrum in SDSS's r, of which Rubin's differs by a few hundredths.
     """
     modulus = np.interp(redshift, REDSHIFTS, MODULI)
     shift = template_magnitudes("E", redshift, "r")[:, 0]
@@ -180,6 +182,7 @@ def draw_lenses(
     seeing: NDArray[np.float64] | float,
     radii: tuple[float, float] = (0.5, 4.0),
     prior: RadiusPrior = "luminosity",
+    survey: str = "sdss",
 ) -> tuple[Lenses, Truth]:
     """Draw a source behind each of some deflectors, such that the lens could be seen.
 
@@ -207,6 +210,8 @@ def draw_lenses(
     prior
         Where Einstein radii come from: ``luminosity``, by the relation with the velocity dispersion; or
         ``uniform`` within ``radii``, as if groups helped, so that large ones are as frequent as small ones.
+    survey
+        A key of `gzscale.sky.spectra.FILTERS`: whose bands they are.
 
     Returns
     -------
@@ -223,7 +228,7 @@ def draw_lenses(
     for turn in range(_ROUNDS):
         if not len(rows) and turn:
             break
-        lenses, truth = _propose(deflectors, np.repeat(rows, _ATTEMPTS), bands, faintest, rng)
+        lenses, truth = _propose(deflectors, np.repeat(rows, _ATTEMPTS), bands, faintest, rng, survey)
         if prior == "uniform":
             lenses, truth = _with_radii(lenses, truth, rng.uniform(*radii, len(lenses)))
         limits = np.repeat(depth, _ATTEMPTS, axis=0), np.repeat(seeing, _ATTEMPTS)
@@ -241,6 +246,7 @@ def draw_uniform(
     bands: str,
     rng: np.random.Generator,
     radii: tuple[float, float],
+    survey: str = "sdss",
 ) -> tuple[Lenses, Truth]:
     """Draw one source behind each of some deflectors, whether or not the lens could be seen.
 
@@ -249,10 +255,10 @@ def draw_uniform(
 
     Parameters
     ----------
-    deflectors, rows, bands, rng, radii
+    deflectors, rows, bands, rng, radii, survey
         See `draw_lenses`; the deflectors have a redshift.
     """
-    lenses, truth = _propose(deflectors, rows, bands, FAINT, rng)
+    lenses, truth = _propose(deflectors, rows, bands, FAINT, rng, survey)
     radius = rng.uniform(*radii, len(rows))
     lenses, truth = _with_radii(lenses, truth, radius)
     # Within the area of several images, which the axis ratio narrows.
@@ -273,7 +279,12 @@ def _with_radii(lenses: Lenses, truth: Truth, radius: NDArray[np.float64]) -> tu
 
 
 def _propose(
-    deflectors: Deflectors, rows: NDArray[np.int64], bands: str, faintest: float, rng: np.random.Generator
+    deflectors: Deflectors,
+    rows: NDArray[np.int64],
+    bands: str,
+    faintest: float,
+    rng: np.random.Generator,
+    survey: str,
 ) -> tuple[Lenses, Truth]:
     n = len(rows)
     near = deflectors.redshift[rows]
@@ -294,7 +305,7 @@ def _propose(
         shear=np.minimum(shear, 0.15),
         shear_angle=rng.uniform(0, np.pi, n),
         **draw_clumps(magnitude, far, place, rng),
-        flux=draw_fluxes(magnitude, far, bands, rng),
+        flux=draw_fluxes(magnitude, far, bands, rng, survey),
     )
     return lenses, Truth(rows, near, far, dispersion, magnitude)
 

@@ -16,7 +16,7 @@ from astropy.cosmology import FlatLambdaCDM
 from numpy.typing import NDArray
 
 from gzscale.sky.lens import CLUMPS
-from gzscale.sky.spectra import FILTERS, survey_magnitudes
+from gzscale.sky.spectra import survey_magnitudes
 
 __all__ = [
     "DISTANCES",
@@ -46,17 +46,17 @@ _COLOUR_SCATTER = 0.08
 
 
 @cache
-def _template_table(template: str, bands: str) -> NDArray[np.float64]:
+def _template_table(template: str, bands: str, survey: str) -> NDArray[np.float64]:
     """Magnitudes of a spectrum on the grid of redshifts, against its own r at redshift 0.01."""
-    # Five letters are SDSS's bands, whose camera injections take by default; y is Rubin's alone.
-    survey = "sdss" if set(bands) <= set(FILTERS["sdss"].bands) else "rubin"
     grid = REDSHIFTS[::10]
     table = survey_magnitudes(template, survey, bands, grid)
     table -= survey_magnitudes(template, survey, "r", REDSHIFTS[:1])
     return np.stack([np.interp(REDSHIFTS, grid, column) for column in table.T], axis=1)
 
 
-def template_magnitudes(template: str, redshift: NDArray[np.float64], bands: str) -> NDArray[np.float64]:
+def template_magnitudes(
+    template: str, redshift: NDArray[np.float64], bands: str, survey: str = "sdss"
+) -> NDArray[np.float64]:
     """Return magnitudes of a redshifted template spectrum, up to one constant, shape (n, bands).
 
     Parameters
@@ -66,10 +66,12 @@ def template_magnitudes(template: str, redshift: NDArray[np.float64], bands: str
     redshift
         Shape (n,), from 0.01 to 4.
     bands
-        Letters of ugriz, through the curves of SDSS and in its system; or of ugrizy, through those of Rubin.
+        One letter each.
+    survey
+        A key of `gzscale.sky.spectra.FILTERS`: through whose curves, and in whose system.
     """
     place = np.rint((np.asarray(redshift) - REDSHIFTS[0]) / (REDSHIFTS[1] - REDSHIFTS[0]))
-    return _template_table(template, bands)[np.clip(place, 0, len(REDSHIFTS) - 1).astype(np.int64)]
+    return _template_table(template, bands, survey)[np.clip(place, 0, len(REDSHIFTS) - 1).astype(np.int64)]
 
 
 def draw_magnitudes(n: int, faintest: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -87,9 +89,13 @@ def draw_redshifts(magnitude: NDArray[np.float64], rng: np.random.Generator) -> 
 
 
 def draw_fluxes(
-    magnitude: NDArray[np.float64], redshift: NDArray[np.float64], bands: str, rng: np.random.Generator
+    magnitude: NDArray[np.float64],
+    redshift: NDArray[np.float64],
+    bands: str,
+    rng: np.random.Generator,
+    survey: str = "sdss",
 ) -> NDArray[np.float64]:
-    """Return nanomaggies of old and young light in each band, shape (n, 2, bands).
+    """Return nanomaggies of old and young light in each band of a survey, shape (n, 2, bands).
 
     Old light has the spectrum of an Sbc galaxy, young that of an irregular one.
     """
@@ -98,8 +104,8 @@ def draw_fluxes(
     scatter = rng.normal(0, _COLOUR_SCATTER, (n, 1, len(bands)))
     flux = []
     for template, share in (("Sbc", 1 - young_share), ("Im", young_share)):
-        against_i = template_magnitudes(template, redshift, bands)
-        against_i -= template_magnitudes(template, redshift, "i")
+        against_i = template_magnitudes(template, redshift, bands, survey)
+        against_i -= template_magnitudes(template, redshift, "i", survey)
         flux.append(share[:, None] * 10 ** (0.4 * (22.5 - magnitude[:, None] - against_i)))
     return np.stack(flux, axis=1) * 10 ** (0.4 * scatter)
 

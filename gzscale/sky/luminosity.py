@@ -15,13 +15,27 @@ from numpy.typing import NDArray
 
 from gzscale.sky.spectra import Library, library
 
-__all__ = ["REDSHIFTS", "Schechter", "absolute_magnitude", "distance_modulus", "draw_radius", "draw_redshift"]
+__all__ = [
+    "REDSHIFTS",
+    "Schechter",
+    "absolute_magnitude",
+    "distance_modulus",
+    "draw_radius",
+    "draw_redshift",
+    "faded",
+    "shrunk",
+]
 
-#: Redshifts that are drawn: nearer ones are no Hubble flow, further ones have few galaxies this bright.
-REDSHIFTS = (0.005, 0.4)
-#: Luminosities grow by this many magnitudes per unit redshift (Blanton et al. 2003, ApJ 592, 819).
-_EVOLUTION = 1.62
-_GRID = np.linspace(*REDSHIFTS, 800)
+#: Survey -> redshifts that are drawn: nearer ones are no Hubble flow, further ones have few galaxies as
+#: bright as its sample (r < 19 and r < 23).
+REDSHIFTS = {"sdss": (0.005, 0.4), "rubin": (0.005, 1.5)}
+#: Luminosities grow by this many magnitudes per unit redshift: Blanton et al. 2003 (ApJ 592, 819) for SDSS's
+#: main sample; to redshift 1 and beyond Faber et al. 2007 (ApJ 665, 265, in B).
+_EVOLUTION = {"sdss": 1.62, "rubin": 1.2}
+#: Steps of a survey's grid of redshifts.
+_STEPS = {"sdss": 800, "rubin": 3000}
+#: Sizes at a given mass fall as this power of 1 + z: late types of van der Wel et al. 2014 (ApJ 788, 28).
+_SHRINKING = -0.75
 #: Step of the apparent magnitudes for which p(z | m) is tabulated.
 _MAGNITUDE_STEP = 0.05
 
@@ -58,14 +72,19 @@ def distance_modulus(redshift: NDArray[np.float64]) -> NDArray[np.float64]:
 @cache
 def _comoving() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Comoving distance in Mpc on a grid of redshifts, by the trapezoid rule."""
-    grid = np.linspace(0, 1, 20001)
+    grid = np.linspace(0, 2, 40001)
     rate = 1 / np.sqrt(0.3 * (1 + grid) ** 3 + 0.7)
     steps = (rate[1:] + rate[:-1]) / 2 * grid[1]
     return grid, np.concatenate([[0.0], np.cumsum(steps)]) * 299792.458 / 70
 
 
+@cache
+def _grid(survey: str) -> NDArray[np.float64]:
+    return np.linspace(*REDSHIFTS[survey], _STEPS[survey])
+
+
 def draw_redshift(
-    kind: NDArray[np.str_], magnitude: NDArray[np.float64], rng: np.random.Generator
+    kind: NDArray[np.str_], magnitude: NDArray[np.float64], rng: np.random.Generator, survey: str = "sdss"
 ) -> NDArray[np.float64]:
     """Draw redshifts of galaxies of known kind and apparent magnitude.
 
@@ -77,6 +96,8 @@ def draw_redshift(
         Apparent r, shape (n,).
     rng
         One uniform number is drawn for each object.
+    survey
+        A key of `REDSHIFTS`: in whose r they are.
 
     Returns
     -------
@@ -91,21 +112,24 @@ def draw_redshift(
         row = np.round(magnitude[here] / _MAGNITUDE_STEP).astype(np.int64)
         for number in np.unique(row):
             members = here[row == number]
-            table = _cumulative(function or name, int(number))
-            redshift[members] = np.interp(share[members], table, _GRID)
+            table = _cumulative(function or name, int(number), survey)
+            redshift[members] = np.interp(share[members], table, _grid(survey))
     return redshift
 
 
 @cache
-def _cumulative(function: str, number: int) -> NDArray[np.float64]:
-    """Cumulative p(z) on the grid for one apparent magnitude."""
+def _cumulative(function: str, number: int, survey: str) -> NDArray[np.float64]:
+    """Cumulative p(z) on the survey's grid for one apparent magnitude."""
     characteristic, slope, name = _FUNCTIONS[function]
+    redshift = _grid(survey)
     magnitude = number * _MAGNITUDE_STEP
-    absolute = magnitude - distance_modulus(_GRID) - _k_correction(name) + _EVOLUTION * _GRID
+    absolute = (
+        magnitude - distance_modulus(redshift) - _k_correction(name, survey) + _EVOLUTION[survey] * redshift
+    )
     ratio = 10 ** (-0.4 * (absolute - characteristic))
     grid, distance = _comoving()
-    comoving = np.interp(_GRID, grid, distance)
-    volume = comoving**2 / np.sqrt(0.3 * (1 + _GRID) ** 3 + 0.7)
+    comoving = np.interp(redshift, grid, distance)
+    volume = comoving**2 / np.sqrt(0.3 * (1 + redshift) ** 3 + 0.7)
     density = ratio ** (slope + 1) * np.exp(-ratio) * volume
     # Far out on the bright side every redshift may be impossible; the farthest from it is then taken.
     density = np.maximum(density, 1e-300)
@@ -114,21 +138,37 @@ def _cumulative(function: str, number: int) -> NDArray[np.float64]:
 
 
 @cache
-def _k_correction(name: str) -> NDArray[np.float64]:
-    table: Library = library("sdss")
-    return np.interp(_GRID, table.redshift, table.k_correction(name, "r"))
+def _k_correction(name: str, survey: str) -> NDArray[np.float64]:
+    table: Library = library(survey)
+    return np.interp(_grid(survey), table.redshift, table.k_correction(name, "r"))
 
 
 def absolute_magnitude(
-    kind: NDArray[np.str_], magnitude: NDArray[np.float64], redshift: NDArray[np.float64]
+    kind: NDArray[np.str_],
+    magnitude: NDArray[np.float64],
+    redshift: NDArray[np.float64],
+    survey: str = "sdss",
 ) -> NDArray[np.float64]:
     """Return rest-frame absolute r magnitudes, shape (n,), by the K correction of each kind's template."""
     absolute = magnitude - distance_modulus(redshift)
     for name, function in _FUNCTION_OF.items():
         here = kind == name
-        table = _k_correction(_FUNCTIONS[function or name].template)
-        absolute[here] -= np.interp(redshift[here], _GRID, table)
+        table = _k_correction(_FUNCTIONS[function or name].template, survey)
+        absolute[here] -= np.interp(redshift[here], _grid(survey), table)
     return absolute
+
+
+def faded(absolute: NDArray[np.float64], redshift: NDArray[np.float64], survey: str) -> NDArray[np.float64]:
+    """Return absolute magnitudes, shape (n,), as galaxies will have them today: what local relations are for.
+
+    SDSS's main sample is that of the local relations; its galaxies stay as they are.
+    """
+    return absolute if survey == "sdss" else absolute + _EVOLUTION[survey] * redshift
+
+
+def shrunk(radius: NDArray[np.float64], redshift: NDArray[np.float64], survey: str) -> NDArray[np.float64]:
+    """Return radii, shape (n,), of a time when galaxies were smaller; of SDSS's main sample as they are."""
+    return radius if survey == "sdss" else radius * (1 + redshift) ** _SHRINKING
 
 
 def draw_radius(

@@ -25,9 +25,9 @@ __all__ = ["PATCH", "PATCHES", "Place", "draw_field", "field_images", "field_wcs
 PATCH = 96
 #: Patches along the side of a frame, at most.
 PATCHES = 8
-#: Largest side of a stamp. What a galaxy has beyond comes back at the other side: of 160 pixels, light
-#: from 44 arcsec away in the patch's corner, which is fainter than a tenth of the noise.
-_LARGEST_STAMP = 160
+#: Largest side of a stamp, arcsec. What a galaxy has beyond comes back at the other side: of SDSS's 160
+#: pixels light from 44 arcsec away in the patch's corner, which is fainter than a tenth of the noise.
+_LARGEST_STAMP = 64.0
 #: Sky electrons from which on photons are drawn from a normal distribution: its skewness is below 0.1.
 _MANY_ELECTRONS = 100.0
 
@@ -101,13 +101,15 @@ def draw_field(
     frame = np.zeros((len(bands), *_shape(len(members))), np.float32)
     responses: dict[tuple[int, int], NDArray[np.float64]] = {}
     shifts = conditions.shifts - conditions.shifts[0]
+    scale = conditions.pixel_scale
+    largest = max(side for side in render.SIDES if side * scale <= _LARGEST_STAMP)
     for number, patch in enumerate(members):
         bottom, left = number // PATCHES * PATCH, number % PATCHES * PATCH
         here = frame[:, bottom : bottom + PATCH, left : left + PATCH]
         origin = positions[number] - (left, bottom)
         for row, offset in patch:
-            side = min(render.stamp_side(row), _LARGEST_STAMP)
-            for band, transform in enumerate(render.light(row, side, len(bands))):
+            side = min(render.stamp_side(row, scale), largest)
+            for band, transform in enumerate(render.light(row, side, len(bands), scale)):
                 if (band, side) not in responses:
                     responses[band, side] = conditions.seeing_transform(band, side)
                 column, line = origin + offset + shifts[band]
@@ -135,7 +137,7 @@ def field_images(
     name: str,
     rng: np.random.Generator,
 ) -> list[Image]:
-    """Expose a field: photons of source and sky, read noise, whole counts, calibration, ten binary digits.
+    """Expose a field: photons of source and sky, read noise, whole counts, calibration, compression.
 
     Parameters
     ----------
@@ -166,7 +168,9 @@ def field_images(
             variance = expected / np.float32(gain) + np.float32(variance)
         counts += np.sqrt(variance, dtype=np.float32) * rng.standard_normal(expected.shape, dtype=np.float32)
         counts = np.minimum(np.rint(counts), np.float32(conditions.saturation))
-        pixels = float_compress((counts - np.float32(sky)) * np.float32(unit))
+        pixels = (counts - np.float32(sky)) * np.float32(unit)
+        if conditions.compressed:
+            pixels = float_compress(pixels)
         reference = ImageRef(f"{name}-{letter}", letter, "", name)
         sigma = np.full((1, 1), conditions.background_sigma[band], np.float32)
         images.append(Image(reference, pixels, field_wcs(conditions, count, band), sigma, "", 0))

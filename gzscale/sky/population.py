@@ -21,6 +21,7 @@ __all__ = [
     "BODIES",
     "KINDS",
     "OBJECTS_PER_FIELD",
+    "RUBIN_MAGNITUDES",
     "draw",
     "draw_kinds",
     "draw_magnitudes",
@@ -52,6 +53,8 @@ BODIES = ("bulge", "disk", "bar", "arms", "companion")
 #: has 0.6 a magnitude (Yasuda et al. 2001, AJ 122, 1104); a flatter one makes more of those whose
 #: shape can be seen.
 MAGNITUDES, SLOPE = (14.0, 19.0), 0.25
+#: The same of Rubin's sky: four magnitudes deeper at its faint end.
+RUBIN_MAGNITUDES = (16.5, 23.0)
 #: Half-light radii that are drawn, arcsec: a point to the seeing, and what the largest stamp holds.
 RADII = (0.25, 9.0)
 
@@ -122,20 +125,22 @@ def draw_objects(
         Columns of the truth table, each of length n; ``flux_<body>`` of shape (n, bands).
     """
     table, star = library(survey), kind == "star"
-    redshift = luminosity.draw_redshift(kind, magnitude, rng)
+    redshift = luminosity.draw_redshift(kind, magnitude, rng, survey)
     # Stars are drawn as nearby galaxies too, so that each object takes the same random numbers.
     known = np.where(star, 0.1, redshift)
-    absolute = luminosity.absolute_magnitude(kind, magnitude, known)
+    absolute = luminosity.absolute_magnitude(kind, magnitude, known, survey)
     early = np.isin(kind, ["elliptical", "lenticular"])
-    radius = np.clip(luminosity.draw_radius(early, absolute, known, rng), *RADII)
+    today = luminosity.faded(absolute, known, survey)
+    radius = luminosity.shrunk(luminosity.draw_radius(early, absolute, known, rng), known, survey)
+    radius = np.clip(radius, *RADII)
     columns: dict[str, NDArray[Any]] = {
         "kind": kind,
         "total_r": magnitude,
         "redshift": known,
-        "absolute_r": absolute,
+        "absolute_r": today,
         "half_light_radius": np.where(star, 0.0, radius),
     }
-    columns |= draw_shapes(kind, columns["half_light_radius"], absolute, rng)
+    columns |= draw_shapes(kind, columns["half_light_radius"], today, rng)
     fluxes = body_fluxes(columns, table, rng)
     fluxes["bulge"] = np.where(
         star[:, None], star_fluxes(magnitude, table.filters.bands, rng), fluxes["bulge"]

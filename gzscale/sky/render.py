@@ -27,6 +27,7 @@ except ImportError as error:
     ) from error
 
 __all__ = [
+    "SIDES",
     "Stamp",
     "bodies",
     "draw_field",
@@ -45,7 +46,7 @@ _MOFFAT_BETA = 3.5
 #: Sersic profiles end at this many half-light radii, as SDSS's own de Vaucouleurs model does.
 _TRUNCATION = 7.0
 #: Sides of stamps in pixels: lengths that transform fast, few, so that the seeing's are computed once.
-_SIDES = (64, 96, 128, 160, 192, 256, 320, 384, 512)
+SIDES = (64, 96, 128, 160, 192, 256, 320, 384, 512)
 #: Room for the seeing beyond the profile's end, pixels.
 _PSF_ROOM = 20
 #: Side of the image that holds a pattern of arms or clumps, in pixels and in disc scale lengths.
@@ -148,7 +149,7 @@ def stamp_side(row: Mapping[str, Any], scale: float = scan.PIXEL_SCALE) -> int:
         row["companion_separation"] + 3 * row["half_light_radius"],
     )
     needed = 2 * (reach / scale + _PSF_ROOM)
-    return next((side for side in _SIDES if side >= needed), _SIDES[-1])
+    return next((side for side in SIDES if side >= needed), SIDES[-1])
 
 
 def transform(profile: galsim.GSObject, side: int, scale: float = scan.PIXEL_SCALE) -> NDArray[np.complex128]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gzscale.sky.rubin_grid import PIXEL_SCALE, Box
 from gzscale.surveys.rubin_coadd import NANOJANSKY
 
-__all__ = ["BANDS", "MASK_PLANES", "SEEING", "background_sigma", "expose"]
+__all__ = ["BANDS", "MASK_PLANES", "SEEING", "background_sigma", "electrons", "expose", "saturation"]
 
 BANDS = "ugrizy"
 #: Full width at half maximum of a star, arcsec.
@@ -50,6 +50,20 @@ def background_sigma(band: str) -> float:
     return float(flux / (5 * np.sqrt(2.266) * SEEING[band] / PIXEL_SCALE))
 
 
+def electrons(band: str) -> float:
+    """Return the electrons that one nJy makes in all visits together."""
+    return _electrons_a_visit(band) * _VISITS[band]
+
+
+def saturation(band: str) -> float:
+    """Return the nanomaggies a pixel from which on a visit's pixel is saturated."""
+    return _FULL_WELL / _electrons_a_visit(band) * NANOJANSKY
+
+
+def _electrons_a_visit(band: str) -> float:
+    return float(_EXPOSURE * 10 ** (0.4 * (_ZERO_POINT[band] - 31.4)))
+
+
 def expose(
     source: NDArray[np.float32], band: str, box: Box, seen: NDArray[np.bool_], key: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
@@ -75,13 +89,12 @@ def expose(
     """
     expected = source.astype(np.float64) / NANOJANSKY
     sigma = background_sigma(band)
-    electrons_a_visit = _EXPOSURE * 10 ** (0.4 * (_ZERO_POINT[band] - 31.4))
-    variance = sigma**2 + np.maximum(expected, 0) / (electrons_a_visit * _VISITS[band])
+    variance = sigma**2 + np.maximum(expected, 0) / electrons(band)
     image = expected + np.sqrt(variance) * _noise(band, box, key)
     mask = np.zeros(source.shape, np.int32)
     for plane, where in (
         ("DETECTED", expected > _DETECTED * sigma),
-        ("SAT", expected * electrons_a_visit > _FULL_WELL),
+        ("SAT", expected * _electrons_a_visit(band) > _FULL_WELL),
         ("NO_DATA", ~seen),
     ):
         mask[where] |= 1 << MASK_PLANES.index(plane)

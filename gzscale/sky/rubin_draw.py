@@ -11,15 +11,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gzscale.sky import render
-from gzscale.sky.population import STAR_SHARE, draw_kinds, draw_magnitudes, draw_objects, truth_table
+from gzscale.sky.population import (
+    RUBIN_MAGNITUDES,
+    STAR_SHARE,
+    draw_kinds,
+    draw_magnitudes,
+    draw_objects,
+    truth_table,
+)
 from gzscale.sky.render import galsim
 from gzscale.sky.rubin_camera import BANDS, SEEING
 from gzscale.sky.rubin_grid import INNER, PIXEL_SCALE, Tract
 
 __all__ = ["REACH", "draw_patch", "draw_truth", "kron_radius"]
 
-#: Range of r and slope of log10 N(r): as in the SDSS sky, four magnitudes deeper at its faint end.
-MAGNITUDES, SLOPE = (16.5, 23.0), 0.25
 #: Half the side of the largest stamp in pixels: how far off a patch an object may shine onto it.
 REACH = 260
 #: A star's wings (Racine 1996, PASP 108, 699).
@@ -47,7 +52,7 @@ def draw_truth(objects: int, seed: int, tracts: Sequence[Tract]) -> pa.Table:
     rng = np.random.Generator(np.random.PCG64([seed, objects]))
     kind = draw_kinds(objects, rng)
     kind[rng.random(objects) < STAR_SHARE] = "star"
-    columns = draw_objects(kind, draw_magnitudes(objects, rng, MAGNITUDES, SLOPE), "rubin", rng)
+    columns = draw_objects(kind, draw_magnitudes(objects, rng, RUBIN_MAGNITUDES), "rubin", rng)
     columns |= _places(objects, tracts, rng)
     order = np.argsort(columns["object_id"])
     return truth_table({name: values[order] for name, values in columns.items()}, BANDS)

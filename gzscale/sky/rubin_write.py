@@ -35,11 +35,15 @@ survey:
 catalog:
   path: catalog.parquet
   # The Kron radius is in pixels of 0.2 arcsec; 90 % of an exponential disk lie within 1.95 of them.
-  columns: {{object_id: objectId, ra: coord_ra, dec: coord_dec, size: "0.39 * r_kronRad"}}
+  columns: {{object_id: objectId, ra: coord_ra, dec: coord_dec, size: "0.39 * r_kronRad", ebv: ebv}}
 geometries:
   galaxy: {{size: 96, scale: "0.08 * size"}}
+  sky: {{size: 64, scale: 0.2}}
 tasks:
-  morphology: {{geometry: galaxy}}
+  # Galaxy Zoo 2's volunteers saw SDSS's g, r and i: the bundle is shown Rubin's, laid on its own grid.
+  morphology: {{geometry: galaxy, filters: sdss}}
+  lenses: {{geometry: sky}}
+  redshifts: {{geometry: sky}}
 output: night
 cluster: local
 """
@@ -183,6 +187,8 @@ def _object_table(truth: pa.Table, sizes: _Sizes, seed: int) -> pa.Table:
         "coord_dec": (truth["dec"].to_numpy(), "deg"),
         "tract": (truth["tract"].to_numpy(), ""),
         "patch": (truth["patch"].to_numpy(), ""),
+        # No dust of our Galaxy is in front of this sky: its extinction is known, and 0.
+        "ebv": (np.zeros(len(star)), "mag"),
         "refExtendedness": (np.where(star, 0.0, 1.0).astype(np.float32), ""),
         "r_kronRad": (kron, "pixel"),
     }

@@ -26,11 +26,11 @@ import pyarrow.parquet as pq
 
 from gzscale.cutouts.store import Cutouts, read_cutouts
 from gzscale.cutouts.write import PartitionWriter
-from gzscale.errors import DamageError
+from gzscale.errors import ConfigError, DamageError
 from gzscale.sky.blocks import Request, draw_block
 from gzscale.storage import Storage, open_storage, sha256_hex
 
-__all__ = ["GEOMETRY", "is_sample", "read_sample", "write_sample"]
+__all__ = ["GEOMETRY", "is_sample", "read_sample", "require_survey", "write_sample"]
 
 #: Name of the geometry.
 GEOMETRY = "sky"
@@ -74,6 +74,7 @@ def write_sample(
             progress(min(number * request.block, request.objects), request.objects)
     story = {
         **asdict(request),
+        "magnitudes": request.limits,
         "bands": request.bands,
         "geometry": GEOMETRY,
         "blocks": [_names(number) for number in range(request.blocks)],
@@ -85,6 +86,24 @@ def write_sample(
 def is_sample(location: str) -> bool:
     """Tell whether a folder or URL holds a whole sample."""
     return open_storage(location).stat(_STORY) is not None
+
+
+def require_survey(location: str, survey: str) -> None:
+    """Refuse a sample of another survey than the one that is learnt; what is no sample passes.
+
+    Raises
+    ------
+    ConfigError
+        If it is another survey's.
+    """
+    if not is_sample(location):
+        return
+    drawn = json.loads(open_storage(location).get(_STORY))["survey"]
+    if drawn != survey:
+        raise ConfigError(
+            f"{location}: a sample of {drawn}, but what is learnt is to be of {survey}: give --survey "
+            f"{drawn}, or draw one with gzscale sky sample --survey {survey}"
+        )
 
 
 def read_sample(location: str) -> Iterator[tuple[Cutouts, pa.Table]]:

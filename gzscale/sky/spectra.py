@@ -71,8 +71,8 @@ LINES = {
 }
 #: Width of a line as integrated, Angstrom (sigma): far narrower than any filter's edge.
 _LINE_WIDTH = 4.0
-#: The redshifts that are tabulated.
-MAX_REDSHIFT, _REDSHIFTS = 0.8, 401
+#: The redshifts that are tabulated: as far as Rubin's galaxies are drawn, in steps of 0.002.
+MAX_REDSHIFT, _REDSHIFTS = 1.6, 801
 #: Dust inside a galaxy: optical depth falls as this power of the wavelength (Charlot & Fall 2000, ApJ
 #: 539, 718).
 _DUST_SLOPE, _DUST_PIVOT = -0.7, 5500.0

@@ -15,7 +15,7 @@ from gzscale.errors import CatalogError, MissingError
 from gzscale.sky.blocks import FIELD
 from gzscale.sky.deflectors import measure, measure_seeing
 from gzscale.sky.lens_population import Deflectors
-from gzscale.sky.samples import is_sample, read_sample
+from gzscale.sky.samples import is_sample, read_sample, require_survey
 from gzscale.storage import open_storage
 
 __all__ = ["Stamps", "measured_stamps", "read_stamps", "stored_cutouts"]
@@ -134,6 +134,7 @@ def read_stamps(
     bands: str,
     geometry: str = "sky",
     held_out: Sequence[str] = (),
+    survey: str = "sdss",
 ) -> tuple[Stamps, Stamps]:
     """Read cutouts, and part those of some images from the others.
 
@@ -148,6 +149,8 @@ def read_stamps(
         Name of the geometry.
     held_out
         Parts of names of images, such as ``003918-3-0213``: their cutouts come second.
+    survey
+        A key of `gzscale.sky.conditions.CAMERAS`: whose cutouts they are.
 
     Returns
     -------
@@ -160,7 +163,7 @@ def read_stamps(
     """
     parts = []
     for number, place in enumerate(locations):
-        for part in _stamps_at(place, bands, geometry):
+        for part in _stamps_at(place, bands, geometry, survey):
             parts.append(replace(part, location=np.full(len(part), number)))
     stamps = Stamps.joined(parts)
     apart = np.zeros(len(stamps), bool)
@@ -174,16 +177,19 @@ def read_stamps(
     return stamps.take(~apart), stamps.take(apart)
 
 
-def _stamps_at(location: str, bands: str, geometry: str) -> Iterator[Stamps]:
+def _stamps_at(location: str, bands: str, geometry: str, survey: str) -> Iterator[Stamps]:
     if not is_sample(location):
         for cutouts in stored_cutouts(location, geometry):
-            yield measured_stamps(cutouts, bands)
+            yield measured_stamps(cutouts, bands, survey=survey)
         return
+    require_survey(location, survey)
     for cutouts, truth in read_sample(location):
-        yield measured_stamps(cutouts, bands, truth)
+        yield measured_stamps(cutouts, bands, truth, survey)
 
 
-def measured_stamps(cutouts: Cutouts, bands: str, truth: pa.Table | None = None) -> Stamps:
+def measured_stamps(
+    cutouts: Cutouts, bands: str, truth: pa.Table | None = None, survey: str = "sdss"
+) -> Stamps:
     """Return those of a partition's cutouts that are good in some bands, measured.
 
     Parameters
@@ -194,6 +200,8 @@ def measured_stamps(cutouts: Cutouts, bands: str, truth: pa.Table | None = None)
         The bands to keep, g, r and i among them; half of a cutout must be measured in each.
     truth
         What is known of them, in the same order: ``redshift``, and ``seeing_<band>``; None if nothing is.
+    survey
+        A key of `gzscale.sky.conditions.CAMERAS`: whose they are.
     """
     places = [cutouts.bands.index(band) for band in bands]
     whole = (cutouts.band_status[:, places] == 0).all(axis=1) & (cutouts.coverage[:, places] > 0.5).all(
@@ -205,12 +213,12 @@ def measured_stamps(cutouts: Cutouts, bands: str, truth: pa.Table | None = None)
     redshift = None
     if truth is None:
         source = _sources(cutouts, places[len(places) // 2])[rows]
-        seeing = _seeing(images, bands, scale, noise, source)
+        seeing = _seeing(images, bands, scale, noise, source, survey)
     else:
         source = _fields(cutouts.object_id[rows])
         seeing = np.stack([truth[f"seeing_{band}"].to_numpy()[rows] for band in bands], axis=1)
         redshift = truth["redshift"].to_numpy()[rows]
-    found = measure(images, bands, scale, seeing, noise, redshift)
+    found = measure(images, bands, scale, seeing, noise, redshift, survey)
     return Stamps(
         object_id=cutouts.object_id[rows],
         ra=cutouts.ra[rows],
@@ -249,12 +257,13 @@ def _seeing(
     scale: NDArray[np.float64],
     noise: NDArray[np.float32],
     source: NDArray[np.str_],
+    survey: str,
 ) -> NDArray[np.float64]:
     """Return each cutout's seeing: that of its image, where enough of its cutouts are here."""
     seeing = np.empty((len(images), len(bands)))
-    seeing[:] = measure_seeing(images, bands, scale, noise)
+    seeing[:] = measure_seeing(images, bands, scale, noise, survey)
     for name, count in zip(*np.unique(source, return_counts=True), strict=True):
         if count >= _FOR_SEEING:
             mine = source == name
-            seeing[mine] = measure_seeing(images[mine], bands, scale[mine], noise[mine])
+            seeing[mine] = measure_seeing(images[mine], bands, scale[mine], noise[mine], survey)
     return seeing

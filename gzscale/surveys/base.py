@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
 
-__all__ = ["Checked", "Coverage", "Foreseeing", "Image", "ImageRef", "Shareable", "Survey", "open_ahead"]
+__all__ = [
+    "Checked",
+    "Coverage",
+    "Filtered",
+    "Foreseeing",
+    "Image",
+    "ImageRef",
+    "Shareable",
+    "Survey",
+    "open_ahead",
+]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -168,6 +178,14 @@ class Checked(Protocol):
     def check(self) -> None:
         """Look for it, without opening an image; `ConfigError` with what was asked for and what there is."""
         ...
+
+
+@runtime_checkable
+class Filtered(Protocol):
+    """A survey that says whose filters it has: letters of bands alone do not tell SDSS's g from Rubin's."""
+
+    filters: str
+    """Name that a bundle's inputs have for them: ``sdss``, ``rubin``."""
 
 
 @runtime_checkable

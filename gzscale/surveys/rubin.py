@@ -63,7 +63,7 @@ class RubinSurvey:
         If a band or an option is unknown, or a value does not fit.
     """
 
-    kind = "rubin"
+    kind = filters = "rubin"
     pixel_scale = 0.2
     #: DC2's files have 100 to 200 MB; a Rice-compressed patch of 4,000 x 4,000 pixels takes a second.
     image_bytes = 1.0e8

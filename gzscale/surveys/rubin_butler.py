@@ -24,6 +24,10 @@ __all__ = ["ButlerSource"]
 
 #: Tracts whose patches and datasets are remembered.
 MAX_TRACTS = 256
+#: What is asked for. Names of values are no names of dimensions: the Butler takes a bare name that is bound
+#: for its value, so that ``tract = :tract`` would hold for every tract.
+_OF_SKYMAP = "skymap = :named_skymap"
+_OF_TRACT = f"{_OF_SKYMAP} AND tract = :numbered_tract"
 #: One Butler a repository is shared by the threads of a process; it is not made for concurrent use.
 _lock = threading.RLock()
 
@@ -114,8 +118,8 @@ class ButlerSource:
         refs = butler.query_datasets(
             self._dataset_type,
             collections=self._collections,
-            where="skymap = :skymap AND tract = :tract",
-            bind={"skymap": self.skymap, "tract": tract},
+            where=_OF_TRACT,
+            bind=_bound(self.skymap, tract),
             explain=False,
             limit=None,
         )
@@ -126,6 +130,11 @@ class ButlerSource:
             (int(ref.dataId["patch"]), str(ref.dataId["band"])): Dataset(_location(place), str(ref.id))
             for ref, place in sorted(places.items(), key=lambda item: str(item[0].id))
         }
+
+
+def _bound(skymap: str, tract: int | None = None) -> dict[str, Any]:
+    """Return the values of `_OF_SKYMAP`, or with a tract those of `_OF_TRACT`."""
+    return {"named_skymap": skymap} | ({} if tract is None else {"numbered_tract": tract})
 
 
 @contextmanager
@@ -156,7 +165,7 @@ def _skymap(
 @lru_cache(maxsize=8)
 def _tracts(root: str, skymap: str) -> Regions:
     records = open_repository(root).query_dimension_records(
-        "tract", where="skymap = :skymap", bind={"skymap": skymap}, explain=False, limit=None
+        "tract", where=_OF_SKYMAP, bind=_bound(skymap), explain=False, limit=None
     )
     records.sort(key=lambda record: record.id)
     return _regions(records, [record.id for record in records], [-1] * len(records))
@@ -166,8 +175,8 @@ def _tracts(root: str, skymap: str) -> Regions:
 def _patches(root: str, skymap: str, tract: int) -> Regions:
     records = open_repository(root).query_dimension_records(
         "patch",
-        where="skymap = :skymap AND tract = :tract",
-        bind={"skymap": skymap, "tract": tract},
+        where=_OF_TRACT,
+        bind=_bound(skymap, tract),
         explain=False,
         limit=None,
     )

@@ -72,7 +72,7 @@ class SdssSurvey:
         If a band or an option is unknown, or a value does not fit.
     """
 
-    kind = "sdss"
+    kind = filters = "sdss"
     pixel_scale = 0.396
     #: As measured on real frames, bzip2-compressed.
     image_bytes = 3.5e6

@@ -70,7 +70,8 @@ class LensesTask:
             each bin of `RADIUS_EDGES`, shape (n, 21).
         calibration
             See `calibrated_chance`; ``prevalence``, the one that scores are stated at; ``usual_noise``,
-            the median sigma of a pixel in the images learnt, nanomaggies, by band.
+            the median sigma of a pixel in the images learnt, nanomaggies, by band; ``saturation``,
+            nanomaggies of a pixel from which on cores are saturated, by band, `SATURATION` where not stated.
         seen
             What was there to be seen.
 
@@ -101,7 +102,7 @@ class LensesTask:
         finite = np.isfinite(chance) & np.isfinite(share).all(axis=1)
         low, radius, high = radius_quantiles(share, (0.16, 0.5, 0.84)).T
         spread = (high - low) / 2
-        flags = _flags(seen, usual)
+        flags = _flags(seen, usual, calibration.get("saturation", {}))
         nameless = int(LensFlag.HALF_COVERED | LensFlag.SATURATED | LensFlag.NO_LIGHT)
         refused = (flags & nameless) > 0
         values: dict[str, NDArray] = {
@@ -173,7 +174,7 @@ def radius_quantiles(share: NDArray[np.float64], levels: Sequence[float]) -> NDA
     return found.reshape(len(share), len(levels))
 
 
-def _flags(seen: Seen, usual: Mapping[str, float]) -> NDArray[np.int32]:
+def _flags(seen: Seen, usual: Mapping[str, float], saturation: Mapping[str, float]) -> NDArray[np.int32]:
     flags = np.zeros(len(seen), np.int32)
     for place, band in ((seen.band(band), band) for band in BANDS):
         if place is None:
@@ -184,7 +185,7 @@ def _flags(seen: Seen, usual: Mapping[str, float]) -> NDArray[np.int32]:
             found = {
                 LensFlag.HALF_COVERED: covered < 0.5,
                 LensFlag.PARTLY_COVERED: covered < 0.95,
-                LensFlag.SATURATED: seen.brightest[:, place] > SATURATION,
+                LensFlag.SATURATED: seen.brightest[:, place] > saturation.get(band, SATURATION),
                 LensFlag.NO_LIGHT: ~seen.measured[:, place]
                 | ~(seen.brightest[:, place] > 0)
                 | ~(seen.flux[:, place] > -_DARK * np.nan_to_num(noise)),

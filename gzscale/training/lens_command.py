@@ -22,10 +22,9 @@ from gzscale.training.lens_evaluate import (
     injected_test,
     mixed_test,
 )
-from gzscale.training.lens_examples import Mix
 from gzscale.training.lens_labels import read_labelled_lenses
 from gzscale.training.lens_plots import draw_evaluation
-from gzscale.training.lenses import LensRecipe, train_labelled, train_lenses
+from gzscale.training.lenses import RECIPES, train_labelled, train_lenses
 
 __all__ = ["evaluate_lens_bundle", "train_lens_bundle"]
 
@@ -40,6 +39,7 @@ def train_lens_bundle(
     name: str,
     settings: Sequence[str] = (),
     geometry: str = "sky",
+    survey: str = "sdss",
 ) -> Iterator[str]:
     """Train a lens finder and write it, with its learning curve beside it.
 
@@ -59,21 +59,23 @@ def train_lens_bundle(
         ``key=value`` for any key of `gzscale.training.lenses.LensRecipe`, dotted.
     geometry
         Name of the stores' geometry.
+    survey
+        Whose recipe is taken: see `gzscale.training.lenses.RECIPES`.
 
     Yields
     ------
     str
         Lines for the user.
     """
-    recipe = changed(LensRecipe(), settings)
+    recipe = changed(RECIPES[survey], settings)
     work, curve = Path(f"{output}.work"), Curve(Path(f"{output}.curve.csv"), "cross_entropy")
     evaluation = None
     if labels is not None or is_challenge(images[0]):
-        stamps, lens, bands = read_labelled_lenses(images[0], labels, recipe.bands, geometry)
+        stamps, lens, bands = read_labelled_lenses(images[0], labels, recipe.bands, geometry, recipe.survey)
         yield f"{len(lens)} images with labels, {int(lens.sum())} of them lenses, in the bands {bands}"
         bundle = train_labelled(stamps, lens, replace(recipe, bands=bands), name, work, curve.add)
     else:
-        learnt, kept = read_stamps(images, recipe.bands, geometry, recipe.held_out)
+        learnt, kept = read_stamps(images, recipe.bands, geometry, recipe.held_out, recipe.survey)
         yield f"to learn from: {_told(learnt)}; kept apart: {_told(kept)}"
         bundle, evaluation = train_lenses(learnt, kept, recipe, name, work, curve.add)
     part = Path(f"{output}.part")
@@ -114,15 +116,16 @@ def evaluate_lens_bundle(
         Of the draws.
     """
     if labels is not None or is_challenge(images[0]):
-        stamps, lens, bands = read_labelled_lenses(images[0], labels, made.bands, geometry)
+        stamps, lens, bands = read_labelled_lenses(images[0], labels, made.bands, geometry, made.filters)
         seen = Observation.of(stamps.images, bands, stamps.scale, stamps.noise)
         test, mixed = LensTest(seen, lens, np.full(len(lens), np.nan)), None
     else:
-        stamps, _ = read_stamps(images, made.bands, geometry)
+        survey, mix = made.filters, replace(RECIPES[made.filters].mix, lenses=lenses)
+        stamps, _ = read_stamps(images, made.bands, geometry, survey=survey)
         rng = np.random.default_rng(seed)
-        more = read_stamps(others, made.bands, geometry)[0] if others else None
-        test = injected_test(stamps, made.bands, lenses, rng, others=more)
-        mixed = mixed_test(stamps, made.bands, Mix(lenses=lenses), rng)
+        more = read_stamps(others, made.bands, geometry, survey=survey)[0] if others else None
+        test = injected_test(stamps, made.bands, lenses, rng, mix.radii, more, survey)
+        mixed = mixed_test(stamps, made.bands, mix, rng, survey)
     found = evaluate_lenses(made, test, mixed)
     if picture is not None:
         draw_evaluation(found, test, picture)

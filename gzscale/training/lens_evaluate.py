@@ -91,6 +91,7 @@ def injected_test(
     rng: np.random.Generator,
     radii: tuple[float, float] = (0.7, 4.0),
     others: Stamps | None = None,
+    survey: str = "sdss",
 ) -> LensTest:
     """Make a test of all objects as they are, and of visible lenses with radii by luminosity in deflectors.
 
@@ -108,10 +109,12 @@ def injected_test(
         Least and largest Einstein radius in arcsec.
     others
         More cutouts without a lens, as they are.
+    survey
+        Whose bands and camera they are.
     """
     rows = np.flatnonzero(stamps.deflector)
-    drawn = draw_visible(stamps, rows, count, bands, rng, radii, "luminosity")
-    lensed = add_light(stamps.images[drawn.row], drawn.arcs.images, electrons_of(bands), rng)
+    drawn = draw_visible(stamps, rows, count, bands, rng, radii, "luminosity", survey)
+    lensed = add_light(stamps.images[drawn.row], drawn.arcs.images, electrons_of(bands, survey=survey), rng)
     plain = stamps if others is None else Stamps.joined([stamps, others])
     base = Stamps.joined([stamps.take(drawn.row), plain])
     images = np.concatenate([lensed, plain.images.astype(np.float32)])
@@ -120,17 +123,19 @@ def injected_test(
     return LensTest(observation, np.arange(len(base)) < count, radius)
 
 
-def mixed_test(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator) -> LensTest:
+def mixed_test(
+    stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator, survey: str = "sdss"
+) -> LensTest:
     """Make a test of examples mixed as those learnt: what calibrated chances are calibrated for.
 
     Parameters
     ----------
-    stamps, bands, rng
+    stamps, bands, rng, survey
         See `injected_test`.
     mix
         How many of what.
     """
-    examples = make_examples(stamps, bands, mix, rng)
+    examples = make_examples(stamps, bands, mix, rng, survey)
     images = examples.images(np.arange(len(examples)), torch.Generator().manual_seed(0)).numpy()
     base = examples.base
     seen = Observation.of(images, bands, stamps.scale[base], stamps.noise[base])

@@ -150,6 +150,7 @@ def draw_visible(
     rng: np.random.Generator,
     radii: tuple[float, float],
     prior: RadiusPrior,
+    survey: str = "sdss",
 ) -> Injected:
     """Draw lenses into some stamps until enough of them can be seen.
 
@@ -161,7 +162,7 @@ def draw_visible(
         Which of them may be deflectors; those of an image together as often as those of another.
     count
         Visible lenses to draw.
-    bands, rng, radii, prior
+    bands, rng, radii, prior, survey
         See `gzscale.sky.lens_population.draw_lenses`.
 
     Raises
@@ -169,7 +170,7 @@ def draw_visible(
     CatalogError
         If next to none can be seen.
     """
-    electrons, share = electrons_of(bands), stamps.even_shares(rows)
+    electrons, share = electrons_of(bands, survey=survey), stamps.even_shares(rows)
     parts: list[Injected] = []
     found = tried = 0
     while found < count:
@@ -180,7 +181,9 @@ def draw_visible(
         chosen = rng.choice(rows, _BLOCK, p=share)
         depth = arc_noise(stamps.noise[chosen], stamps.scale[chosen])
         seeing = np.median(stamps.seeing[chosen], axis=1)
-        lenses, truth = draw_lenses(stamps.deflectors, chosen, bands, rng, depth, seeing, radii, prior)
+        lenses, truth = draw_lenses(
+            stamps.deflectors, chosen, bands, rng, depth, seeing, radii, prior, survey
+        )
         likely = np.flatnonzero(_stands_out(lenses, stamps.take(truth.deflector), bands))
         lenses, truth = lenses.take(likely), truth.take(likely)
         row = truth.deflector
@@ -216,7 +219,9 @@ def _stands_out(lenses: Lenses, base: Stamps, bands: str) -> NDArray[np.bool_]:
     return passes
 
 
-def make_examples(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator) -> LensExamples:
+def make_examples(
+    stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator, survey: str = "sdss"
+) -> LensExamples:
     """Make examples, half of them lenses: of all, and of each image.
 
     Some images give more visible lenses than others. For each lens there is an other example from its
@@ -232,13 +237,17 @@ def make_examples(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator
         How many of what.
     rng
         The source of chance.
+    survey
+        Whose bands and camera they are.
     """
     possible = np.flatnonzero(stamps.deflector)
     if not len(possible):
         raise CatalogError(f"none of {len(stamps)} cutouts shows a bright red galaxy that could be a lens")
     uniform = round(mix.uniform * mix.lenses)
     priors: tuple[tuple[RadiusPrior, int], ...] = (("uniform", uniform), ("luminosity", mix.lenses - uniform))
-    drawn = [draw_visible(stamps, possible, n, bands, rng, mix.radii, prior) for prior, n in priors if n]
+    drawn = [
+        draw_visible(stamps, possible, n, bands, rng, mix.radii, prior, survey) for prior, n in priors if n
+    ]
     base = np.concatenate([part.row for part in drawn])
     radius = np.concatenate([part.lenses.einstein_radius for part in drawn]).astype(np.float32)
     side = side_of(stamps, EXTENT)
@@ -259,7 +268,7 @@ def make_examples(stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator
         lens=lenses,
         radius=np.concatenate([radius, np.full(mix.lenses, np.nan, np.float32)]),
         radius_weight=weight,
-        electrons=electrons_of(bands),
+        electrons=electrons_of(bands, survey=survey),
     )
 
 

@@ -24,7 +24,7 @@ _ROWS = 65536
 
 
 def read_labelled_lenses(
-    images: str, labels: str | None, bands: str, geometry: str = "sky"
+    images: str, labels: str | None, bands: str, geometry: str = "sky", survey: str = "sdss"
 ) -> tuple[Stamps, NDArray[np.bool_], str]:
     """Read images with labels.
 
@@ -38,6 +38,8 @@ def read_labelled_lenses(
         Bands to read; of Euclid's images its one band.
     geometry
         Name of the store's geometry.
+    survey
+        A key of `gzscale.sky.conditions.CAMERAS`: whose the store's cutouts are.
 
     Returns
     -------
@@ -57,7 +59,7 @@ def read_labelled_lenses(
         return _stamps_of(challenge, used), challenge.lens, used
     if labels is None:
         raise CatalogError(f"{images}: these images have no labels of their own; name a table with --labels")
-    stamps, _ = read_stamps([images], bands, geometry)
+    stamps, _ = read_stamps([images], bands, geometry, survey=survey)
     known = read_lens_labels(labels)
     rows = np.array([row for row, number in enumerate(stamps.object_id.tolist()) if number in known], int)
     if not len(rows):

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from gzscale.errors import CatalogError
 from gzscale.models.backbone import Network
 from gzscale.models.bundle import Bundle, BundleGeometry
-from gzscale.models.inputs import SDSS_REDDENING, FluxInputs
+from gzscale.models.inputs import REDDENING, FluxInputs
 from gzscale.models.network import build_network
+from gzscale.sky.rubin_camera import saturation
 from gzscale.sky.stamps import Stamps
-from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES
+from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES, SATURATION
 from gzscale.training.lens_evaluate import (
     LensEvaluation,
     evaluate_lenses,
@@ -47,13 +48,13 @@ from gzscale.training.lens_examples import (
 from gzscale.training.lens_fit import LensLesson, LensViews, predict_examples
 from gzscale.training.loop import Epoch, Pace, learn
 
-__all__ = ["LensRecipe", "train_labelled", "train_lenses"]
+__all__ = ["RECIPES", "LensRecipe", "train_labelled", "train_lenses"]
 
 #: Of so many objects one is held back for calibration.
 _HELD_BACK = 9
 _DATA = "simulations and injections: lensed arcs and mimics drawn into cutouts; no real lens"
 _TERMS = {
-    "licence": "BSD-3-Clause (weights); images: SDSS, public",
+    "licence": "BSD-3-Clause (weights)",
     "cite": [
         "Collett 2015, ApJ 811, 20 (lens population)",
         "Kormann, Schneider & Bartelmann 1994, A&A 284, 285 (isothermal ellipsoid)",
@@ -67,6 +68,8 @@ class LensRecipe:
 
     Attributes
     ----------
+    survey
+        Whose filters and camera they are: a key of `gzscale.models.inputs.REDDENING`.
     bands
         The bands that it sees; all are required.
     held_out
@@ -89,6 +92,7 @@ class LensRecipe:
         Lenses of the test.
     """
 
+    survey: str = "sdss"
     bands: str = "gri"
     held_out: tuple[str, ...] = ()
     mix: Mix = field(default_factory=Mix)
@@ -101,6 +105,14 @@ class LensRecipe:
     )
     prevalence: float = 1e-3
     tested: int = 1000
+
+
+#: Survey -> what its training starts from. Rubin's sharper and deeper images show smaller lenses, in one band
+#: more; what is looked at is all of a cutout.
+RECIPES = {
+    "sdss": LensRecipe(),
+    "rubin": LensRecipe(survey="rubin", bands="griz", mix=Mix(radii=(0.5, 4.0)), extent=12.8),
+}
 
 
 def train_lenses(
@@ -142,9 +154,9 @@ def train_lenses(
     geometry = _geometry(learnt)
     rng = np.random.default_rng(recipe.pace.seed)
     back = learnt.object_id % _HELD_BACK == 0
-    examples = make_examples(learnt.take(~back), recipe.bands, recipe.mix, rng)
+    examples = make_examples(learnt.take(~back), recipe.bands, recipe.mix, rng, recipe.survey)
     few = replace(recipe.mix, lenses=max(64, recipe.mix.lenses // _HELD_BACK))
-    held = make_examples(learnt.take(back), recipe.bands, few, rng)
+    held = make_examples(learnt.take(back), recipe.bands, few, rng, recipe.survey)
     return _train(examples, held, kept, geometry, recipe, name, work, progress)
 
 
@@ -198,7 +210,7 @@ def _train(
     progress: Callable[[str, Epoch], None] | None,
 ) -> tuple[Bundle, LensEvaluation | None]:
     work.mkdir(parents=True, exist_ok=True)
-    inputs = _inputs(examples.stamps, recipe.bands)
+    inputs = _inputs(examples.stamps, recipe)
     side = side_of(examples.stamps, recipe.extent)
     parameters = _parameters(recipe, side)
     with torch.random.fork_rng(devices=[]):
@@ -213,13 +225,14 @@ def _train(
         "training_prevalence": float(examples.lens.mean()),
         "prevalence": recipe.prevalence,
         "usual_noise": _usual_noise(examples.stamps, recipe.bands),
+        "saturation": _saturation(recipe),
     }
     bundle = _bundle(network, parameters, inputs, geometry, calibration, examples, recipe, name)
     if not len(kept):
         return bundle, None
     rng = np.random.default_rng(recipe.pace.seed + 1)
-    test = injected_test(kept, recipe.bands, recipe.tested, rng)
-    mixed = mixed_test(kept, recipe.bands, replace(recipe.mix, lenses=recipe.tested), rng)
+    test = injected_test(kept, recipe.bands, recipe.tested, rng, recipe.mix.radii, survey=recipe.survey)
+    mixed = mixed_test(kept, recipe.bands, replace(recipe.mix, lenses=recipe.tested), rng, recipe.survey)
     evaluation = evaluate_lenses(bundle, test, mixed)
     bundle = _bundle(
         network, parameters, inputs, geometry, calibration, examples, recipe, name, evaluation.scores
@@ -242,11 +255,19 @@ def _usual_noise(stamps: Stamps, bands: str) -> dict[str, float]:
     return {band: float(median[place]) for place, band in enumerate(bands)}
 
 
-def _inputs(stamps: Stamps, bands: str) -> FluxInputs:
+def _saturation(recipe: LensRecipe) -> dict[str, float]:
+    """Return nanomaggies a pixel from which on cores are taken for saturated, by band."""
+    if recipe.survey == "rubin":
+        return {band: round(saturation(band), 2) for band in recipe.bands}
+    return dict.fromkeys(recipe.bands, SATURATION)
+
+
+def _inputs(stamps: Stamps, recipe: LensRecipe) -> FluxInputs:
     """Return inputs that are softened at the noise of a pixel."""
     per_area = np.nanmedian(stamps.noise / np.square(stamps.scale)[:, None], axis=0)
     softening = tuple(round(float(value), 4) for value in per_area)
-    return FluxInputs(bands, bands, softening, tuple(SDSS_REDDENING[band] for band in bands))
+    reddening = tuple(REDDENING[recipe.survey][band] for band in recipe.bands)
+    return FluxInputs(recipe.bands, recipe.bands, softening, reddening, filters=recipe.survey)
 
 
 def _parameters(recipe: LensRecipe, side: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from gzscale.training.labels import LEAST_LABELS, folds, name_hashes
 from gzscale.training.photoz_metrics import score_pdfs
 from gzscale.training.redshift_fit import predict_pdfs
 from gzscale.training.redshift_labels import read_redshifts
-from gzscale.training.redshifts import Recipe, margin_of, train_redshifts
+from gzscale.training.redshifts import RECIPES, margin_of, train_redshifts
 from gzscale.training.stamps import StampSet, read_stamps
 
 __all__ = ["Evaluation", "evaluate_redshift_bundle", "evaluate_redshifts", "train_redshift_bundle"]
@@ -48,7 +48,13 @@ class Evaluation:
 
 
 def train_redshift_bundle(
-    labels: str, images: str, geometry: str, output: str, name: str, settings: Sequence[str] = ()
+    labels: str,
+    images: str,
+    geometry: str,
+    output: str,
+    name: str,
+    settings: Sequence[str] = (),
+    survey: str = "sdss",
 ) -> Iterator[str]:
     """Train a redshift bundle and write it, with its learning curve beside it.
 
@@ -65,6 +71,8 @@ def train_redshift_bundle(
         Name of the model.
     settings
         ``key=value`` for any key of `gzscale.training.redshifts.Recipe`, dotted.
+    survey
+        Whose recipe is taken: see `gzscale.training.redshifts.RECIPES`.
 
     Yields
     ------
@@ -75,14 +83,17 @@ def train_redshift_bundle(
     ------
     CatalogError
         If there are too few galaxies.
+    BundleError
+        If the cutouts are of another scale than the recipe's.
     """
-    recipe = changed(Recipe(), settings)
+    recipe = changed(RECIPES[survey], settings)
     known = read_redshifts(labels, recipe.limit)
     stamps = read_stamps(
         known, images, geometry, recipe.bands, recipe.required, recipe.size, margin_of(recipe)
     )
     yield _account(stamps)
     _require_enough(stamps, "training", 10 * LEAST_LABELS)
+    _require_scale(stamps, recipe.scale)
     work = Path(f"{output}.work")
     work.mkdir(parents=True, exist_ok=True)
     bundle = train_redshifts(stamps, recipe, name, work, Curve(Path(f"{output}.curve.csv"), "CRPS").add)
@@ -160,6 +171,15 @@ def _inputs_of(bundle: Bundle) -> FluxInputs:
     if bundle.task != "redshifts" or not isinstance(bundle.inputs, FluxInputs):
         raise BundleError(f"bundle {bundle.name!r} is for the task {bundle.task!r}, not 'redshifts'")
     return bundle.inputs
+
+
+def _require_scale(stamps: StampSet, scale: float) -> None:
+    found = stamps.observation.scale
+    if not np.allclose(found, scale, rtol=1e-6):
+        raise BundleError(
+            f"cutouts of {found.min():g} to {found.max():g} arcsec a pixel; {scale:g} are needed: take "
+            "another geometry, give --survey, or --set scale"
+        )
 
 
 def _require_enough(stamps: StampSet, what: str, least: int, count: int | None = None) -> None:

@@ -14,7 +14,7 @@ Killed and started again with the same working folder, it goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from gzscale.models.backbone import Network
 from gzscale.models.bundle import Bundle, BundleGeometry
-from gzscale.models.inputs import SDSS_REDDENING, FluxInputs
+from gzscale.models.inputs import REDDENING, FluxInputs
 from gzscale.models.photometric import PhotometricNetwork
+from gzscale.sky.rubin_camera import saturation
 from gzscale.tasks.redshift_pdf import recalibrate
 from gzscale.tasks.redshifts import OUTPUT
 from gzscale.training.colours import METHODS, colour_features
@@ -36,7 +37,7 @@ from gzscale.training.redshift_fit import RedshiftLesson, RedshiftSettings, fit_
 from gzscale.training.stamps import StampSet
 from gzscale.training.warm_start import warm_start
 
-__all__ = ["Recipe", "Split", "margin_of", "split_stamps", "train_redshifts"]
+__all__ = ["RECIPES", "Recipe", "Split", "margin_of", "split_stamps", "train_redshifts"]
 
 #: Shares of the galaxies that test and that calibrate.
 TEST, CALIBRATE = 0.25, 0.1
@@ -61,6 +62,8 @@ class Recipe:
 
     Attributes
     ----------
+    survey
+        Whose filters they are: a key of `RECIPES`.
     bands, required
         Bands that the network sees, and those that an object must have; the last of ``required`` is the
         reference of the colours-only methods.
@@ -78,12 +81,13 @@ class Recipe:
         How it learns.
     """
 
+    survey: str = "sdss"
     bands: str = "ugriz"
     required: str = "gr"
     size: int = 64
     scale: float = 0.396
     limit: float = 0.4
-    reddening: dict[str, float] = field(default_factory=lambda: dict(SDSS_REDDENING))
+    reddening: dict[str, float] = field(default_factory=lambda: dict(REDDENING["sdss"]))
     saturation: dict[str, float] = field(default_factory=lambda: dict.fromkeys("ugriz", 100.0))
     network: dict[str, Any] = field(default_factory=_network)
     fit: RedshiftSettings = field(default_factory=RedshiftSettings)
@@ -97,6 +101,31 @@ class Recipe:
     def edges(self) -> NDArray[np.float64]:
         """Edges of the bins, shape (bins + 1,)."""
         return np.linspace(0.0, self.limit, self.bins + 1)
+
+
+def _rubin() -> Recipe:
+    """Return the recipe for a year's coadds of six bands: r < 23, most of it below redshift 1.3.
+
+    Bins are 0.0075 wide, a third of the scatter or less. Saturation is that of a visit, as the mask's.
+    """
+    network = _network() | {"bands": 6}
+    network["heads"] = {OUTPUT: {"kind": "pdf", "bins": 200, "hidden": 256}}
+    return replace(
+        Recipe(),
+        survey="rubin",
+        bands="ugrizy",
+        required="ir",
+        scale=0.2,
+        limit=1.5,
+        reddening=dict(REDDENING["rubin"]),
+        saturation={band: round(saturation(band), 1) for band in "ugrizy"},
+        network=network,
+        fit=replace(RedshiftSettings(), pace=replace(RedshiftSettings().pace, epochs=9)),
+    )
+
+
+#: Survey -> what its training starts from.
+RECIPES = {"sdss": Recipe(), "rubin": _rubin()}
 
 
 @dataclass(frozen=True)
@@ -223,6 +252,7 @@ def _inputs(stamps: StampSet, rows: NDArray[np.int64], recipe: Recipe) -> FluxIn
         tuple(float(f"{value:.3g}") for value in softening),
         tuple(recipe.reddening[band] for band in recipe.bands),
         recipe.scale,
+        recipe.survey,
     )
 
 

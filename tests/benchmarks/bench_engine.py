@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gzscale.models.bundle import load_bundle, shipped
+from gzscale.models.bundle import load_bundle
 from gzscale.models.engine import Engine
 from gzscale.models.inputs import from_flux
 from gzscale.models.observation import Observation
+from gzscale.models.shipped import shipped
 
 
 def bare_loop(engine: Engine, tensor: torch.Tensor) -> None:

@@ -21,9 +21,10 @@ from PIL import Image
 
 from gzscale.cutouts.pictures import read_picture
 from gzscale.folder import THREADS, predict_folder
-from gzscale.models.bundle import load_bundle, shipped
+from gzscale.models.bundle import load_bundle
 from gzscale.models.engine import Engine
 from gzscale.models.inputs import from_pictures
+from gzscale.models.shipped import shipped
 from gzscale.training.sketch import draw_sketches
 
 #: Different pictures; the others are copies of them.

@@ -8,9 +8,11 @@ import torch
 
 from gzscale.errors import BundleError
 from gzscale.models import bundle as bundle_module
-from gzscale.models.bundle import Bundle, BundleGeometry, load_bundle, shipped, write_bundle
+from gzscale.models import shipped as shipped_module
+from gzscale.models.bundle import Bundle, BundleGeometry, load_bundle, write_bundle
 from gzscale.models.inputs import SDSS_STRETCH, FluxInputs
 from gzscale.models.network import build_network
+from gzscale.models.shipped import shipped
 from gzscale.models.votes import ANSWERS
 
 PARAMETERS = {"widths": [8], "blocks": [1], "heads": {"vote_fractions": "tree"}}
@@ -87,7 +89,7 @@ def test_changed_bytes(path):
 def test_a_shipped_bundle_is_pinned(tmp_path, monkeypatch):
     target = tmp_path / "morphology-gz2.safetensors"
     target.write_bytes(write_bundle(make()))
-    monkeypatch.setattr(bundle_module, "_FOLDER", tmp_path)
+    monkeypatch.setattr(shipped_module, "_FOLDER", tmp_path)
     with pytest.raises(BundleError, match="SHA-256"):
         load_bundle(shipped("morphology"))
 

@@ -39,6 +39,8 @@ def test_the_night_opens_what_the_plan_foresees(rubin_sky, tmp_path, max_objects
     settings = [f"output={tmp_path / 'out'}", f"max_objects={max_objects}", "survey.bands=gri"]
     settings.append(f"cluster={preset}")
     config = load_config(str(rubin_sky / "night.yaml"), settings)
+    # Lenses and redshifts would want another band.
+    config = config.model_copy(update={"tasks": {"morphology": config.tasks["morphology"]}})
     foreseen = forecast(config)["images"]
     plan, origin, openings = make_plan(config, "n1"), origins(config), Openings()
     for item in plan.partitions:

@@ -12,10 +12,11 @@ from PIL import Image
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.ingest import cut_partition
 from gzscale.cutouts.store import read_cutouts
-from gzscale.models.bundle import load_bundle, shipped
+from gzscale.models.bundle import load_bundle
 from gzscale.models.engine import Engine
 from gzscale.models.inputs import from_flux
 from gzscale.models.observation import Observation
+from gzscale.models.shipped import shipped
 from gzscale.storage import open_storage
 from gzscale.surveys.sdss import SdssSurvey
 from gzscale.tasks.morphology import OUTPUT

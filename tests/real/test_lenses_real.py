@@ -8,7 +8,8 @@ from astropy.io import fits
 
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.ingest import cut_partition
-from gzscale.models.bundle import load_bundle, shipped
+from gzscale.models.bundle import load_bundle
+from gzscale.models.shipped import shipped
 from gzscale.sky.stamps import read_stamps
 from gzscale.storage import open_storage
 from gzscale.surveys.sdss import SdssSurvey

@@ -13,9 +13,10 @@ from astropy.wcs import WCS
 from PIL import Image
 
 from gzscale.folder import predict_folder
-from gzscale.models.bundle import load_bundle, shipped
+from gzscale.models.bundle import load_bundle
 from gzscale.models.engine import Engine
 from gzscale.models.inputs import from_flux
+from gzscale.models.shipped import shipped
 from gzscale.models.votes import QUESTIONS
 from gzscale.tasks.morphology import OUTPUT, MorphologyTask
 from gzscale.training.evaluate import evaluate_morphology

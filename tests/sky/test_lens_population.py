@@ -36,10 +36,14 @@ def test_einstein_radius_is_that_of_astropy_distances():
 
 def test_colours_are_those_of_the_redshifted_spectrum():
     wavelength, flux = template("E")
-    for bands, group in (("gr", "sdss2010"), ("ry", "lsst2023")):
+    for bands, group, survey in (
+        ("gr", "sdss2010", "sdss"),
+        ("gr", "lsst2023", "rubin"),
+        ("ry", "lsst2023", "rubin"),
+    ):
         curves = speclite.filters.load_filters(*(f"{group}-{band}" for band in bands))
         expected = curves.get_ab_magnitudes(flux * 1e-17, wavelength * 1.3, mask_invalid=True)[0]
-        found = template_magnitudes("E", np.array([0.3]), bands)[0]
+        found = template_magnitudes("E", np.array([0.3]), bands, survey)[0]
         assert found[0] - found[1] == pytest.approx(expected[0] - expected[1], abs=0.02)
 
 

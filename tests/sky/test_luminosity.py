@@ -5,7 +5,7 @@ import pytest
 from astropy.cosmology import FlatLambdaCDM
 from scipy import integrate, stats
 
-from gzscale.sky import luminosity, population
+from gzscale.sky import luminosity, population, spectra
 
 
 def test_distance_modulus_against_astropy():
@@ -14,19 +14,28 @@ def test_distance_modulus_against_astropy():
     np.testing.assert_allclose(luminosity.distance_modulus(redshift), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["elliptical", "spiral"])
-def test_redshifts_follow_the_luminosity_function(kind):
-    magnitude, count = 16.5, 20_000
+@pytest.mark.parametrize(
+    ("kind", "survey", "magnitude", "evolution"),
+    [
+        ("elliptical", "sdss", 16.5, 1.62),
+        ("spiral", "sdss", 16.5, 1.62),
+        ("elliptical", "rubin", 21.0, 1.2),
+        ("spiral", "rubin", 22.5, 1.2),
+    ],
+)
+def test_redshifts_follow_the_luminosity_function(kind, survey, magnitude, evolution):
+    count = 20_000
     drawn = luminosity.draw_redshift(
-        np.full(count, kind), np.full(count, magnitude), np.random.default_rng(1)
+        np.full(count, kind), np.full(count, magnitude), np.random.default_rng(1), survey
     )
     early = kind == "elliptical"
     function = luminosity._FUNCTIONS["early" if early else "disk"]
     cosmology = FlatLambdaCDM(H0=70, Om0=0.3, Tcmb0=0)
-    grid = np.linspace(*luminosity.REDSHIFTS, 400)
+    grid = np.linspace(*luminosity.REDSHIFTS[survey], 1200)
     absolute = magnitude - cosmology.distmod(grid).value
-    absolute = absolute - np.interp(grid, luminosity._GRID, luminosity._k_correction(function.template))
-    x = 10 ** (0.4 * (function.characteristic - 1.62 * grid - absolute))
+    table = spectra.library(survey)
+    absolute = absolute - np.interp(grid, table.redshift, table.k_correction(function.template, "r"))
+    x = 10 ** (0.4 * (function.characteristic - evolution * grid - absolute))
     density = x ** (function.slope + 1) * np.exp(-x) * cosmology.differential_comoving_volume(grid).value
     cumulative = integrate.cumulative_trapezoid(density, grid, initial=0)
     result = stats.kstest(drawn, lambda z: np.interp(z, grid, cumulative / cumulative[-1]))
@@ -42,6 +51,24 @@ def test_the_main_sample_s_median_redshift():
     assert np.median(redshift) == pytest.approx(0.104, abs=0.015)
     bright = magnitude < 16
     assert np.median(redshift[bright]) < 0.6 * np.median(redshift[magnitude > 17])
+
+
+def test_faint_galaxies_are_as_far_as_deep_surveys_find_them():
+    # Spectroscopic surveys to I = 22.5 have a median of 0.6 (VVDS, zCOSMOS), which is about r = 23.
+    rng = np.random.default_rng(2)
+    kind = population.draw_kinds(40_000, rng)
+    magnitude = population.draw_magnitudes(40_000, rng, (18.0, 23.0), 0.38)
+    redshift = luminosity.draw_redshift(kind, magnitude, rng, "rubin")
+    assert np.median(redshift) == pytest.approx(0.58, abs=0.08)
+    assert (redshift < 1.5).all()
+
+
+def test_sdss_galaxies_are_as_they_were_and_others_fade_and_grow():
+    absolute, redshift = np.array([-21.0, -22.0]), np.array([0.1, 1.0])
+    assert (luminosity.faded(absolute, redshift, "sdss") == absolute).all()
+    assert (luminosity.shrunk(redshift, redshift, "sdss") == redshift).all()
+    assert luminosity.faded(absolute, redshift, "rubin").tolist() == pytest.approx([-20.88, -20.8])
+    assert luminosity.shrunk(np.ones(2), redshift, "rubin")[1] == pytest.approx(2**-0.75)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_lines_add_what_their_equivalent_width_says():
 
 
 def test_what_is_not_tabulated_is_refused():
-    with pytest.raises(ConfigError, match=r"0 to 0\.8"):
-        spectra.library("sdss").at(np.ones((1, 4)), np.array([0.9]))
+    with pytest.raises(ConfigError, match=r"0 to 1\.6"):
+        spectra.library("sdss").at(np.ones((1, 4)), np.array([1.7]))
     with pytest.raises(ConfigError, match="sdss, rubin"):
         spectra.library("euclid")

@@ -12,6 +12,9 @@ from gzscale.config import GeometryConfig, load_config
 from gzscale.cutouts.ingest import cut_partition
 from gzscale.cutouts.store import read_cutouts
 from gzscale.night.origins import survey_of
+from gzscale.sky.rubin_camera import BANDS
+from gzscale.sky.rubin_grid import Tract
+from gzscale.sky.rubin_repository import coadd_path, make_repository
 from gzscale.storage import open_storage
 from gzscale.surveys import rubin_butler
 from gzscale.surveys.rubin import RubinSurvey
@@ -41,6 +44,35 @@ def where(patch):
 
 def source(root, skymap=None, kind="deep_coadd", collections=("simulated",)):
     return ButlerSource(str(root), skymap, kind, collections, "gr")
+
+
+@pytest.fixture(scope="module")
+def three_tracts(tmp_path_factory):
+    """A repository of three tracts of one and two patches, with files that hold nothing."""
+    root = tmp_path_factory.mktemp("tracts") / "repository"
+    tracts = [Tract(n, 53.0 + n / 4, -28.0, 1, 1 + n % 2, n == 0, n == 2) for n in range(3)]
+    for tract in tracts:
+        for patch in tract.patches:
+            for band in BANDS:
+                path = root / coadd_path(tract.number, patch, band)
+                path.parent.mkdir(parents=True)
+                path.write_bytes(b"coadd")
+    make_repository(str(root), tracts)
+    return root, tracts
+
+
+def test_each_tract_has_its_own_patches_and_files(three_tracts):
+    root, tracts = three_tracts
+    asked = source(root)
+    assert asked.tracts().tract.tolist() == [0, 1, 2]
+    for tract in tracts:
+        patches = asked.patches([tract.number])
+        assert patches.tract.tolist() == [tract.number] * len(tract.patches)
+        assert patches.patch.tolist() == list(tract.patches)
+        found = asked.datasets(tract.number)
+        assert found.keys() == {(patch, band) for patch in tract.patches for band in "gr"}
+        for (patch, band), dataset in found.items():
+            assert dataset.location.endswith(coadd_path(tract.number, patch, band))
 
 
 def test_objects_find_the_patches_that_the_truth_has_them_in(rubin_sky):

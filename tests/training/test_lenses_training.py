@@ -186,7 +186,9 @@ def test_command_trains_and_evaluates(store, tmp_path):
     assert bundle.bands == "gri"
     assert bundle.geometry.size == 64
     assert "injections" in bundle.training["data"]
-    assert set(bundle.calibration) == {"slope", "offset", "training_prevalence", "prevalence", "usual_noise"}
+    expected = {"slope", "offset", "training_prevalence", "prevalence", "usual_noise", "saturation"}
+    assert set(bundle.calibration) == expected
+    assert bundle.calibration["saturation"] == dict.fromkeys("gri", 100.0)
     assert bundle.calibration["training_prevalence"] == 0.5
     assert (tmp_path / "lenses.safetensors.curve.csv").exists()
     assert not (tmp_path / "lenses.safetensors.work").exists()

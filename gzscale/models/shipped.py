@@ -1,0 +1,55 @@
+"""The bundles in the package: where they lie, and what their bytes must be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gzscale.errors import BundleError
+
+__all__ = ["SHIPPED", "pin", "shelf", "shipped"]
+
+_FOLDER = Path(__file__).parent / "bundles"
+#: Task -> file name -> SHA-256; SDSS's first.
+SHIPPED: dict[str, dict[str, str]] = {
+    "morphology": {
+        "morphology-gz2.safetensors": "08ee102be2a2865d95894936800ea980203133be1c33c5ccf65d0f70fa0b8c98",
+    },
+    "lenses": {
+        "lenses-sdss.safetensors": "757e72ae80f62e81327e0de81776be07461160e62746d08b28561f8d8fb71c88",
+        "lenses-rubin.safetensors": "d042ed2bf45af295504da51ee198defad61c048c0f00518cb51e8173d6bdc36f",
+    },
+    "redshifts": {
+        "redshifts-sdss.safetensors": "6c00c858b9e542c0fee1d85df210479c17000085cb96a75ae06f1888fea78693",
+        "redshifts-rubin.safetensors": "c886fc8ec5aee0646e010288c701228460433c736a9945fd7596d29eb6473c87",
+    },
+}
+
+
+def shelf(task: str) -> list[Path]:
+    """Return the paths of a task's bundles.
+
+    Raises
+    ------
+    BundleError
+        If there is none.
+    """
+    if task not in SHIPPED:
+        raise BundleError(f"no bundle for {task!r} in the package, only for {sorted(SHIPPED)}: name a file")
+    return [_FOLDER / name for name in SHIPPED[task]]
+
+
+def shipped(task: str) -> Path:
+    """Return the path of a task's bundle for SDSS's images. See also `gzscale.models.fitting.fitting`.
+
+    Raises
+    ------
+    BundleError
+        If there is none.
+    """
+    return shelf(task)[0]
+
+
+def pin(path: str) -> str | None:
+    """Return what the SHA-256 of a file must be, None if it is none of these."""
+    pins = {str(_FOLDER / name): digest for files in SHIPPED.values() for name, digest in files.items()}
+    return pins.get(path)
