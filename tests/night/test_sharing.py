@@ -116,7 +116,9 @@ def hashes(output):
 def config(rubin_sky, tmp_path):
     def make(name, *more):
         given = [f"output={tmp_path / name}", "max_objects=8", "survey.bands=gri", *more]
-        return load_config(str(rubin_sky / "night.yaml"), given)
+        night = load_config(str(rubin_sky / "night.yaml"), given)
+        # Lenses and redshifts would want another band.
+        return night.model_copy(update={"tasks": {"morphology": night.tasks["morphology"]}})
 
     return make
 
