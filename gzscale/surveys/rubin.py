@@ -53,9 +53,8 @@ class RubinSurvey:
         table of patches (`gzscale.surveys.rubin_tree.write_patches`).
         For both: ``blank`` (["NO_DATA"]), mask planes whose pixels become NaN; ``flags``, mask planes that
         become the cutouts' flags (by default those of `gzscale.surveys.rubin_options.FLAGS` that a mask
-        declares); ``zero_point``, AB
-        magnitude of one unit, for coadds whose file has no calibration; ``cache``, ``cache_cap`` and
-        ``concurrency`` as for SDSS.
+        declares); ``zero_point``, AB magnitude of one unit, for coadds whose file has no calibration;
+        ``cache``, ``cache_cap`` and ``concurrency`` as for SDSS.
 
     Raises
     ------
