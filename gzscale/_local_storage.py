@@ -9,7 +9,7 @@ import shutil
 import stat
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,13 @@ class Storage(ABC):
     @abstractmethod
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Store ``data`` under ``key``: wholly, or not at all, and durably once this returns."""
+
+    @abstractmethod
+    def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Store pieces one after the other as `put` stores their sum, which is never in memory.
+
+        Pieces are taken once, in order; an error of whoever makes them leaves nothing stored.
+        """
 
     @abstractmethod
     def put_new(self, key: str, data: bytes) -> bool:
@@ -150,7 +157,11 @@ class LocalStorage(Storage):
 
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Write beside the target, then rename over it."""
-        self._put_by(key, lambda part: _write(part, data), os.replace)
+        self._put_by(key, lambda part: _write(part, (data,)), os.replace)
+
+    def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Write beside the target as the pieces come, then rename over it."""
+        self._put_by(key, lambda part: _write(part, pieces), os.replace)
 
     def put_file(self, key: str, path: Path) -> None:
         """Copy beside the target, then rename over it."""
@@ -160,7 +171,7 @@ class LocalStorage(Storage):
     def put_new(self, key: str, data: bytes) -> bool:
         """Write beside the target, then hard-link it: the link fails if there is one."""
         try:
-            self._put_by(key, lambda part: _write(part, data), _link)
+            self._put_by(key, lambda part: _write(part, (data,)), _link)
         except _AlreadyThereError:
             return False
         return True
@@ -176,7 +187,7 @@ class LocalStorage(Storage):
                     return False
                 # A clock that stood still must not give two contents of one length the same tag.
                 after = os.fstat(old.fileno()).st_mtime_ns + 1
-                self._put_by(key, lambda part: _write(part, data, after), os.replace)
+                self._put_by(key, lambda part: _write(part, (data,), after), os.replace)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except StorageError:
@@ -293,9 +304,10 @@ def _is_still(descriptor: int, path: Path) -> bool:
     return os.path.samestat(os.fstat(descriptor), os.stat(path))
 
 
-def _write(part: Path, data: bytes | memoryview, after_ns: int = 0) -> None:
+def _write(part: Path, pieces: Iterable[bytes | memoryview], after_ns: int = 0) -> None:
     with open(part, "xb") as file:
-        file.write(data)
+        for piece in pieces:
+            file.write(piece)
         file.flush()
         status = os.fstat(file.fileno())
         if status.st_mtime_ns < after_ns:

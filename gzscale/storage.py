@@ -20,12 +20,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import os
 import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,34 +166,35 @@ class S3Storage(RemoteStorage):
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Put one object, in parts where it is large."""
         view = memoryview(data).cast("B")
-        self._upload(key, len(view), lambda start, stop: bytes(view[start:stop]))
+        starts = range(0, max(len(view), 1), PART_BYTES)
+        self._upload(key, (bytes(view[start : start + PART_BYTES]) for start in starts))
+
+    def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Put pieces as one object, in parts where it is large; a part or two are in memory at a time."""
+        self._upload(key, _parts(pieces))
 
     def put_file(self, key: str, path: Path) -> None:
-        """Put a file, in parts where it is large; one part is in memory at a time."""
+        """Put a file, in parts where it is large; a part or two are in memory at a time."""
         require_file(path)
         with open(path, "rb") as file:
+            self._upload(key, _parts(iter(lambda: file.read(PART_BYTES), b"")))
 
-            def read(start: int, stop: int) -> bytes:
-                file.seek(start)
-                return file.read(stop - start)
-
-            self._upload(key, path.stat().st_size, read)
-
-    def _upload(self, key: str, size: int, read: Callable[[int, int], bytes]) -> None:
+    def _upload(self, key: str, parts: Iterator[bytes]) -> None:
+        """Put what has one part at once, and more than one in parts."""
         name = self._prefix + key
-        if size <= PART_BYTES:
-            self._call(key, "put_object", Key=name, Body=read(0, size))
+        first, second = next(parts), next(parts, None)
+        if second is None:
+            self._call(key, "put_object", Key=name, Body=first)
             return
         writer = uuid.uuid4().hex
         upload = self._call(key, "create_multipart_upload", Key=name, Metadata={"writer": writer})["UploadId"]
         try:
-            parts: list[dict[str, Any]] = []
-            for number, start in enumerate(range(0, size, PART_BYTES), 1):
-                body = read(start, min(start + PART_BYTES, size))
+            answers: list[dict[str, Any]] = []
+            for number, body in enumerate(itertools.chain((first, second), parts), 1):
                 part = {"Key": name, "UploadId": upload, "PartNumber": number}
                 answer = self._call(key, "upload_part", Body=body, **part)
-                parts.append({"PartNumber": number, "ETag": answer["ETag"]})
-            self._complete(key, upload, parts, writer)
+                answers.append({"PartNumber": number, "ETag": answer["ETag"]})
+            self._complete(key, upload, answers, writer)
         except BaseException:
             # What could not be finished is not left behind to be paid for.
             with contextlib.suppress(StorageError):
@@ -303,6 +305,17 @@ class S3Storage(RemoteStorage):
         return len(left)
 
 
+def _parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of all pieces in parts of `PART_BYTES` but for the last; one, if there are none."""
+    held = bytearray()
+    for piece in pieces:
+        held += piece
+        while len(held) > PART_BYTES:
+            yield bytes(held[:PART_BYTES])
+            del held[:PART_BYTES]
+    yield bytes(held)
+
+
 class HttpStorage(RemoteStorage):
     """A tree on a web server, read only."""
 
@@ -327,6 +340,10 @@ class HttpStorage(RemoteStorage):
         return Entry(key, size, tag.removeprefix("W/").strip('"'))
 
     def put(self, key: str, data: bytes | memoryview) -> None:
+        """Refuse."""
+        raise self._read_only(key)
+
+    def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
         """Refuse."""
         raise self._read_only(key)
 

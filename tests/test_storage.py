@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -139,6 +140,22 @@ def test_put_file(store: Storage, tmp_path: Path) -> None:
     assert store.get("copy") == source.read_bytes()
 
 
+def test_put_pieces(store: Storage) -> None:
+    store.put_pieces("whole", iter([b"ab", b"", b"c"]))
+    assert store.get("whole") == b"abc"
+    store.put_pieces("empty", iter([]))
+    assert store.get("empty") == b""
+
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise ValueError("the maker's own error")
+
+    with pytest.raises(ValueError, match="maker"):
+        store.put_pieces("whole", broken())
+    assert store.get("whole") == b"abc"
+    assert {entry.key for entry in store.list()} == {"empty", "whole"}
+
+
 def test_large_objects_go_up_in_parts(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gzscale.storage.PART_BYTES", 5 * 2**20)
     store = open_storage(s3.url)
@@ -147,7 +164,11 @@ def test_large_objects_go_up_in_parts(s3, tmp_path: Path, monkeypatch: pytest.Mo
     source.write_bytes(content)
     store.put_file("file", source)
     store.put("bytes", memoryview(content))
-    for key in ("file", "bytes"):
+    view = memoryview(content)
+    store.put_pieces(
+        "pieces", (bytes(view[start : start + 999_999]) for start in range(0, len(view), 999_999))
+    )
+    for key in ("file", "bytes", "pieces"):
         entry = store.stat(key)
         assert entry is not None
         assert entry.tag.endswith("-3"), "three parts"

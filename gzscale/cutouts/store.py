@@ -265,9 +265,15 @@ def _decoded(url: str, name: str, store: MemoryStore, rows: slice | NDArray[np.i
 
 
 def _by_chunks(array: zarr.Array[Any], rows: slice | NDArray[np.int64]) -> NDArray[Any]:
-    """Read chunk by chunk where rows are chosen, so that no two chunks are decoded at once."""
-    if isinstance(rows, slice) or not len(rows):
-        return np.asarray(array.oindex[rows])
-    chunk = rows // array.chunks[0]
-    parts = [np.asarray(array.oindex[rows[chunk == number]]) for number in np.unique(chunk)]
-    return np.concatenate(parts)
+    """Read one chunk after the other: zarr-python would decode all of them before it puts them together."""
+    length = array.chunks[0]
+    if isinstance(rows, slice):
+        data = np.empty(array.shape, array.dtype)
+        for start in range(0, len(data), length):
+            data[start : start + length] = array[start : start + length]
+        return data
+    data = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    chunk = rows // length
+    for number in np.unique(chunk):
+        data[chunk == number] = array.oindex[rows[chunk == number]]
+    return data

@@ -1,8 +1,10 @@
-"""Write a geometry's group of the cutout store: encoded in memory, put key by key, metadata last."""
+"""Write a geometry's group of the cutout store key by key, the metadata last."""
 
 from __future__ import annotations
 
+import hashlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +12,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.buffer import Buffer
 from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.account import STATUS
 from gzscale.cutouts.convention import ARRAYS, CONVENTION, OPTIONAL, VERSION, WCS_RULE
-from gzscale.cutouts.shard import COMPRESSORS, shard_bytes
+from gzscale.cutouts.shard import COMPRESSORS, shard_pieces
 from gzscale.storage import Storage, sha256_hex
 
 __all__ = ["GroupContent", "PartitionWriter"]
@@ -89,6 +91,8 @@ class PartitionWriter:
         there = ARRAYS if content.flags is None else {**ARRAYS, **OPTIONAL}
         for name, (dtype, dimensions, unit, long_name) in there.items():
             data = np.ascontiguousarray(getattr(content, name), dtype=dtype)
+            if data.size and data.ndim == 4:
+                self._put_pieces(f"{geometry}/{name}/c/0/0/0/0", shard_pieces(data, _chunk(data)))
             held = _encode(data, f"{geometry}/{name}", dimensions, {"units": unit, "long_name": long_name})
             for key in sorted(held, key=lambda key: (key.endswith("zarr.json"), key)):
                 self._put(key, held.pop(key))
@@ -113,10 +117,23 @@ class PartitionWriter:
     def _put(self, name: str, data: Buffer) -> None:
         if name.endswith("zarr.json"):
             self._metadata[name] = data
-        # A view: the stamps of a partition need not be held once more.
         key, content = f"{self._prefix}/{name}", data.as_numpy_array().data
         self._destination.put(key, content)
         self.inventory[key] = (sha256_hex(content), len(content))
+
+    def _put_pieces(self, name: str, pieces: Iterator[bytes]) -> None:
+        """Put a file that is made while it is put: the pixels need not be held once more."""
+        key, digest, size = f"{self._prefix}/{name}", hashlib.sha256(), 0
+
+        def counted() -> Iterator[bytes]:
+            nonlocal size
+            for piece in pieces:
+                digest.update(piece)
+                size += len(piece)
+                yield piece
+
+        self._destination.put_pieces(key, counted())
+        self.inventory[key] = digest.hexdigest(), size
 
 
 def _declaration() -> dict[str, Any]:
@@ -145,14 +162,14 @@ def _attributes(geometry: str, content: GroupContent) -> dict[str, Any]:
 def _encode(
     data: NDArray[Any], path: str, dimensions: tuple[str, ...], attributes: dict[str, Any]
 ) -> dict[str, Buffer]:
-    """Encode one array with zarr-python in memory."""
+    """Encode one array with zarr-python in memory; of pixels the metadata alone."""
     store = MemoryStore()
     objects = max(1, data.shape[0])
     whole = (objects, *data.shape[1:])
     compressors: tuple[Any, ...] = (Crc32cCodec(),)
     layout: dict[str, Any] = {"chunks": whole}
-    chunk = min(CHUNK_OBJECTS, objects)
     if data.ndim == 4:
+        chunk = _chunk(data)
         compressors = COMPRESSORS
         layout = {
             "chunks": (chunk, *data.shape[1:]),
@@ -173,9 +190,10 @@ def _encode(
         config={"write_empty_chunks": True},
         **layout,
     )
-    if data.size and data.ndim == 4:
-        shard = default_buffer_prototype().buffer.from_array_like(shard_bytes(data, chunk))
-        store._store_dict[f"{path}/c/0/0/0/0"] = shard
-    elif data.size:
+    if data.size and data.ndim != 4:
         array[...] = data
     return {key: value for key, value in store._store_dict.items() if key.startswith(path)}
+
+
+def _chunk(data: NDArray[Any]) -> int:
+    return min(CHUNK_OBJECTS, max(1, len(data)))

@@ -91,7 +91,9 @@ def _answer(config: NightConfig, name: str, shown: _Shown, seconds: dict[str, fl
         bundle.require(shown.cutouts.bands, config.geometries[shown.geometry], filters_of(config, name))
     with _timed(seconds, "infer"):
         usable = usable_rows(shown.cutouts, shown.seen, bundle)
-        outputs = _engine(location_of(config, name), bundle.sha256).run(shown.observation.take(usable))
+        # Where all are, their pixels are not copied.
+        rows = slice(None) if len(usable) == len(shown.cutouts) else usable
+        outputs = _engine(location_of(config, name), bundle.sha256).run(shown.observation.take(rows))
     return take_answers(
         load_task(name), shown.geometry, shown.cutouts, shown.gaps, shown.seen, bundle, outputs
     )

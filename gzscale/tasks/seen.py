@@ -13,7 +13,7 @@ from gzscale.models.observation import Observation
 __all__ = ["Seen", "look"]
 
 #: Objects that are looked at together: their pixels are held once more, in float32.
-_BLOCK = 256
+_BLOCK = 64
 
 
 @dataclass(frozen=True)
