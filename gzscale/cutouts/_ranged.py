@@ -1,7 +1,8 @@
-"""A zarr store that reads of one large file only the bytes that are asked for."""
+"""Zarr stores that read one large file by parts: those that are asked for, or one after the other."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest
@@ -10,7 +11,10 @@ from zarr.storage import MemoryStore
 
 from gzscale.storage import Storage
 
-__all__ = ["RangedStore"]
+__all__ = ["HashedStore", "RangedStore"]
+
+#: Bytes that are read at one time.
+PIECE = 16 * 2**20
 
 
 class RangedStore(MemoryStore):
@@ -46,8 +50,11 @@ class RangedStore(MemoryStore):
         if key != self._name:
             return await super().get(key, prototype, byte_range)
         start, stop = self._span(byte_range)
-        data = self._storage.get_range(self._key, start, stop)
+        data = self._read(start, stop)
         return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
+
+    def _read(self, start: int, stop: int) -> bytes:
+        return self._storage.get_range(self._key, start, stop)
 
     def _span(self, byte_range: ByteRequest | None) -> tuple[int, int]:
         if byte_range is None:
@@ -57,3 +64,46 @@ class RangedStore(MemoryStore):
         if isinstance(byte_range, OffsetByteRequest):
             return byte_range.offset, self._size
         return max(0, self._size - byte_range.suffix), self._size
+
+
+class HashedStore(RangedStore):
+    """A `RangedStore` whose large file is read once, from its start on, and hashed on the way.
+
+    Only a few pieces of the file are in memory at a time where ranges are asked for in their order.
+    """
+
+    def __init__(self, files: Mapping[str, bytes], storage: Storage, key: str, name: str, size: int) -> None:
+        super().__init__(files, storage, key, name, size)
+        self._digest = hashlib.sha256()
+        self._held, self._begin, self._end = bytearray(), 0, 0
+        # A shard's index is its last bytes, and every chunk begins with a look at it.
+        self._tails: dict[int, bytes] = {}
+
+    def sha256(self) -> str:
+        """Read what was not asked for yet, and return the hash of the whole file."""
+        while self._end < self._size and self._read_on():
+            self._held.clear()
+            self._begin = self._end
+        return self._digest.hexdigest()
+
+    def _read(self, start: int, stop: int) -> bytes:
+        if stop == self._size and start > 0:
+            if start not in self._tails:
+                self._tails[start] = super()._read(start, stop)
+            return self._tails[start]
+        if start < self._begin:
+            return super()._read(start, stop)
+        while self._end < stop and self._read_on():
+            self._drop(min(start, self._end))
+        return bytes(self._held[start - self._begin : stop - self._begin])
+
+    def _read_on(self) -> bool:
+        piece = super()._read(self._end, min(self._end + PIECE, self._size))
+        self._digest.update(piece)
+        self._held += piece
+        self._end += len(piece)
+        return bool(piece)
+
+    def _drop(self, before: int) -> None:
+        del self._held[: max(0, before - self._begin)]
+        self._begin = max(self._begin, before)

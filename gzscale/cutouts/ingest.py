@@ -173,9 +173,9 @@ def _cut_images(
     for band in range(len(survey.bands)):
         numbers = np.flatnonzero(bands_of == band)
         pairs = np.isin(cover.pair_image, numbers)
-        layers = _layers(cover, pairs, rows.num_rows)
+        layers, spans = _layers(cover, pairs, rows.num_rows), _spans(cover, pairs, rows.num_rows)
         for stack in stacks.values():
-            stack.start_band(band, layers)
+            stack.start_band(band, layers, spans)
         for number in numbers.tolist():
             with clock.stage("decode"):
                 ref, image = next(opened)
@@ -188,6 +188,9 @@ def _cut_images(
                     for stack in stacks.values():
                         stack.add(image, number, band, objects, ra, dec, ranks)
             del image
+            with clock.stage("resample"):
+                for stack in stacks.values():
+                    stack.pass_image(number, band)
         with clock.stage("resample"):
             for stack in stacks.values():
                 stack.finish_band(band)
@@ -203,6 +206,17 @@ def _layers(cover: Coverage, pairs: NDArray[np.bool_], count: int) -> NDArray[np
         np.maximum.at(ranks, objects, cover.pair_rank[pairs])
         layers *= ranks + 1
     return layers
+
+
+def _spans(cover: Coverage, pairs: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """Return the numbers of the first and of the last of each object's images of one band, -1 without any."""
+    images, objects = cover.pair_image[pairs], cover.pair_object[pairs]
+    spans = np.full((count, 2), -1, dtype=np.int64)
+    # Of several values for one place the last one stays.
+    ascending = np.argsort(images, kind="stable")
+    spans[objects[ascending[::-1]], 0] = images[ascending[::-1]]
+    spans[objects[ascending], 1] = images[ascending]
+    return spans
 
 
 def _record(ref: ImageRef, image: Image | ImageError) -> ImageRecord:

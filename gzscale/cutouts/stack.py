@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.affine import Tiles, affine_tiles
 from gzscale.cutouts.flags import flags_below
+from gzscale.cutouts.slots import assign_slots
 from gzscale.cutouts.stamp import CLIPPED, COVERED, FINITE, NAN_HALF, Target, finish_stamps, resample
 from gzscale.surveys.base import Image
 
@@ -24,8 +25,8 @@ class Stack:
     """Stamps of every object of a partition in one geometry.
 
     Images are added band by band, in the order of their names; `finish_band` closes each band.
-    At most one band's stamps are accumulated in float32, and of these only such as several images
-    may overlap: all others are written as float16 at once. Where images overlap they are averaged,
+    Only stamps that several images may overlap are accumulated in float32, from the first of these images to
+    the last: all others are written as float16 at once. Where images overlap they are averaged,
     weighted with the fractions that they cover; or, if some go before others, each fills in what those
     before it leave.
 
@@ -79,8 +80,9 @@ class Stack:
         self._written = np.zeros(0, dtype=bool)
         self._layers = np.zeros(0, dtype=np.int64)
         self._sources: dict[int, tuple[int, float]] = {}
+        self._complete_after: dict[int, NDArray[np.int64]] = {}
 
-    def start_band(self, band: int, layers: NDArray[np.int64]) -> None:
+    def start_band(self, band: int, layers: NDArray[np.int64], spans: NDArray[np.int64]) -> None:
         """Prepare a band.
 
         Parameters
@@ -90,19 +92,24 @@ class Stack:
         layers
             0 for an object that at most one image of this band may overlap, 1 for one whose images are
             averaged, otherwise the number of ranks that its images may have; shape (n,).
+        spans
+            Numbers of the first and of the last of its images, shape (n, 2).
         """
         count, bands = self.coverage.shape
         size = self.config.size
         self._layers = np.where(np.isfinite(self.scales), layers, 0)
         self._sources = {}
+        slot, slots = assign_slots(self._layers, *spans.T)
         several = np.flatnonzero(self._layers)
-        slot = np.full(count, -1, dtype=np.int64)
-        slot[several] = np.cumsum(self._layers[several]) - self._layers[several]
+        ends, starts = np.unique(spans[several, 1], return_inverse=True)
+        self._complete_after = {
+            number: several[starts == place] for place, number in enumerate(ends.tolist())
+        }
         self._target = Target(
             out=self.bits.reshape(-1),
             start=(np.arange(count, dtype=np.int64) * bands + band) * size * size,
             slot=slot,
-            sums=np.zeros((int(self._layers.sum()), 2, size, size), dtype=np.float32),
+            sums=np.zeros((slots, 2, size, size), dtype=np.float32),
             tally=np.zeros((count, 3)),
         )
         self._variance = np.zeros(count)
@@ -175,6 +182,20 @@ class Stack:
         for at in np.flatnonzero(layered & (share > 0)).tolist():
             self._sources[int(places[at])] = number, float(sigma[at] ** 2 * areas[at])
 
+    def pass_image(self, number: int, band: int) -> None:
+        """Finish the stamps for which an image of the current band, added or unusable, was the last."""
+        rows = self._complete_after.pop(number, None)
+        if rows is None:
+            return
+        assert self._target is not None
+        for row in rows[self._layers[rows] > 1].tolist():
+            self._fill_in(row, band, self._target)
+        finish_stamps(self._target, rows)
+        for first, layers in zip(self._target.slot[rows].tolist(), self._layers[rows].tolist(), strict=True):
+            self._target.sums[first : first + layers] = 0
+            for slot in range(first, first + layers):
+                self._sources.pop(slot, None)
+
     def finish_band(self, band: int) -> None:
         """Finish the stamps of the current band.
 
@@ -186,9 +207,8 @@ class Stack:
         """
         assert self._target is not None
         target = self._target
-        for row in np.flatnonzero(self._layers > 1).tolist():
-            self._fill_in(row, band, target)
-        finish_stamps(target, np.flatnonzero(target.slot >= 0))
+        for number in list(self._complete_after):
+            self.pass_image(number, band)
         self.bits[~self._written, band] = NAN_HALF
         covered = target.tally[:, COVERED]
         some = covered > 0

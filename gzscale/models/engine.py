@@ -84,14 +84,18 @@ class Engine:
         network = fuse(bundle.build()).to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def run(self, observation: Observation) -> dict[str, NDArray[np.float32]]:
+    def run(
+        self, observation: Observation, objects: NDArray[np.integer] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
         """Predict cutouts.
 
         Parameters
         ----------
         observation
-            Of n objects. Bands that the bundle does not need are left out, those that it can do without are
+            Bands that the bundle does not need are left out, those that it can do without are
             taken as not measured where they are missing; colours need neither noise nor extinction.
+        objects
+            Which n of its objects, without copying the pixels of all of them; by default all.
 
         Returns
         -------
@@ -106,10 +110,12 @@ class Engine:
         self._check(observation)
         # The batch may be halved while the next ones are prepared: all parts of one have the same rows.
         rows = self.batch
+        count = len(observation if objects is None else objects)
 
         def prepared() -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-            for start in range(0, len(observation), rows):
-                block = observation.take(slice(start, start + rows))
+            for start in range(0, count, rows):
+                part = slice(start, start + rows)
+                block = observation.take(part if objects is None else objects[part])
                 yield len(block), tuple(self._host(array, rows) for array in self._arrays(block))
 
         blocks = [self._predict(count, arrays, self._inputs) for count, arrays in _ahead(prepared())]

@@ -23,7 +23,22 @@ from gzscale.storage import Storage
 from gzscale.tasks.base import Seen, load_task
 from gzscale.tasks.seen import look
 
-__all__ = ["answer_all"]
+__all__ = ["answer_all", "load_engines"]
+
+
+def load_engines(config: NightConfig) -> None:
+    """Load the bundles of all tasks before they are needed.
+
+    A worker then holds as much in its first partition as in any later one: a short night tells how much
+    memory a long one takes.
+
+    Raises
+    ------
+    BundleError
+        If one cannot be used.
+    """
+    for name in config.tasks:
+        _engine(location_of(config, name), open_bundle(config, name).sha256)
 
 
 @functools.lru_cache(maxsize=16)
@@ -91,9 +106,7 @@ def _answer(config: NightConfig, name: str, shown: _Shown, seconds: dict[str, fl
         bundle.require(shown.cutouts.bands, config.geometries[shown.geometry], filters_of(config, name))
     with _timed(seconds, "infer"):
         usable = usable_rows(shown.cutouts, shown.seen, bundle)
-        # Where all are, their pixels are not copied.
-        rows = slice(None) if len(usable) == len(shown.cutouts) else usable
-        outputs = _engine(location_of(config, name), bundle.sha256).run(shown.observation.take(rows))
+        outputs = _engine(location_of(config, name), bundle.sha256).run(shown.observation, usable)
     return take_answers(
         load_task(name), shown.geometry, shown.cutouts, shown.gaps, shown.seen, bundle, outputs
     )

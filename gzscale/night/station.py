@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from gzscale.clusters.workers import PREDICT
 from gzscale.errors import GzscaleError, WorkerError
 from gzscale.night import scratch
 
@@ -30,6 +32,8 @@ __all__ = [
 def run_cut(*arguments: Any, room: scratch.Room) -> Summary:
     """Cut a partition as `run_stage` does, with room for the images that it shares; runs on a worker.
 
+    One that predicts as well loads its bundles first.
+
     Parameters
     ----------
     arguments
@@ -39,9 +43,15 @@ def run_cut(*arguments: Any, room: scratch.Room) -> Summary:
     """
     from distributed import get_worker
 
+    from gzscale.night.answering import load_engines
     from gzscale.night.work import cut
 
-    return run_stage(cut, *arguments, scratch.join(_host_folder(get_worker()), room))
+    worker = get_worker()
+    if PREDICT in worker.state.total_resources:
+        # Whatever is wrong with a bundle, or the device, the stages tell.
+        with contextlib.suppress(GzscaleError, RuntimeError):
+            load_engines(arguments[0])
+    return run_stage(cut, *arguments, scratch.join(_host_folder(worker), room))
 
 
 def clear_scratch(name: str, dask_worker: Any) -> None:

@@ -202,7 +202,7 @@ def _cut(images: list[Image], ra: NDArray[np.float64], dec: NDArray[np.float64],
     everybody = np.arange(len(ra))
     stack = Stack(GeometryConfig(size=SIZE, scale=scale), np.full(len(ra), scale), len(images))
     for band, image in enumerate(images):
-        stack.start_band(band, np.ones(len(ra), np.int64))
+        stack.start_band(band, np.ones(len(ra), np.int64), np.zeros((len(ra), 2), np.int64))
         stack.add(image, 0, band, everybody, ra, dec)
         stack.finish_band(band)
     return stack

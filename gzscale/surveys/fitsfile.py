@@ -62,7 +62,8 @@ class _Unpacker:
         """Unpack until at least ``wanted`` bytes are there, or the stored bytes end."""
         while not self.complete and len(self.out) < wanted:
             try:
-                piece = self._stream.decompress(self._pending, wanted - len(self.out))
+                # No more at once than a piece: what is unpacked is in memory twice until it is added.
+                piece = self._stream.decompress(self._pending, min(wanted - len(self.out), PACKED_BLOCK))
             except (OSError, ValueError) as error:
                 raise ImageError(
                     Reason.CHECKSUM,

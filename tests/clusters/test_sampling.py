@@ -11,12 +11,18 @@ def kept(dask_worker):
     return dask_worker.profile_history.maxlen, "profile" in dask_worker.periodic_callbacks
 
 
+def pauses(dask_worker):
+    return {name: each.callback_time for name, each in dask_worker.periodic_callbacks.items()}
+
+
 @pytest.mark.slow
 def test_workers_keep_little_of_what_is_sampled(tmp_path):
     preset = tmp_path / "one.yaml"
     preset.write_text("kind: local\nworkers: 1\n")
     with open_cluster(str(preset)) as cluster:
         assert [*cluster.client.run(kept).values()] == [(KEPT, False)]
+        (milliseconds,) = cluster.client.run(pauses).values()
+        assert min(milliseconds.values()) >= 100, milliseconds
 
 
 @pytest.mark.slow

@@ -130,6 +130,15 @@ def test_bands_in_any_order(bundle, cutouts):
     assert np.array_equal(straight, reverse)
 
 
+def test_some_of_the_objects(bundle, cutouts):
+    images, scale = cutouts
+    runner, seen = Engine(bundle, "cpu", batch=4), Observation.of(images, "ugriz", scale)
+    chosen = np.array([20, 3, 3, 7, 11])
+    expected = runner.run(seen.take(chosen))["vote_fractions"]
+    assert np.array_equal(runner.run(seen, chosen)["vote_fractions"], expected)
+    assert runner.run(seen, chosen[:0])["vote_fractions"].shape == (0, 37)
+
+
 def test_no_images(bundle):
     nothing = Observation.of(np.empty((0, 3, 32, 32), np.float16), "gri", np.empty(0))
     found = Engine(bundle, "cpu").run(nothing)
