@@ -97,13 +97,18 @@ class Planes:
 
     def strips(self, plane: str, rows: Iterable[int], height: int) -> list[NDArray[Any]]:
         """Decode strips of ``height`` rows from some rows on, from one edge of the plane to the other."""
-        ny, nx = self.shape
-        windows = [(slice(row, min(row + height, ny)), slice(0, nx)) for row in rows]
-        try:
-            pixels = self._pixels(plane, windows, slice(0, ny))
-        except Exception as error:
-            raise self._undecodable(plane, error) from error
-        return [_native(pixels[window]) for window in windows]
+        ny, step = self.shape[0], self.tile_rows[plane]
+        found = []
+        for row in rows:
+            stop = min(row + height, ny)
+            # No more than the rows of whole tiles: an array of the plane's size would be touched all over.
+            around = slice(row // step * step, min(-(-stop // step) * step, ny))
+            try:
+                pixels = self._pixels(plane, None, around)
+            except Exception as error:
+                raise self._undecodable(plane, error) from error
+            found.append(_native(pixels[row - around.start : stop - around.start]))
+        return found
 
     def _pixels(self, plane: str, windows: Sequence[Window] | None, rows: slice) -> NDArray[Any]:
         """Return a block of rows in any byte order; outside the windows undefined."""

@@ -7,12 +7,12 @@ unpacks one of GZIP_2 twice.
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from isal import isal_zlib
 from numba import njit
 from numpy.typing import NDArray
 
@@ -172,7 +172,7 @@ def decode_tiles(table: TileTable, windows: Sequence[tuple[slice, slice]] | None
 
     Raises
     ------
-    ValueError, zlib.error
+    ValueError, isal.igzip_lib.IsalError
         If a tile's bytes are damaged.
     """
     out = np.empty(table.shape, table.dtype)
@@ -203,7 +203,7 @@ def _unpack(table: TileTable, tiles: NDArray[np.int64], boxes: NDArray[np.int64]
     )
     parts = []
     for index, start, stop, size in places:
-        stream = zlib.decompressobj(31)
+        stream = isal_zlib.decompressobj(31)
         raw = stream.decompress(table.data[start:stop].data, size + 1)
         if len(raw) != size or not stream.eof:
             raise ValueError(f"tile {index}: unpacks to {len(raw)} bytes of {size}")
