@@ -1,4 +1,7 @@
-"""The same night with one worker and with two, of one thread each: how much faster, and what is in the way.
+"""The same night with one worker and with two, of one core each: how much faster, and what is in the way.
+
+Each worker is bound to a core of its own, as a batch system binds a job: else the one worker's threads, which
+decode images ahead, would use the core that the second one is to bring.
 
 The night is over a simulated sky (made once, kept). Beside wall time it says how many CPU seconds the workers
 took, main process and Prefect server outside of the processing (``serial``) and during it (``beside``: with
@@ -11,6 +14,7 @@ come to on two cores that do nothing else. Run:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -31,10 +35,11 @@ LOOK = 0.1
 
 
 class Clock:
-    """CPU seconds of a night's processes as they grow."""
+    """CPU seconds of a night's processes as they grow; workers are bound to a core as they appear."""
 
     def __init__(self, pid: int) -> None:
         self._main = psutil.Process(pid)
+        self._bound: set[int] = set()
         self._spent: dict[tuple[bool, int], float] = {}
         self._grown = [(0.0, 0.0)]
 
@@ -50,6 +55,9 @@ class Clock:
             except psutil.Error:
                 continue
             self._spent["spawn_main" in line, process.pid] = times.user + times.system
+            if "spawn_main" in line and process.pid not in self._bound:
+                bind(process.pid, len(self._bound))
+                self._bound.add(process.pid)
         self._grown.append((time.time(), self._sum(False)))
 
     def workers(self) -> float:
@@ -86,6 +94,14 @@ def run(config: Path, output: Path, workers: int, most: int) -> dict[str, float]
     found["beside_cpu_s"] = clock.others(begin, end)
     found["serial_cpu_s"] = clock.others(0, time.time()) - found["beside_cpu_s"]
     return {"workers": workers, "wall_s": wall, "worker_cpu_s": clock.workers(), **found}
+
+
+def bind(pid: int, number: int) -> None:
+    """Bind a process and what it starts from now on to one of the machine's cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), {cores[number % len(cores)]})
 
 
 def quiet_seconds(night: dict[str, float]) -> float:
