@@ -144,6 +144,23 @@ def test_every_data_file_describes_its_columns_in_a_votable(released, member):
             assert arrow.field(field.name).metadata[b"description"].decode() == str(field.description)
 
 
+def test_stilts_votlint_has_nothing_to_say_of_the_headers(released, tmp_path):
+    """What parqlint asks of a file beside that its columns are the header's, for a STILTS without Parquet."""
+    if shutil.which("stilts") is None:
+        pytest.skip("STILTS is not installed")
+    path, _ = released
+    for member in ("morphology", "morphology_600arcs", "morphology_object_id_index"):
+        metadata = pq.read_metadata(next((path / member / "dataset").rglob("*.parquet"))).metadata
+        named = {key for key in metadata if key.lower().startswith(b"ivoa.votable-parquet")}
+        assert named == {b"IVOA.VOTable-Parquet.version", b"IVOA.VOTable-Parquet.content"}
+        header = tmp_path / f"{member}.vot"
+        header.write_bytes(metadata[b"IVOA.VOTable-Parquet.content"])
+        assert b"<DATA" not in header.read_bytes()
+        lint = ["stilts", "votlint", str(header), "ucd=true", "unit=true"]
+        found = subprocess.run(lint, capture_output=True, text=True, timeout=120, check=False)
+        assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
 def test_stilts_parqlint_has_nothing_to_say(released):
     if shutil.which("stilts") is None:
         pytest.skip("STILTS is not installed")
