@@ -59,7 +59,12 @@ class Storage(ABC):
     def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
         """Store pieces one after the other as `put` stores their sum, which is never in memory.
 
-        Pieces are taken once, in order; an error of whoever makes them leaves nothing stored.
+        Parameters
+        ----------
+        key
+            As for `put`.
+        pieces
+            Taken once, in order. An error of whoever makes them is raised, and nothing is stored.
         """
 
     @abstractmethod

@@ -166,34 +166,42 @@ class S3Storage(RemoteStorage):
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Put one object, in parts where it is large."""
         view = memoryview(data).cast("B")
-        starts = range(0, max(len(view), 1), PART_BYTES)
+        starts = range(0, len(view), PART_BYTES)
         self._upload(key, (bytes(view[start : start + PART_BYTES]) for start in starts))
 
     def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
-        """Put pieces as one object, in parts where it is large; a part or two are in memory at a time."""
+        """Put pieces as one object, in parts where it is large; two parts are in memory at most."""
         self._upload(key, _parts(pieces))
 
     def put_file(self, key: str, path: Path) -> None:
-        """Put a file, in parts where it is large; a part or two are in memory at a time."""
+        """Put a file, in parts where it is large; two parts are in memory at most."""
         require_file(path)
         with open(path, "rb") as file:
-            self._upload(key, _parts(iter(lambda: file.read(PART_BYTES), b"")))
+            self._upload(key, iter(lambda: file.read(PART_BYTES), b""))
 
-    def _upload(self, key: str, parts: Iterator[bytes]) -> None:
+    def _upload(self, key: str, parts: Iterator[bytes | bytearray]) -> None:
         """Put what has one part at once, and more than one in parts."""
         name = self._prefix + key
-        first, second = next(parts), next(parts, None)
-        if second is None:
-            self._call(key, "put_object", Key=name, Body=first)
+        begun: list[bytes | bytearray] = [next(parts, b"")]
+        begun.extend(itertools.islice(parts, 1))
+        if len(begun) < 2:
+            self._call(key, "put_object", Key=name, Body=begun[0])
             return
         writer = uuid.uuid4().hex
         upload = self._call(key, "create_multipart_upload", Key=name, Metadata={"writer": writer})["UploadId"]
         try:
             answers: list[dict[str, Any]] = []
-            for number, body in enumerate(itertools.chain((first, second), parts), 1):
-                part = {"Key": name, "UploadId": upload, "PartNumber": number}
+
+            def send(body: bytes | bytearray) -> None:
+                part = {"Key": name, "UploadId": upload, "PartNumber": len(answers) + 1}
                 answer = self._call(key, "upload_part", Body=body, **part)
-                answers.append({"PartNumber": number, "ETag": answer["ETag"]})
+                answers.append({"PartNumber": len(answers) + 1, "ETag": answer["ETag"]})
+
+            while begun:  # No name holds a part that is sent: each is as large as a partition's tables.
+                send(begun.pop(0))
+            for body in parts:
+                send(body)
+                del body
             self._complete(key, upload, answers, writer)
         except BaseException:
             # What could not be finished is not left behind to be paid for.
@@ -305,15 +313,21 @@ class S3Storage(RemoteStorage):
         return len(left)
 
 
-def _parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of all pieces in parts of `PART_BYTES` but for the last; one, if there are none."""
-    held = bytearray()
+def _parts(pieces: Iterable[bytes]) -> Iterator[bytearray]:
+    """Yield the bytes of all pieces in parts of `PART_BYTES`, the last one shorter; nothing of no bytes."""
+    part, filled = bytearray(PART_BYTES), 0
     for piece in pieces:
-        held += piece
-        while len(held) > PART_BYTES:
-            yield bytes(held[:PART_BYTES])
-            del held[:PART_BYTES]
-    yield bytes(held)
+        rest = memoryview(piece)
+        while len(rest):
+            taken = rest[: PART_BYTES - filled]
+            part[filled : filled + len(taken)] = taken
+            filled, rest = filled + len(taken), rest[len(taken) :]
+            if filled == PART_BYTES:
+                yield part
+                part, filled = bytearray(PART_BYTES), 0
+    if filled:
+        del part[filled:]
+        yield part
 
 
 class HttpStorage(RemoteStorage):

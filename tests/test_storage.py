@@ -7,9 +7,11 @@ import subprocess
 import sys
 import textwrap
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -174,6 +176,52 @@ def test_large_objects_go_up_in_parts(s3, tmp_path: Path, monkeypatch: pytest.Mo
         assert entry.tag.endswith("-3"), "three parts"
         assert sha256_hex(store.get(key)) == sha256_hex(content)
     assert store.get_range("file", 5 * 2**20 - 3, 5 * 2**20 + 3) == content[5 * 2**20 - 3 : 5 * 2**20 + 3]
+
+
+@pytest.mark.parametrize("length", [0, 1, 5 * 2**20, 5 * 2**20 + 1, 10 * 2**20])
+def test_lengths_about_a_part(s3, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    monkeypatch.setattr("gzscale.storage.PART_BYTES", 5 * 2**20)
+    store = open_storage(s3.url)
+    content = bytes(range(251)) * (length // 251 + 1)
+    content = content[:length]
+    store.put("bytes", content)
+    store.put_pieces("pieces", [content[: length // 3], content[length // 3 :]])
+    assert store.get("bytes") == store.get("pieces") == content
+
+
+def test_pieces_that_fail_after_a_part_leave_what_was_there(s3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gzscale.storage.PART_BYTES", 5 * 2**20)
+    store = open_storage(s3.url)
+    store.put("key", b"before")
+
+    def broken() -> Iterator[bytes]:
+        for _ in range(3):
+            yield bytes(5 * 2**20)
+        raise ValueError("the maker's own error")
+
+    with pytest.raises(ValueError, match="maker"):
+        store.put_pieces("key", broken())
+    assert store.get("key") == b"before"
+    assert store.clear_unfinished() == 0, "its upload was aborted"
+
+
+def test_two_parts_are_in_memory_at_most(s3, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = 5 * 2**20
+    monkeypatch.setattr("gzscale.storage.PART_BYTES", part)
+    store = open_storage(s3.url)
+    store.put("first", b"a client is made")
+
+    def send(self: S3Storage, key: str, method: str, **options: Any) -> dict[str, str]:
+        return {"UploadId": "1", "ETag": "2"}
+
+    monkeypatch.setattr(S3Storage, "_call", send)
+    tracemalloc.start()
+    try:
+        store.put_pieces("key", (bytes(2**18) for _ in range(8 * part // 2**18)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * part
 
 
 def test_uploads_that_were_never_finished_are_cleared(s3) -> None:

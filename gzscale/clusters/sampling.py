@@ -22,7 +22,7 @@ QUIET: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "10s",
-    "distributed.worker.memory.monitor-interval": "500ms",
+    "distributed.worker.memory.monitor-interval": "200ms",
 }
 #: Call trees that a worker keeps, one a second.
 KEPT = 60

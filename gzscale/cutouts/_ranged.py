@@ -69,7 +69,8 @@ class RangedStore(MemoryStore):
 class HashedStore(RangedStore):
     """A `RangedStore` whose large file is read once, from its start on, and hashed on the way.
 
-    Only a few pieces of the file are in memory at a time where ranges are asked for in their order.
+    Two pieces of the file are in memory at most where ranges are asked for in their order; others are read
+    by themselves. Parameters as of `RangedStore`.
     """
 
     def __init__(self, files: Mapping[str, bytes], storage: Storage, key: str, name: str, size: int) -> None:
@@ -80,7 +81,13 @@ class HashedStore(RangedStore):
         self._tails: dict[int, bytes] = {}
 
     def sha256(self) -> str:
-        """Read what was not asked for yet, and return the hash of the whole file."""
+        """Read what was not asked for yet, and return the hash of the whole file.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be read.
+        """
         while self._end < self._size and self._read_on():
             self._held.clear()
             self._begin = self._end

@@ -24,7 +24,8 @@ WHOLE, LEAST_SHARED, LARGEST_DIFFERENCE, CALIBRATION = 0.999, 16, 3.0, 0.05
 class Stack:
     """Stamps of every object of a partition in one geometry.
 
-    Images are added band by band, in the order of their names; `finish_band` closes each band.
+    Images are added band by band, in the order of their numbers; `pass_image` follows each image, whether it
+    could be added or not, and `finish_band` closes each band.
     Only stamps that several images may overlap are accumulated in float32, from the first of these images to
     the last: all others are written as float16 at once. Where images overlap they are averaged,
     weighted with the fractions that they cover; or, if some go before others, each fills in what those
@@ -144,6 +145,7 @@ class Stack:
             another.
         """
         assert self._target is not None
+        assert number <= min(self._complete_after, default=number), "places may be taken by other stamps"
         cut = np.isfinite(self.scales[rows])
         rows, ranks = rows[cut], None if ranks is None else ranks[cut]
         if not len(rows):
@@ -183,7 +185,15 @@ class Stack:
             self._sources[int(places[at])] = number, float(sigma[at] ** 2 * areas[at])
 
     def pass_image(self, number: int, band: int) -> None:
-        """Finish the stamps for which an image of the current band, added or unusable, was the last."""
+        """Finish the stamps for which an image was the last, and let further ones have their places.
+
+        Parameters
+        ----------
+        number
+            The image's number; added or unusable.
+        band
+            Index of the current band.
+        """
         rows = self._complete_after.pop(number, None)
         if rows is None:
             return

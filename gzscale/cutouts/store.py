@@ -208,7 +208,8 @@ def _checked(storage: Storage, key: str, inventory: Mapping[str, tuple[str, int]
         digest, size = inventory.get(key, ("", -1))
         if len(data) != size:
             raise DamageError(f"{storage.url(key)}: {len(data)} bytes, {size} were committed")
-        _compare(storage.url(key), sha256_hex(data), digest)
+        if sha256_hex(data) != digest:
+            raise _other_bytes(storage.url(key), digest)
     return data
 
 
@@ -220,18 +221,38 @@ def _read_array(
     key = f"{group}/{name}/{_chunk(name)}"
     filled = all(json.loads(files["zarr.json"])["shape"])
     if filled and name == "images":
-        store = HashedStore(files, storage, key, _chunk(name), _length(storage, key, inventory))
-        try:
-            return _decoded(storage.url(f"{group}/{name}"), name, store, slice(None))
-        finally:
-            # Also where a chunk cannot be decoded: this names the file.
-            if inventory is not None:
-                _compare(storage.url(key), store.sha256(), inventory[key][0])
+        return _read_hashed(storage, group, files, inventory)
     if filled:
         files[_chunk(name)] = _checked(storage, key, inventory)
     prototype = default_buffer_prototype()
     held = MemoryStore({key: prototype.buffer.from_bytes(data) for key, data in files.items()})
     return _decoded(storage.url(f"{group}/{name}"), name, held, slice(None))
+
+
+def _read_hashed(
+    storage: Storage,
+    group: str,
+    files: Mapping[str, bytes],
+    inventory: Mapping[str, tuple[str, int]] | None,
+) -> NDArray[Any]:
+    """Read all cutouts' pixels, a few chunks at a time, and compare the whole file's hash at the end."""
+    name = "images"
+    key = f"{group}/{name}/{_chunk(name)}"
+    store = HashedStore(files, storage, key, _chunk(name), _length(storage, key, inventory))
+    committed = "" if inventory is None else inventory[key][0]
+    try:
+        data = _decoded(storage.url(f"{group}/{name}"), name, store, slice(None))
+        found = store.sha256()
+    except DamageError:
+        # Told of the file, where its hash tells it; a chunk's checksum names no file.
+        if committed and store.sha256() != committed:
+            raise _other_bytes(storage.url(key), committed) from None
+        raise
+    except MissingError as error:
+        raise DamageError(f"{storage.url(key)}: lost; cut the partition again") from error
+    if committed and found != committed:
+        raise _other_bytes(storage.url(key), committed)
+    return data
 
 
 def _read_images(
@@ -262,9 +283,8 @@ def _length(storage: Storage, key: str, inventory: Mapping[str, tuple[str, int]]
     return found.size
 
 
-def _compare(url: str, found: str, committed: str) -> None:
-    if found != committed:
-        raise DamageError(f"{url}: sha256 is not the committed {committed}")
+def _other_bytes(url: str, committed: str) -> DamageError:
+    return DamageError(f"{url}: sha256 is not the committed {committed}")
 
 
 def _chunk(name: str) -> str:

@@ -27,18 +27,28 @@ __all__ = ["answer_all", "load_engines"]
 
 
 def load_engines(config: NightConfig) -> None:
-    """Load the bundles of all tasks before they are needed.
+    """Load the bundles of all tasks before they are needed, once in a process.
 
     A worker then holds as much in its first partition as in any later one: a short night tells how much
     memory a long one takes.
+
+    Parameters
+    ----------
+    config
+        The night's configuration.
 
     Raises
     ------
     BundleError
         If one cannot be used.
     """
-    for name in config.tasks:
-        _engine(location_of(config, name), open_bundle(config, name).sha256)
+    _load(tuple(location_of(config, name) for name in config.tasks))
+
+
+@functools.lru_cache(maxsize=16)
+def _load(locations: tuple[str, ...]) -> None:
+    for location in locations:
+        _engine(location, load_bundle(location).sha256)
 
 
 @functools.lru_cache(maxsize=16)

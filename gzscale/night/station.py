@@ -48,8 +48,8 @@ def run_cut(*arguments: Any, room: scratch.Room) -> Summary:
 
     worker = get_worker()
     if PREDICT in worker.state.total_resources:
-        # Whatever is wrong with a bundle, or the device, the stages tell.
-        with contextlib.suppress(GzscaleError, RuntimeError):
+        # Whatever is wrong with a bundle, or the device, the stages find again, and tell.
+        with contextlib.suppress(Exception):
             load_engines(arguments[0])
     return run_stage(cut, *arguments, scratch.join(_host_folder(worker), room))
 

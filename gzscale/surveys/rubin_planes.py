@@ -98,15 +98,17 @@ class Planes:
     def strips(self, plane: str, rows: Iterable[int], height: int) -> list[NDArray[Any]]:
         """Decode strips of ``height`` rows from some rows on, from one edge of the plane to the other."""
         ny, step = self.shape[0], self.tile_rows[plane]
-        found = []
+        found: list[NDArray[Any]] = []
+        around, pixels = slice(0, 0), np.empty((0, 0))
         for row in rows:
             stop = min(row + height, ny)
             # No more than the rows of whole tiles: an array of the plane's size would be touched all over.
-            around = slice(row // step * step, min(-(-stop // step) * step, ny))
-            try:
-                pixels = self._pixels(plane, None, around)
-            except Exception as error:
-                raise self._undecodable(plane, error) from error
+            wanted = slice(row // step * step, min(-(-stop // step) * step, ny))
+            if wanted != around:
+                try:
+                    around, pixels = wanted, self._pixels(plane, None, wanted)
+                except Exception as error:
+                    raise self._undecodable(plane, error) from error
             found.append(_native(pixels[row - around.start : stop - around.start]))
         return found
 

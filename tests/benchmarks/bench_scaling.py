@@ -99,8 +99,8 @@ def run(config: Path, output: Path, workers: int, most: int) -> dict[str, float]
 def bind(pid: int, number: int) -> None:
     """Bind a process and what it starts from now on to one of the machine's cores."""
     cores = sorted(os.sched_getaffinity(0))
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(OSError):  # It has ended.
+        for thread in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {cores[number % len(cores)]})
 
 

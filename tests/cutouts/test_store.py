@@ -103,6 +103,16 @@ def test_a_flipped_bit_is_found_by_the_inventory(stored, copy, name):
         read_cutouts(open_storage(copy), PREFIX, "sky", stored[1])
 
 
+def test_pixels_that_are_lost_while_they_are_read_are_damage(stored, monkeypatch):
+    def gone(self, key, start, stop):
+        raise MissingError(f"{key}: nothing is stored there")
+
+    storage = open_storage(stored[0])
+    monkeypatch.setattr(type(storage), "get_range", gone)
+    with pytest.raises(DamageError, match="images/c/0/0/0/0: lost"):
+        read_cutouts(storage, PREFIX, "sky", stored[1])
+
+
 @pytest.mark.parametrize("name", ["images/c/0/0/0/0", "noise/c/0/0"])
 def test_a_flipped_bit_is_found_without_the_inventory_too(copy, name):
     path = Path(copy, PREFIX, "sky", name)
