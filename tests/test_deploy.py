@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from gzscale.clusters.kubernetes import read_manifest
+from gzscale.clusters.workers import ENVIRONMENT
 from gzscale.errors import ClusterError
 
 HOME = Path(__file__).parents[1]
@@ -56,6 +57,13 @@ def test_no_secret_is_written_down():
         if path.is_file():
             found = [line for line in path.read_text().splitlines() if secret.search(line)]
             assert [line for line in found if "secretRef" not in line and "secretKeyRef" not in line] == []
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+def test_an_image_sets_what_workers_are_started_with(name):
+    text = (DEPLOY / name).read_text()
+    for variable, value in ENVIRONMENT.items():
+        assert f" {variable}={value}" in text
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])

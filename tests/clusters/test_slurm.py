@@ -13,6 +13,7 @@ import pytest
 from gzscale.cluster import open_cluster
 from gzscale.clusters import slurm
 from gzscale.clusters.presets import load_preset
+from gzscale.clusters.workers import ENVIRONMENT
 from gzscale.errors import ClusterError
 
 pytest.importorskip("dask_jobqueue")
@@ -73,7 +74,8 @@ def test_jobs_that_cut_ask_for_cores_and_jobs_that_predict_for_gpus(tmp_path):
         assert f"#SBATCH {line}\n" in predict
     assert "-m dask_cuda.cli worker tcp://h:1" in predict
     for script in (cut, predict):
-        assert script.index("export MALLOC_ARENA_MAX=2\n") < script.index("tcp://h:1")
+        for name, value in ENVIRONMENT.items():
+            assert script.index(f"export {name}={value}\n") < script.index("tcp://h:1")
     assert '--resources "PREDICT=1"' in predict
 
 
