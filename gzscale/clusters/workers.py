@@ -22,8 +22,9 @@ GRACE = 60.0
 KINDS = (CUT, PREDICT)
 #: What a worker's process is started with. Images are decoded on threads; glibc would give each an arena
 #: of its own, and what is left in them lets a worker grow by a third from partition to partition.
-#: Dask has freed memory given back at once, so that each layer of a network faults its pages in anew: inference
-#: takes twice the time. A worker keeps what it frees and gives it back after each partition.
+#: Dask has freed memory given back at once, so that each layer of a network faults its pages in anew:
+#: inference takes twice the time. A worker keeps what it frees and gives it back after each partition.
+#: What the environment sets itself goes first.
 ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),

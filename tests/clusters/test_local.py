@@ -118,7 +118,10 @@ def test_workers_of_one_kind_alone_are_not_enough(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_are_started_with_settings_of_malloc_and_not_with_dasks(tmp_path):
+def test_processes_are_started_with_settings_of_malloc_and_not_with_dasks(tmp_path, monkeypatch):
+    # What the environment says goes first, and Dask leaves its own there once it has started a process.
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
     path = write(tmp_path, "kind: local\nworkers: 1\n")
     with open_cluster(path) as cluster:
         (found,) = cluster.client.run(malloc_settings).values()
