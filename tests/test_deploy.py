@@ -59,8 +59,8 @@ def test_no_secret_is_written_down():
             assert [line for line in found if "secretRef" not in line and "secretKeyRef" not in line] == []
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
-def test_an_image_sets_what_workers_are_started_with(name):
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda", "clusters/scheduler-tls.yaml"])
+def test_it_says_what_workers_are_started_with(name):
     text = (DEPLOY / name).read_text()
     for variable, value in ENVIRONMENT.items():
         assert f" {variable}={value}" in text

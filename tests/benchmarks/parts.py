@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from gzscale.clusters.workers import ENVIRONMENT
+
 GZSCALE = [sys.executable, "-m", "gzscale.cli"]
 
 
@@ -66,7 +68,8 @@ class Parts:
         self.ports = {"scheduler": port}
         self.preset = folder / "parts.yaml"
         self.preset.write_text(f"kind: address\naddress: {address}\nstart_timeout: 60\n")
-        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "PREFECT_HOME": str(folder / "prefect")}
+        self.environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"}
+        self.environment |= {"PREFECT_HOME": str(folder / "prefect")}
         self.environment |= {"no_proxy": "127.0.0.1,localhost", **environment}
 
     def start(self, name: str) -> None:
