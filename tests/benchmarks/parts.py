@@ -68,17 +68,17 @@ class Parts:
         self.ports = {"scheduler": port}
         self.preset = folder / "parts.yaml"
         self.preset.write_text(f"kind: address\naddress: {address}\nstart_timeout: 60\n")
-        self.environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"}
-        self.environment |= {"PREFECT_HOME": str(folder / "prefect")}
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "PREFECT_HOME": str(folder / "prefect")}
         self.environment |= {"no_proxy": "127.0.0.1,localhost", **environment}
 
     def start(self, name: str) -> None:
         """Start a part unless it runs, and wait until it listens."""
         if name in self.running and self.running[name].poll() is None:
             return
+        environment = self.environment | (ENVIRONMENT if name in self.workers else {})
         with open(self.folder / f"{name.replace(' ', '-')}.log", "ab") as log:
             self.running[name] = subprocess.Popen(
-                self.commands[name], env=self.environment, stdout=log, stderr=log, cwd=self.folder
+                self.commands[name], env=environment, stdout=log, stderr=log, cwd=self.folder
             )
         if name in self.ports:
             wait_for(lambda: answers(self.ports[name]), name, 120)
