@@ -17,10 +17,8 @@ References
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import itertools
 import os
 import random
 import threading
@@ -35,6 +33,7 @@ import fsspec.asyn
 
 from gzscale._failures import describe, is_missing, passes, remedy, status_of
 from gzscale._local_storage import Entry, LocalStorage, Storage, require_file
+from gzscale._uploads import parts_of, put_parts
 from gzscale._web import request
 from gzscale.errors import MissingError, StorageError
 
@@ -57,8 +56,8 @@ ATTEMPTS = 6
 FIRST_PAUSE = 0.25
 #: Longest wait for a connection, and for the next bytes of an answer [s].
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
-#: What is longer goes to S3 in parts of this length [bytes]; S3 wants 5 MiB or more.
-PART_BYTES = 32 * 2**20
+#: Bytes of a file that are read at one time.
+FILE_PIECE = 2**20
 
 
 def sha256_hex(data: bytes | memoryview) -> str:
@@ -165,58 +164,25 @@ class S3Storage(RemoteStorage):
 
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Put one object, in parts where it is large."""
-        view = memoryview(data).cast("B")
-        starts = range(0, len(view), PART_BYTES)
-        self._upload(key, (bytes(view[start : start + PART_BYTES]) for start in starts))
+        self._upload(key, parts_of([memoryview(data).cast("B")]))
 
     def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
         """Put pieces as one object, in parts where it is large; two parts are in memory at most."""
-        self._upload(key, _parts(pieces))
+        self._upload(key, parts_of(pieces))
 
     def put_file(self, key: str, path: Path) -> None:
         """Put a file, in parts where it is large; two parts are in memory at most."""
         require_file(path)
         with open(path, "rb") as file:
-            self._upload(key, iter(lambda: file.read(PART_BYTES), b""))
+            self._upload(key, parts_of(iter(lambda: file.read(FILE_PIECE), b"")))
 
     def _upload(self, key: str, parts: Iterator[bytes | bytearray]) -> None:
-        """Put what has one part at once, and more than one in parts."""
-        name = self._prefix + key
-        begun: list[bytes | bytearray] = [next(parts, b"")]
-        begun.extend(itertools.islice(parts, 1))
-        if len(begun) < 2:
-            self._call(key, "put_object", Key=name, Body=begun[0])
-            return
-        writer = uuid.uuid4().hex
-        upload = self._call(key, "create_multipart_upload", Key=name, Metadata={"writer": writer})["UploadId"]
-        try:
-            answers: list[dict[str, Any]] = []
-
-            def send(body: bytes | bytearray) -> None:
-                part = {"Key": name, "UploadId": upload, "PartNumber": len(answers) + 1}
-                answer = self._call(key, "upload_part", Body=body, **part)
-                answers.append({"PartNumber": len(answers) + 1, "ETag": answer["ETag"]})
-
-            while begun:  # No name holds a part that is sent: each is as large as a partition's tables.
-                send(begun.pop(0))
-            for body in parts:
-                send(body)
-                del body
-            self._complete(key, upload, answers, writer)
-        except BaseException:
-            # What could not be finished is not left behind to be paid for.
-            with contextlib.suppress(StorageError):
-                self._call(key, "abort_multipart_upload", Key=name, UploadId=upload)
-            raise
-
-    def _complete(self, key: str, upload: str, parts: list[dict[str, Any]], writer: str) -> None:
-        name, whole = self._prefix + key, {"Parts": parts}
-        try:
-            self._call(key, "complete_multipart_upload", Key=name, UploadId=upload, MultipartUpload=whole)
-        except MissingError:
-            # No such upload any more: an attempt whose answer was lost has completed it.
-            if not self._was_written_by(key, writer):
-                raise
+        put_parts(
+            functools.partial(self._call, key),
+            self._prefix + key,
+            parts,
+            functools.partial(self._was_written_by, key),
+        )
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Put one object with ``If-None-Match: *``."""
@@ -311,23 +277,6 @@ class S3Storage(RemoteStorage):
         for upload in left:
             self._call(prefix, "abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
         return len(left)
-
-
-def _parts(pieces: Iterable[bytes]) -> Iterator[bytearray]:
-    """Yield the bytes of all pieces in parts of `PART_BYTES`, the last one shorter; nothing of no bytes."""
-    part, filled = bytearray(PART_BYTES), 0
-    for piece in pieces:
-        rest = memoryview(piece)
-        while len(rest):
-            taken = rest[: PART_BYTES - filled]
-            part[filled : filled + len(taken)] = taken
-            filled, rest = filled + len(taken), rest[len(taken) :]
-            if filled == PART_BYTES:
-                yield part
-                part, filled = bytearray(PART_BYTES), 0
-    if filled:
-        del part[filled:]
-        yield part
 
 
 class HttpStorage(RemoteStorage):

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import gzscale._uploads
 import gzscale.storage
 from gzscale.errors import MissingError, StorageError
 from gzscale.storage import S3Storage, Storage, open_storage, sha256_hex
@@ -159,7 +160,7 @@ def test_put_pieces(store: Storage) -> None:
 
 
 def test_large_objects_go_up_in_parts(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gzscale.storage.PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr("gzscale._uploads.PART_BYTES", 5 * 2**20)
     store = open_storage(s3.url)
     content = bytes(range(251)) * (11 * 2**20 // 251)
     source = tmp_path / "source"
@@ -180,7 +181,7 @@ def test_large_objects_go_up_in_parts(s3, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("length", [0, 1, 5 * 2**20, 5 * 2**20 + 1, 10 * 2**20])
 def test_lengths_about_a_part(s3, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
-    monkeypatch.setattr("gzscale.storage.PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr("gzscale._uploads.PART_BYTES", 5 * 2**20)
     store = open_storage(s3.url)
     content = bytes(range(251)) * (length // 251 + 1)
     content = content[:length]
@@ -190,7 +191,7 @@ def test_lengths_about_a_part(s3, monkeypatch: pytest.MonkeyPatch, length: int) 
 
 
 def test_pieces_that_fail_after_a_part_leave_what_was_there(s3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gzscale.storage.PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr("gzscale._uploads.PART_BYTES", 5 * 2**20)
     store = open_storage(s3.url)
     store.put("key", b"before")
 
@@ -207,7 +208,7 @@ def test_pieces_that_fail_after_a_part_leave_what_was_there(s3, monkeypatch: pyt
 
 def test_two_parts_are_in_memory_at_most(s3, monkeypatch: pytest.MonkeyPatch) -> None:
     part = 5 * 2**20
-    monkeypatch.setattr("gzscale.storage.PART_BYTES", part)
+    monkeypatch.setattr("gzscale._uploads.PART_BYTES", part)
     store = open_storage(s3.url)
     store.put("first", b"a client is made")
 
@@ -215,7 +216,9 @@ def test_two_parts_are_in_memory_at_most(s3, monkeypatch: pytest.MonkeyPatch) ->
 
     def send(self: S3Storage, key: str, method: str, **options: Any) -> dict[str, str]:
         # What the storage itself has allocated: servers and clients of other tests run in this process, too.
-        mine = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, gzscale.storage.__file__)])
+        mine = tracemalloc.take_snapshot().filter_traces(
+            [tracemalloc.Filter(True, gzscale._uploads.__file__)]
+        )
         held.append(sum(trace.size for trace in mine.traces))
         return {"UploadId": "1", "ETag": "2"}
 

@@ -139,7 +139,7 @@ def test_a_conditional_put_without_an_answer(s3, faulty_s3: FaultyServer, quick_
 def test_a_large_upload_repeats_only_the_part_that_failed(
     s3, faulty_s3: FaultyServer, quick_retries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gzscale.storage.PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr("gzscale._uploads.PART_BYTES", 5 * 2**20)
     store = open_storage(s3.url)
     content = b"x" * (5 * 2**20 + 1)
     faulty_s3.fail(Fault("reset", path="partNumber=2"), Fault("lost", method="POST", path="uploadId="))
@@ -154,7 +154,7 @@ def test_a_large_upload_repeats_only_the_part_that_failed(
 def test_a_large_upload_that_fails_leaves_nothing(
     s3, faulty_s3: FaultyServer, quick_retries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gzscale.storage.PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr("gzscale._uploads.PART_BYTES", 5 * 2**20)
     store = open_storage(s3.url)
     faulty_s3.fail(*[Fault("status", 503, SLOW_DOWN, path="partNumber=2")] * ATTEMPTS)
     with pytest.raises(StorageError, match="SlowDown"):
