@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
+from small_lenses import SETTINGS as SMALL
 from test_inject import SCALE, SEEING, red_galaxies, write_store
 
 from gzscale.cli import main
@@ -27,15 +28,7 @@ from gzscale.training.lens_fit import LensLesson, LensViews
 from gzscale.training.lens_labels import read_labelled_lenses, read_lens_labels
 
 INPUTS = FluxInputs("gri", "gri", (0.1, 0.17, 0.3), tuple(SDSS_REDDENING[band] for band in "gri"))
-SETTINGS = (
-    "mix.lenses=24",
-    "pace.epochs=1",
-    "pace.batch=16",
-    "network.widths=[2,2]",
-    "network.blocks=[1,1]",
-    "size=32",
-    "tested=8",
-)
+SETTINGS = (*SMALL, "tested=8")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from small_lenses import SETTINGS
 from toy_stamps import write_store
 
 from gzscale.cli import main
@@ -14,15 +15,6 @@ from gzscale.sky.stamps import read_stamps
 from gzscale.training import lenses, redshifts
 from gzscale.training.lens_examples import Mix, make_examples
 from gzscale.training.redshift_command import train_redshift_bundle
-
-SETTINGS = (
-    "mix.lenses=24",
-    "pace.epochs=1",
-    "pace.batch=16",
-    "network.widths=[2,2]",
-    "network.blocks=[1,1]",
-    "size=32",
-)
 
 
 @pytest.fixture(scope="module")
