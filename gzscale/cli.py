@@ -57,17 +57,29 @@ def _all_settings(settings: tuple[str, ...], output: str | None, cluster: str | 
 @click.option("--objects", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option(
+    "--per-field",
+    type=click.IntRange(min=1),
+    default=250,
+    show_default=True,
+    help="Objects of a field or patch: it takes objects / this many of them.",
+)
+@click.option(
     "--registry",
     metavar="URL",
     help="Rubin: make the Butler's registry in postgresql://user@host:port/database, not in SQLite.",
 )
 @click.option("--schema", default="gzscale_simulated", show_default=True, help="Schema of that registry.")
-def simulate(out: str, survey: str, objects: int, seed: int, registry: str | None, schema: str) -> None:
+def simulate(
+    out: str, survey: str, objects: int, seed: int, per_field: int, registry: str | None, schema: str
+) -> None:
     """Write a sky whose truth is known: images, catalog, truth, night.yaml."""
+    from gzscale.progress import Meter
     from gzscale.sky.rubin_repository import Registry
     from gzscale.sky.write import write_sky
 
-    write_sky(out, survey, objects, seed, registry=Registry(registry, schema) if registry else None)
+    made = Registry(registry, schema) if registry else None
+    with Meter("simulate", "images") as meter:
+        write_sky(out, survey, objects, seed, progress=meter.show, per_field=per_field, registry=made)
     click.echo(f"simulated {objects} objects: {out}/night.yaml")
 
 
@@ -164,17 +176,13 @@ def verify(output: str, mend: bool) -> None:
     """Re-hash everything that was committed."""
     from gzscale.night.verify import repair
     from gzscale.night.verify import verify as find_damage
+    from gzscale.progress import Meter
 
-    files = 0
-
-    def count(more: int) -> None:
-        nonlocal files
-        files += more
-
-    findings = find_damage(output, count)
+    with Meter("verify", "files") as meter:
+        findings = find_damage(output, meter.add)
     for finding in findings:
         click.echo(f"{finding.where}: {finding.what}")
-    click.echo(f"{files} files read, {len(findings)} finding(s)")
+    click.echo(f"{meter.done} files read, {len(findings)} finding(s)")
     if findings and mend:
         click.echo(f"{repair(output, findings)} file(s) removed; run the night again")
     if findings:
@@ -213,8 +221,10 @@ def explain(output: str, object_id: int, as_json: bool) -> None:
 def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None, scheme: str) -> None:
     """Predict a folder of JPEG, PNG or FITS cutouts, no survey needed."""
     from gzscale.folder import predict_folder
+    from gzscale.progress import Meter
 
-    result = predict_folder(task, images, output, scheme=scheme, bundle=bundle)
+    with Meter("predict", "images") as meter:
+        result = predict_folder(task, images, output, scheme=scheme, bundle=bundle, progress=meter.show)
     for detail in result.details:
         click.echo(detail, err=True)
     refused = ", ".join(f"{number} {reason}" for reason, number in sorted(result.refused.items()))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 __all__ = ["sky"]
@@ -77,9 +75,10 @@ def inject(
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; one a core by default.")
 def sample(out: str, survey: str, objects: int, seed: int, workers: int | None) -> None:
     """Write galaxies of known redshift as cutouts, with a truth table, without frames."""
+    from gzscale.progress import Meter
     from gzscale.sky.blocks import Request
     from gzscale.sky.samples import write_sample
 
-    with click.progressbar(length=objects, label="drawing galaxies", file=sys.stderr) as bar:
-        write_sample(out, Request(survey, objects, seed), workers, lambda done, _: bar.update(done - bar.pos))
+    with Meter("draw", "galaxies", objects) as meter:
+        write_sample(out, Request(survey, objects, seed), workers, meter.show)
     click.echo(f"drew {objects} galaxies: {out}/sample.json")

@@ -100,6 +100,7 @@ def predict_folder(
     output: str | Path,
     scheme: str = "tree",
     bundle: str | Path | None = None,
+    progress: Callable[[int], None] = lambda found: None,
 ) -> FolderResult:
     """Predict images into a table, in bounded memory however many there are.
 
@@ -118,6 +119,8 @@ def predict_folder(
         have no room for the flag of images unlike the training set: use ``tree`` where that matters.
     bundle
         Path or URL of a bundle; the shipped one if absent.
+    progress
+        Called with the number of images read so far, as they are.
 
     Returns
     -------
@@ -166,6 +169,7 @@ def predict_folder(
                 stems = [name for name, good in zip(names, finite, strict=True) if good]
                 writer.write_table(pa.table({key: pa.array(stems, pa.string()), **kept}, schema=schema))
                 result.done += len(stems)
+                progress(result.found)
         part.replace(target)
     except OSError as error:
         raise StorageError(f"{target}: cannot be written: {error}") from error
