@@ -41,8 +41,8 @@ def explain(output: str, object_id: int) -> dict[str, Any]:
         see `gzscale.night.history.last_change`), ``history`` (what those of all nights did: see
         `gzscale.night.history.object_history`), ``row`` (the catalog's), ``partition``,
         ``quarantine`` (rows with stage, task, reason, detail), ``cutouts`` (by geometry:
-        scale, coverage, noise, images with their hashes), ``predictions`` (by task: the
-        columns, the bundle's hash), ``code`` (hashes of the sources).
+        scale, coverage, noise, images with their hashes), ``predictions`` (by task: the hash of the
+        bundle that was asked, whether it answered, and then the columns), ``code`` (hashes of the sources).
 
     Raises
     ------
@@ -107,8 +107,7 @@ def _partition_story(
         own = f"ledger/predict/{partition.path}.quarantine.parquet"
         story["quarantine"] = lost + _select(read_parquet(storage, own), object_id)
         found = _select(read_parquet(storage, f"predictions/{partition.path}.parquet"), object_id)
-        for row in found:
-            story["predictions"] = _predictions(predicted, row)
+        story["predictions"] = _predictions(predicted, found[0] if found else None)
     return story
 
 
@@ -139,16 +138,13 @@ def _cutout(storage: Storage, made: Record, geometry: str, object_id: int) -> di
     }
 
 
-def _predictions(predicted: Record, row: dict[str, Any]) -> dict[str, Any]:
-    """Group a row of predictions by task, with the hash of the bundle that made it."""
+def _predictions(predicted: Record, row: dict[str, Any] | None) -> dict[str, Any]:
+    """Group a row of predictions by task, with the bundle that was asked; None: nothing is answered."""
     told = {}
     for name, (bundle, geometry) in predicted.inputs["tasks"].items():
-        task = load_task(name)
-        told[name] = {
-            "bundle": bundle,
-            "geometry": geometry,
-            "answered": bool(row[done_column(name)]),
-            "coverage": row[coverage_column(name)],
-            "columns": {column.name: row[column.name] for column in task.columns},
-        }
+        answered = row is not None and bool(row[done_column(name)])
+        told[name] = {"bundle": bundle, "geometry": geometry, "answered": answered}
+        if row is not None and answered:
+            told[name]["coverage"] = row[coverage_column(name)]
+            told[name]["columns"] = {column.name: row[column.name] for column in load_task(name).columns}
     return told

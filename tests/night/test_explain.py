@@ -32,7 +32,13 @@ def test_a_done_object(ran):
 def test_a_quarantined_object(ran, object_id, stage, reason):
     story = explain(ran.config.output, object_id)
     assert [(row["stage"], row["reason"]) for row in story["quarantine"]] == [(stage, reason)]
-    assert story["predictions" if "predictions" in story else "quarantine"] in ({}, story["quarantine"])
+    if stage == "catalog":
+        assert "predictions" not in story
+        return
+    told = story["predictions"]["morphology"]
+    assert not told["answered"]
+    assert told["bundle"] == explain(ran.config.output, 1000)["predictions"]["morphology"]["bundle"]
+    assert "columns" not in told
 
 
 def test_an_object_that_nobody_asked_for(ran):
