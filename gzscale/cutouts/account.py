@@ -9,25 +9,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gzscale.catalog.schema import QUARANTINE_SCHEMA
 from gzscale.errors import Reason
 from gzscale.surveys.base import Coverage
 
-__all__ = ["QUARANTINE_SCHEMA", "STATUS", "ImageRecord", "Verdict", "judge", "quarantine_table"]
+__all__ = ["STATUS", "ImageRecord", "Verdict", "judge", "quarantine_table"]
 
 #: Meanings of the per-band status codes; ``Reason`` is append-only, so the codes keep their meaning.
 STATUS: tuple[str, ...] = ("OK", *(reason.value for reason in Reason))
-
-QUARANTINE_SCHEMA = pa.schema(
-    [
-        ("object_id", pa.int64()),
-        ("ra", pa.float64()),
-        ("dec", pa.float64()),
-        ("stage", pa.string()),
-        ("task", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
 
 #: What names a band's failure least comes last: any damage says more than an absence.
 _WEAKEST = (Reason.MISSING_IMAGE, Reason.MISSING_BAND, Reason.ALL_NAN, Reason.OFF_FOOTPRINT)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from memory_survey import MemorySurvey, make_image, make_rows, make_wcs
 
+from gzscale.catalog.schema import QUARANTINE_SCHEMA
 from gzscale.config import GeometryConfig
-from gzscale.cutouts.account import QUARANTINE_SCHEMA
 from gzscale.cutouts.ingest import cut_partition
 from gzscale.cutouts.store import read_cutouts
 from gzscale.errors import Reason
