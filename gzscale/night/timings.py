@@ -20,7 +20,7 @@ STEPS = {
 #: What the workers' time holds beyond the steps.
 REST = ("other", "catalog rows, tables and the ledger")
 #: Stages of a night; each one's wall time is kept under ``wall_<stage>``.
-STAGES = ("plan", "process", "release", "report")
+STAGES = ("plan", "process", "release")
 
 
 @dataclass(frozen=True)
