@@ -31,7 +31,7 @@ PIECE = 2_000_000
 ATTEMPTS = 4
 #: Unfinished transfers that nobody has touched for this long are removed [s].
 STALE = 86_400
-_MAGIC = (b"BZh", b"SIMPLE  =")
+_MAGIC = (b"BZh", b"\x1f\x8b", b"SIMPLE  =")
 
 
 def default_cache() -> str:
@@ -220,7 +220,7 @@ class Fetcher:
             return ImageError(Reason.EMPTY_IMAGE, f"{name}: 0 bytes on the server; tell its keepers")
         return ImageError(
             Reason.NOT_FITS,
-            f"{name}: neither FITS nor bzip2 but {start[:40]!r}; a server's error page? Check survey.root",
+            f"{name}: no FITS, bzip2 or gzip but {start[:40]!r}; a server's error page? Check survey.root",
         )
 
     # ---- cache

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -25,12 +23,11 @@ from gzscale.surveys.options import check_bands, check_template, take_options, t
 from gzscale.surveys.sdss_find import Exposure, FrameSource, find_exposures
 from gzscale.surveys.sdss_frame import FrameId, astropy_wcs, check_header, decode_frame
 from gzscale.surveys.sdss_masks import SPAN_PLANES, blank_masked
+from gzscale.surveys.sdss_paths import TREE, fill, frame_names, mask_names, path_pattern
 from gzscale.surveys.tan import TanFrame
 
 __all__ = ["SdssSurvey"]
 
-#: Path of a frame below the root, in DR13 and later.
-TREE = "eboss/photoObj/frames/{rerun}/{run}/{camcol}/frame-{band}-{run:06d}-{camcol}-{field:04d}.fits.bz2"
 BANDS = "ugriz"
 #: Rows and columns of the background's standard deviation: cells of about 62 x 64 pixels.
 SIGMA_GRID = (24, 32)
@@ -156,7 +153,7 @@ class SdssSurvey:
         ImageError
             With the reason why the frame cannot be used.
         """
-        names = _alternatives(ref.path)
+        names = frame_names(ref.path)
         wanted = _frame_id(ref)
         for attempt in (0, 1):
             key, stored = self._fetcher.read(names)
@@ -180,7 +177,7 @@ class SdssSurvey:
 
     def inverse_variance(self, ref: ImageRef) -> NDArray[np.float32]:
         """Return the inverse variance of every pixel of a frame; see `NoiseModel.inverse_variance`."""
-        key, stored = self._fetcher.read(_alternatives(ref.path))
+        key, stored = self._fetcher.read(frame_names(ref.path))
         frame = decode_frame(stored, self._url(key), _frame_id(ref))
         return frame.noise.inverse_variance(frame.pixels)
 
@@ -192,13 +189,13 @@ class SdssSurvey:
         ImageError
             UNREACHABLE_IMAGE if the server does not say.
         """
-        entry = self._fetcher.stat(_alternatives(ref.path))
+        entry = self._fetcher.stat(frame_names(ref.path))
         if entry is None:
             return "absent"
         state = entry.tag if entry.key == ref.path else f"{os.path.basename(entry.key)}:{entry.tag}"
         if self._masks is None:
             return state
-        mask = self._fetcher.stat(_alternatives(self._mask_path(_frame_id(ref))))
+        mask = self._fetcher.stat(mask_names(self._mask_path(_frame_id(ref))))
         return f"{state}, mask {mask.tag if mask else 'absent'}"
 
     # ---- footprints
@@ -216,7 +213,7 @@ class SdssSurvey:
                 f"{self.root}: an HTTP tree cannot be listed; use SDSS's window_flist.fits as "
                 "survey.options.index"
             )
-        pattern = _pattern(self._tree)
+        pattern = path_pattern(self._tree)
         prefix = os.path.dirname(self._tree.partition("{")[0])
         exposures = set()
         for entry in open_storage(self.root).list(prefix):
@@ -243,7 +240,7 @@ class SdssSurvey:
         return ImageRef(
             name=f"frame-{band}-{run:06d}-{camcol}-{field:04d}",
             band=band,
-            path=_fill(self._tree, self._rerun, exposure, band),
+            path=fill(self._tree, self._rerun, exposure, band),
             exposure=f"{self._rerun}-{run}-{camcol}-{field}",
         )
 
@@ -273,7 +270,7 @@ class SdssSurvey:
         trouble: str | None = None
         for band in sorted(self.bands, key=_REFERENCE.index):
             ref = self._ref(exposure, band)
-            names = _alternatives(ref.path)
+            names = frame_names(ref.path)
 
             def read(count: int, names: tuple[str, ...] = names) -> bytes:
                 return self._fetcher.read_start(names, count)[1]
@@ -294,11 +291,11 @@ class SdssSurvey:
 
     def _mask_path(self, wanted: FrameId) -> str:
         exposure = (wanted.run, wanted.camcol, wanted.field)
-        return _fill(str(self._masks), self._rerun, exposure, wanted.band)
+        return fill(str(self._masks), self._rerun, exposure, wanted.band)
 
     def _blank(self, pixels: NDArray[np.float32], wanted: FrameId) -> None:
         try:
-            key, stored = self._fetcher.read(_alternatives(self._mask_path(wanted)))
+            key, stored = self._fetcher.read(mask_names(self._mask_path(wanted)))
         except ImageError as error:
             # "Where the masks are there": a frame without one is used as it is.
             if error.reason is Reason.MISSING_IMAGE:
@@ -326,33 +323,6 @@ def _settings(bands: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _fill(template: str, rerun: int, exposure: Exposure, band: str) -> str:
-    run, camcol, field = exposure
-    return template.format(rerun=rerun, run=run, camcol=camcol, field=field, band=band)
-
-
-def _alternatives(path: str) -> tuple[str, ...]:
-    """Return the name of a file and of its twin, compressed or not."""
-    return path, path.removesuffix(".bz2") if path.endswith(".bz2") else f"{path}.bz2"
-
-
 def _frame_id(ref: ImageRef) -> FrameId:
     _, run, camcol, field = ref.exposure.split("-")
     return FrameId(int(run), int(camcol), int(field), ref.band)
-
-
-def _pattern(template: str) -> re.Pattern[str]:
-    """Turn a path template into a pattern that reads the numbers back."""
-    seen = itertools.count()
-    parts = re.split(r"\{(\w+)(?::[^}]*)?\}", template.removesuffix(".bz2"))
-    names: set[str] = set()
-    text = ""
-    for part in parts:
-        if next(seen) % 2 == 0:
-            text += re.escape(part)
-        elif part in names:
-            text += rf"0*(?P={part})" if part != "band" else r"(?P=band)"
-        else:
-            names.add(part)
-            text += r"(?P<band>[ugriz])" if part == "band" else rf"0*(?P<{part}>\d+)"
-    return re.compile(text + r"(?:\.bz2)?")

@@ -12,8 +12,12 @@ References
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -22,6 +26,9 @@ from numpy.typing import NDArray
 from gzscale.errors import ImageError, Reason
 
 __all__ = ["SPAN_PLANES", "blank_masked", "mask_spans"]
+
+#: An unpacked file at most: those of a dense field have 0.4 MB.
+MAX_BYTES = 64_000_000
 
 #: The planes, in the order of the file's extensions.
 SPAN_PLANES = (
@@ -44,7 +51,7 @@ def mask_spans(stored: bytes, name: str, plane: str) -> NDArray[np.int64]:
     Parameters
     ----------
     stored
-        Bytes of the fpM file.
+        Bytes of the fpM file; plain, or packed with gzip, as SDSS keeps them, or bzip2.
     name
         Of the file, for messages.
     plane
@@ -61,11 +68,20 @@ def mask_spans(stored: bytes, name: str, plane: str) -> NDArray[np.int64]:
         BAD_IMAGE if the file is not an fpM file.
     """
     try:
-        with fits.open(io.BytesIO(stored), memmap=False) as hdus:
+        with fits.open(io.BytesIO(_unpacked(stored)), memmap=False) as hdus:
             table = hdus[1 + SPAN_PLANES.index(plane)]
             rows = table.data if table.header["NAXIS2"] else []
             pieces = [_spans(row["s"], int(row["row0"]), int(row["col0"])) for row in rows]
-    except (OSError, IndexError, KeyError, TypeError, ValueError, fits.VerifyError) as error:
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        fits.VerifyError,
+    ) as error:
         raise ImageError(
             Reason.BAD_IMAGE, f"{name}: not an fpM mask file ({error}); fetch it again"
         ) from error
@@ -80,6 +96,20 @@ def blank_masked(pixels: NDArray[np.float32], stored: bytes, name: str, planes: 
         inside = (spans[:, 0] >= 0) & (spans[:, 0] < ny)
         for row, first, last in spans[inside]:
             pixels[row, max(0, first) : min(nx, last + 1)] = np.nan
+
+
+def _unpacked(stored: bytes) -> bytes:
+    packed: Any = None
+    if stored.startswith(b"\x1f\x8b"):
+        packed = gzip.GzipFile(fileobj=io.BytesIO(stored))
+    elif stored.startswith(b"BZh"):
+        packed = bz2.BZ2File(io.BytesIO(stored))
+    if packed is None:
+        return stored
+    unpacked: bytes = packed.read(MAX_BYTES + 1)
+    if len(unpacked) > MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
+    return unpacked
 
 
 def _spans(packed: NDArray[np.uint8], row0: int, col0: int) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """The SDSS survey as others see it: options, opening, state, masks."""
 
 import bz2
+import gzip
 import io
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -212,6 +213,24 @@ def test_the_masked_pixels_of_the_chosen_planes_become_nan(root):
     both = SdssSurvey(str(root), "gri", {"masks": MASKS, "mask_planes": ["SATUR", "CR"]}).open(ref).pixels
     assert np.isnan(both).sum() == 6 + 6
     assert np.isnan(both[20, 250:]).all()
+
+
+@pytest.mark.parametrize(("pack", "ending"), [(gzip.compress, ".gz"), (bz2.compress, ".bz2")])
+def test_a_packed_mask_is_found_and_read(root, pack, ending):
+    write(root, f"masks/fpM-001234-r3-0100.fits{ending}", pack(fpm(SATUR=[[10, 5, 9]])))
+    survey = SdssSurvey(str(root), "gri", {"masks": MASKS})
+    ref = ref_of(survey)
+    assert "mask absent" not in survey.state(ref)
+    assert np.argwhere(np.isnan(survey.open(ref).pixels)).tolist() == [[10, x] for x in range(5, 10)]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda packed: packed[:-20], lambda packed: gzip.compress(bytes(70_000_000))]
+)
+def test_a_mask_that_cannot_be_unpacked_says_so(root, damage):
+    write(root, "masks/fpM-001234-r3-0100.fits.gz", damage(gzip.compress(fpm(SATUR=[[10, 5, 9]]))))
+    survey = SdssSurvey(str(root), "gri", {"masks": MASKS})
+    assert reason_of(survey, ref_of(survey)) is Reason.BAD_IMAGE
 
 
 def test_a_frame_without_a_mask_is_used_and_a_broken_mask_is_not(root):
