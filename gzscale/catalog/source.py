@@ -25,6 +25,7 @@ __all__ = [
     "files_identity",
     "find_files",
     "find_folder",
+    "is_html",
 ]
 
 #: A gzip file is unpacked to disk up to this length; a longer one is taken for a bomb.
@@ -130,6 +131,11 @@ class SourceFile:
         """Whether the name says that the content is compressed with gzip."""
         return self.name.lower().endswith(".gz")
 
+    @property
+    def ranged(self) -> bool:
+        """Whether a part of it can be read without fetching the rest."""
+        return isinstance(self.storage, LocalStorage) or self.storage.root.startswith("s3://")
+
     def head(self, length: int) -> bytes:
         """Return the first bytes as they are stored."""
         with self.open() as file:
@@ -139,7 +145,7 @@ class SourceFile:
         """Open for reading and seeking: a local file, ranges on S3, a fetched copy of an HTTP file."""
         if isinstance(self.storage, LocalStorage):
             return _open_local(Path(self.url))
-        if self.storage.root.startswith("s3://"):
+        if self.ranged:
             return RangeFile(self.storage, self.entry)  # type: ignore[return-value]
         return _open_local(self.fetched())
 
@@ -224,6 +230,11 @@ def files_identity(files: Sequence[SourceFile]) -> str:
     for file in files:
         digest.update(f"{file.entry.key}\t{file.entry.size}\t{file.entry.tag}\n".encode())
     return digest.hexdigest()
+
+
+def is_html(head: bytes) -> bool:
+    """Say whether the first bytes of a file are those of a web page."""
+    return head.lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _open_local(path: Path) -> BinaryIO:
