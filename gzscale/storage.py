@@ -17,6 +17,7 @@ References
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -34,7 +35,7 @@ import fsspec.asyn
 from gzscale._failures import describe, is_missing, passes, remedy, status_of
 from gzscale._local_storage import Entry, LocalStorage, Storage, require_file
 from gzscale._uploads import parts_of, put_parts
-from gzscale._web import request
+from gzscale._web import Download, request
 from gzscale.errors import MissingError, StorageError
 
 __all__ = [
@@ -291,6 +292,12 @@ class HttpStorage(RemoteStorage):
         if stop <= start:
             return b""
         return self._retry(key, lambda: self._request("GET", key, (start, stop))[1])
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Yield the bytes stored under ``key`` as they come, about 1 MiB at a time."""
+        with contextlib.closing(Download(self._fs, self.url(key))) as download:
+            while piece := self._retry(key, lambda: fsspec.asyn.sync(self._fs.loop, download.piece)):
+                yield piece
 
     def stat(self, key: str) -> Entry | None:
         """Ask for size and ETag (or date) with ``HEAD``, or None where there is nothing."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from faults import Backend, FaultyServer, relay
+from web_server import LargeFile
 
 STAND_IN_KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "testsecret"}
 
@@ -95,6 +96,21 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Backend], Fault
 
     def start(backend: Backend) -> FaultyServer:
         servers.append(FaultyServer(backend))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LargeFile]]:
+    """Start servers of one large file; they end with the test."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    servers: list[LargeFile] = []
+
+    def start(size: int, ranges: bool = True, length: str = "stated", **options: Any) -> LargeFile:
+        servers.append(LargeFile(size, ranges, length, **options))
         return servers[-1]
 
     yield start

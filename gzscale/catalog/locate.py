@@ -9,7 +9,8 @@ from gzscale.catalog.formats.fits import FitsSource
 from gzscale.catalog.formats.parquet import ParquetSource
 from gzscale.catalog.formats.text import CsvSource
 from gzscale.catalog.formats.votable import VotableSource
-from gzscale.catalog.source import Source, SourceFile, find_files, find_folder
+from gzscale.catalog.hats_tree import MAX_PROPERTIES_BYTES, find_tree, find_web_hats, read_properties
+from gzscale.catalog.source import Source, SourceFile, find_files, find_folder, is_html
 from gzscale.errors import CatalogError
 
 __all__ = ["locate_table"]
@@ -26,8 +27,6 @@ _ENDINGS = {
     ".csv": "csv",
     ".tsv": "csv",
 }
-_HATS_PROPERTIES = ("hats.properties", "properties")
-_COLLECTION = "collection.properties"
 
 
 def locate_table(path: str, kind: str, scratch: Path) -> tuple[str, list[SourceFile], Source]:
@@ -62,6 +61,10 @@ def locate_table(path: str, kind: str, scratch: Path) -> tuple[str, list[SourceF
 
 def _locate(path: str, kind: str, scratch: Path) -> tuple[str, list[SourceFile], int | None]:
     """Return the format, the data files, and the number of rows that a HATS catalog declares."""
+    if _may_be_web_folder(path, kind):
+        found = find_web_hats(path, scratch, required=kind == "hats" or path.endswith("/"))
+        if found is not None:
+            return "hats", *found
     files = find_files(path, scratch)
     if files is not None:
         if kind == "hats":
@@ -71,20 +74,19 @@ def _locate(path: str, kind: str, scratch: Path) -> tuple[str, list[SourceFile],
     if kind not in ("auto", "hats", "parquet"):
         raise CatalogError(f"{path}: a folder; {kind} catalogs are single files")
     by_key = {file.entry.key: file for file in files}
-    prefix = ""
-    if _COLLECTION in by_key:
-        prefix = _properties(by_key[_COLLECTION]).get("hats_primary_table_url", "").strip("/") + "/"
-    described = next((by_key[prefix + key] for key in _HATS_PROPERTIES if prefix + key in by_key), None)
-    if described is None and (kind == "hats" or prefix):
-        raise CatalogError(f"{path}: no {prefix}hats.properties in it; it is not a whole HATS catalog")
-    if described is None or kind == "parquet":
+    tree = find_tree(path, lambda key: _properties(by_key[key]) if key in by_key else None)
+    if tree is None and kind == "hats":
+        raise CatalogError(f"{path}: no hats.properties in it; it is not a whole HATS catalog")
+    if tree is None or kind == "parquet":
         return "parquet", _data_files(files, "", path), None
-    declared = _properties(described).get("hats_nrows", "")
-    return (
-        "hats",
-        _data_files(files, f"{prefix}dataset/", path),
-        int(declared) if declared.isdigit() else None,
-    )
+    return "hats", _data_files(files, f"{tree.prefix}dataset/", path), tree.row_count
+
+
+def _may_be_web_folder(path: str, kind: str) -> bool:
+    """Say whether to ask for a HATS catalog: no request where the URL's ending is that of a file."""
+    if not path.startswith(("http://", "https://")) or kind not in ("auto", "hats"):
+        return False
+    return kind == "hats" or path.endswith("/") or not ("?" in path or _ending(path) in _ENDINGS)
 
 
 def _data_files(files: Sequence[SourceFile], prefix: str, path: str) -> list[SourceFile]:
@@ -101,18 +103,20 @@ def _data_files(files: Sequence[SourceFile], prefix: str, path: str) -> list[Sou
 
 
 def _properties(file: SourceFile) -> dict[str, str]:
-    text = file.head(1 << 20).decode("utf-8", "replace")
-    pairs = (line.partition("=") for line in text.splitlines() if not line.lstrip().startswith(("#", "!")))
-    return {key.strip(): value.strip() for key, separator, value in pairs if separator}
+    return read_properties(file.head(MAX_PROPERTIES_BYTES))
+
+
+def _ending(name: str) -> str:
+    return Path(name.lower().removesuffix(".gz")).suffix
 
 
 def _format_of_file(path: str, kind: str, file: SourceFile) -> str:
     head = file.head(512)
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+    if is_html(head):
         raise CatalogError(f"{path}: an HTML page, not a table; check the URL (a login or error page?)")
     if kind != "auto":
         return kind
-    ending = Path(file.name.lower().removesuffix(".gz")).suffix
+    ending = _ending(file.name)
     if ending in _ENDINGS:
         return _ENDINGS[ending]
     if head.startswith(b"PAR1"):

@@ -228,7 +228,9 @@ def open_catalog(config: CatalogConfig, needs_size: bool) -> CatalogReader:
     Parquet (file or folder), HATS (catalog or collection), FITS binary table, VOTable and
     CSV are read, the last three also gzipped; from local paths, ``s3://`` and ``https://``.
     Parquet on S3 is read by ranges, only the columns that are mapped; files that came
-    by HTTP, and FITS and VOTable from S3, are fetched to a temporary folder.
+    by HTTP, and FITS and VOTable from S3, are fetched to a temporary folder. A folder on a web
+    server is read where it is a HATS catalog with ``partition_info.csv`` and one file a pixel;
+    any other has no list of its files.
 
     Positions are taken as they are: no frame, equinox or proper motion is applied.
 

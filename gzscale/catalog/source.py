@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol
 import pyarrow as pa
 
 from gzscale.errors import CatalogError, MissingError, StorageError
-from gzscale.storage import Entry, LocalStorage, Storage, open_storage
+from gzscale.storage import Entry, HttpStorage, LocalStorage, Storage, open_storage
 
 __all__ = [
     "MAX_UNPACKED_BYTES",
@@ -25,9 +25,10 @@ __all__ = [
     "files_identity",
     "find_files",
     "find_folder",
+    "is_html",
 ]
 
-#: A gzip file is unpacked to disk up to this length; a longer one is taken for a bomb.
+#: A gzip file is unpacked, and a file of unknown size fetched, up to this length; a longer one may be a bomb.
 MAX_UNPACKED_BYTES = 64 << 30
 #: Bytes of one request when a file is fetched.
 FETCH_BYTES = 16 << 20
@@ -88,10 +89,7 @@ class RangeFile(io.RawIOBase):
             return 0
         data = self._storage.get_range(self._entry.key, self._position, stop)
         if len(data) != stop - self._position:
-            raise StorageError(
-                f"{self._storage.url(self._entry.key)}: asked for bytes {self._position} to {stop}, received "
-                f"{len(data)}; the file changed while it was read, or the server ignores ranges"
-            )
+            raise _other_length(self._storage.url(self._entry.key), self._position, stop, len(data))
         buffer[: len(data)] = data
         self._position = stop
         return len(data)
@@ -130,6 +128,11 @@ class SourceFile:
         """Whether the name says that the content is compressed with gzip."""
         return self.name.lower().endswith(".gz")
 
+    @property
+    def ranged(self) -> bool:
+        """Whether a part of it can be read without fetching the rest."""
+        return isinstance(self.storage, LocalStorage) or self.storage.root.startswith("s3://")
+
     def head(self, length: int) -> bytes:
         """Return the first bytes as they are stored."""
         with self.open() as file:
@@ -139,7 +142,7 @@ class SourceFile:
         """Open for reading and seeking: a local file, ranges on S3, a fetched copy of an HTTP file."""
         if isinstance(self.storage, LocalStorage):
             return _open_local(Path(self.url))
-        if self.storage.root.startswith("s3://"):
+        if self.ranged:
             return RangeFile(self.storage, self.entry)  # type: ignore[return-value]
         return _open_local(self.fetched())
 
@@ -226,6 +229,11 @@ def files_identity(files: Sequence[SourceFile]) -> str:
     return digest.hexdigest()
 
 
+def is_html(head: bytes) -> bool:
+    """Say whether the first bytes of a file are those of a web page."""
+    return head.lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
 def _open_local(path: Path) -> BinaryIO:
     try:
         return open(path, "rb")
@@ -236,24 +244,37 @@ def _open_local(path: Path) -> BinaryIO:
 
 
 def _fetch(storage: Storage, entry: Entry) -> Iterator[bytes]:
-    if entry.size < 0:
-        yield storage.get(entry.key)
-        return
+    pieces = storage.stream(entry.key) if isinstance(storage, HttpStorage) else _ranges(storage, entry)
     position = 0
-    while position < entry.size:
-        stop = min(position + FETCH_BYTES, entry.size)
-        data = storage.get_range(entry.key, position, stop)
-        if position == 0 and len(data) == entry.size:
-            # A server without ranges answers with the whole file.
-            yield data
-            return
-        if len(data) != stop - position:
-            raise StorageError(
-                f"{storage.url(entry.key)}: asked for bytes {position} to {stop}, received {len(data)}; "
-                "the file changed while it was read, or the server ignores ranges"
+    for data in pieces:
+        position += len(data)
+        if entry.size < 0 and position > MAX_UNPACKED_BYTES:
+            raise CatalogError(
+                f"{storage.url(entry.key)}: more than {MAX_UNPACKED_BYTES} bytes, and the server does not "
+                "say how many; split it, or fetch it with another program and name the local file"
             )
         yield data
-        position = stop
+    if 0 <= entry.size != position:
+        raise StorageError(
+            f"{storage.url(entry.key)}: announced with {entry.size} bytes, received {position}; the file "
+            "changed, or the answer was cut short: run the same command again"
+        )
+
+
+def _ranges(storage: Storage, entry: Entry) -> Iterator[bytes]:
+    for position in range(0, entry.size, FETCH_BYTES):
+        stop = min(position + FETCH_BYTES, entry.size)
+        data = storage.get_range(entry.key, position, stop)
+        if len(data) != stop - position:
+            raise _other_length(storage.url(entry.key), position, stop, len(data))
+        yield data
+
+
+def _other_length(url: str, start: int, stop: int, received: int) -> StorageError:
+    return StorageError(
+        f"{url}: asked for bytes {start} to {stop}, received {received}; the file changed while it was read, "
+        "or the server ignores ranges"
+    )
 
 
 def _copy(source: io.BufferedIOBase, sink: BinaryIO, limit: int, url: str) -> None:

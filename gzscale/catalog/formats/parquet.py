@@ -32,7 +32,8 @@ class ParquetSource:
     files
         At least one.
     declared_rows
-        Number of rows that the catalog states, used where there are too many footers to read.
+        Number of rows that the catalog states, used where there are too many footers to read, or
+        files that would have to be fetched for them.
     """
 
     def __init__(self, files: Sequence[SourceFile], declared_rows: int | None = None) -> None:
@@ -41,7 +42,8 @@ class ParquetSource:
         self.names: Sequence[str] = schema.names
         self.units = _units(schema)
         self.row_count = declared_rows
-        if len(files) <= COUNTED_FILES:
+        # Of many files that must be fetched whole, none is fetched before its rows are needed.
+        if len(files) == 1 or (len(files) <= COUNTED_FILES and files[0].ranged):
             self.row_count = sum(_open(file).metadata.num_rows for file in files)
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
