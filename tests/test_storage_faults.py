@@ -289,8 +289,9 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
             act()
     assert store.stat("a/b") is None
     (tmp_path / "folder" / "k").mkdir(parents=True)
-    with pytest.raises(StorageError, match="folder"):
+    with pytest.raises(StorageError, match="a folder stands where a file should be: move it away") as caught:
         open_storage(tmp_path / "folder").put("k", b"1")
+    assert str(tmp_path / "folder" / "k") in str(caught.value)
 
 
 def test_a_file_may_be_no_larger_than_the_limit(tmp_path: Path) -> None:
