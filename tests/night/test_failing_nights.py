@@ -1,0 +1,131 @@
+"""Whole nights through the command line on storage that fails: told, closed, and gone on from."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import CliRunner
+from distributed import LocalCluster
+from toy import toy_catalog
+
+from flows import nightly as flow
+from gzscale.cli import main
+from gzscale.night.verify import verify
+from gzscale.storage import open_storage
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """The address of a cluster whose one worker lives in this process."""
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        resources={"CUT": 1, "PREDICT": 1},
+        dashboard_address=":0",
+        silence_logs=50,
+        processes=False,
+        protocol="tcp://",
+    ) as cluster:
+        yield cluster.scheduler.address
+
+
+@pytest.fixture
+def run(scheduler, tmp_path, monkeypatch):
+    """Run `gzscale night` in this process, its stages without Prefect's server."""
+    for stage in ("plan_stage", "process_stage", "release_stage", "prune_stage", "report_stage"):
+        monkeypatch.setattr(flow, stage, getattr(flow, stage).fn)
+    monkeypatch.setattr(flow, "nightly", flow.nightly.fn)
+    monkeypatch.setattr(flow, "_tell", lambda *arguments, **options: None)
+    monkeypatch.setattr(flow, "end_server_with_us", lambda: None)
+
+    def night(config, name):
+        tree = config.model_copy(update={"cluster": scheduler}).model_dump(mode="json")
+        path = tmp_path / "night.yaml"
+        path.write_text(yaml.safe_dump(tree))
+        done = CliRunner().invoke(main, ["night", str(path), "--night", name])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done
+
+    return night
+
+
+def account_of(output):
+    """What `gzscale status` says of the last night, once its account was seen to close."""
+    account = json.loads(CliRunner().invoke(main, ["status", str(output), "--json"]).stdout)
+    assert account["planned"] == account["done"] + sum(account["quarantined"].values()) + account["failed"]
+    return account
+
+
+def stored(output, prefix):
+    storage = open_storage(output)
+    return {entry.key: storage.get(entry.key) for entry in storage.list(prefix)}
+
+
+def commits(output):
+    """The commits of predictions by partition; one that is made again has other bytes."""
+    found = stored(output, "ledger/predict")
+    return {
+        key.removeprefix("ledger/predict/").removesuffix(".json"): data
+        for key, data in found.items()
+        if key.endswith(".json")
+    }
+
+
+def newer(commits, before):
+    """The partitions whose commit was made since."""
+    return {path for path, data in commits.items() if data != before.get(path)}
+
+
+# A partition that cannot be stored --------------------------------------------------------------
+
+
+@pytest.fixture
+def changed(ran, tmp_path):
+    """A night that was run, and a configuration under which each of its partitions is to be done again."""
+    table = toy_catalog()
+    place = table.column_names.index("r90")
+    larger = table.set_column(place, "r90", pc.multiply(table["r90"], pa.scalar(1.05, pa.float32())))
+    pq.write_table(larger, tmp_path / "larger.parquet")
+    catalog = ran.config.catalog.model_copy(update={"path": str(tmp_path / "larger.parquet")})
+    return ran, ran.config.model_copy(update={"catalog": catalog})
+
+
+@pytest.mark.parametrize("place", ["ledger/cut/{}.gaps.parquet", "predictions/{}.parquet"])
+def test_a_partition_that_cannot_be_stored_fails_and_the_others_are_done(changed, run, place):
+    ran, config = changed
+    blocked = ran.plan.partitions[3]
+    in_the_way = Path(config.output, place.format(blocked.partition.path))
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    before, released = commits(config.output), stored(config.output, "releases")
+
+    done = run(config, "n2")
+    assert done.exit_code == 1, done.output
+    account = account_of(config.output)
+    assert (account["night"], account["state"], account["release"]) == ("n2", "failed", "")
+    assert account["failed"] == blocked.rows > 1
+    assert account["done"] == 40 - blocked.rows
+    (failure,) = account["failures"]
+    assert (failure["partition"], failure["rows"]) == (blocked.partition.path, blocked.rows)
+    page = Path(config.output, "reports", "n2", "report.html").read_text()
+    for told in (failure["error"], done.stdout, done.stderr, page):
+        assert f"{in_the_way}: " in told
+        assert "a folder stands where a file should be: move it away" in told
+    after = commits(config.output)
+    assert newer(after, before) == before.keys() - {blocked.partition.path}
+    assert stored(config.output, "releases") == released, "nothing is released"
+
+    in_the_way.rmdir()
+    done = run(config, "n3")
+    assert done.exit_code == 0, done.output
+    account = account_of(config.output)
+    assert (account["state"], account["failed"], account["done"]) == ("complete", 0, 40)
+    assert account["failures"] == []
+    assert newer(commits(config.output), after) == {blocked.partition.path}
+    assert account["release"] != ran.record.release
+    assert json.loads(Path(config.output, "releases", "LATEST").read_text())["release"] == account["release"]
+    assert verify(config.output) == []
