@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -225,21 +225,10 @@ def test_http_trouble_that_passes_is_outlasted(serve, quick_retries, fault: Faul
     assert ATTEMPTS <= len(server.requests) <= (ATTEMPTS if fault.kind == "status" else 2 * ATTEMPTS)
 
 
-def _mount(options: str, folder: Path) -> None:
-    folder.mkdir()
-    made = os.geteuid() == 0 and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if not made or made.returncode:
-        pytest.skip("cannot mount a tmpfs here: needs root")
-
-
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(disk: Callable[[str], Path]) -> Path:
     """A disk of 256 KiB."""
-    _mount("size=256k", tmp_path / "disk")
-    yield tmp_path / "disk"
-    subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=True)
+    return disk("256k")
 
 
 def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:

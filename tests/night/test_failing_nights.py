@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from distributed import LocalCluster
-from toy import toy_catalog
+from toy import toy_catalog, toy_config
 
 from flows import nightly as flow
 from gzscale.cli import main
@@ -129,3 +129,31 @@ def test_a_partition_that_cannot_be_stored_fails_and_the_others_are_done(changed
     assert account["release"] != ran.record.release
     assert json.loads(Path(config.output, "releases", "LATEST").read_text())["release"] == account["release"]
     assert verify(config.output) == []
+
+
+# A full disk ------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_fills_up_keeps_what_was_committed_and_goes_on_with_room(disk, run, tmp_path):
+    output = disk("1m") / "night"
+    config = toy_config(tmp_path, output=str(output))
+    done = run(config, "n1")
+    assert done.exit_code == 2, "not even its report has room"
+    *_, last = done.output.splitlines()
+    failed = [line for line in done.output.splitlines() if line.startswith("failed: ")]
+    for told in (*failed, last):
+        assert f" {output}/" in told
+        assert "the disk is full: free space, then run the same command again" in told
+    made = commits(output)
+    assert made
+    assert failed
+    assert len(made) + len(failed) == len(stored(output, "ledger/rows"))
+    assert stored(output, "releases") == {}
+
+    disk("64m")
+    done = run(config, "n2")
+    assert done.exit_code == 0, done.output
+    account = account_of(output)
+    assert (account["state"], account["failed"], account["done"]) == ("complete", 0, 40)
+    assert newer(commits(output), made) == commits(output).keys() - made.keys()
+    assert verify(str(output)) == []
