@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,10 +11,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from distributed import LocalCluster
+from faults import SLOW_DOWN, Fault
 from toy import toy_catalog, toy_config
 
+import gzscale.storage
 from flows import nightly as flow
 from gzscale.cli import main
+from gzscale.night.plan import make_plan
 from gzscale.night.verify import verify
 from gzscale.storage import open_storage
 
@@ -157,3 +161,79 @@ def test_a_disk_that_fills_up_keeps_what_was_committed_and_goes_on_with_room(dis
     assert (account["state"], account["failed"], account["done"]) == ("complete", 0, 40)
     assert newer(commits(output), made) == commits(output).keys() - made.keys()
     assert verify(str(output)) == []
+
+
+# S3 in trouble ----------------------------------------------------------------------------------
+
+
+def few_objects(folder, count, **changes):
+    """A partition of every other object, and one of the others; the fourth has no size."""
+    config = toy_config(folder, max_objects=64, **changes)
+    pq.write_table(toy_catalog().slice(0, count), folder / "catalog.parquet")
+    return config
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Answers of S3 are waited for half a second."""
+    gzscale.storage._client.cache_clear()  # the timeout is the client's
+    monkeypatch.setattr("gzscale.storage.READ_TIMEOUT", 0.5)
+    yield
+    gzscale.storage._client.cache_clear()
+
+
+def released(output):
+    """The bytes of the latest release, whatever the day in its name."""
+    release = json.loads(open_storage(output).get("releases/LATEST"))["release"]
+    files = stored(output, f"releases/{release}")
+    return {key.removeprefix(f"releases/{release}/"): data for key, data in files.items()}
+
+
+@pytest.mark.s3
+def test_trouble_of_s3_that_passes_leaves_no_trace_in_the_release(
+    s3, faulty_s3, quick_retries, impatient, run, tmp_path
+):
+    undisturbed = few_objects(tmp_path, 1)
+    assert run(undisturbed, "n1").exit_code == 0
+    config = few_objects(tmp_path, 1, output=f"{s3.url}/night")
+    faulty_s3.fail(
+        *[
+            Fault("status", 500, path=f"/night/{folder}/")
+            for folder in ("cutouts", "predictions", "releases")
+        ],
+        *[Fault("status", 503, SLOW_DOWN, method="PUT", path="/night/")] * 3,
+        *[Fault("status", 503, SLOW_DOWN, method="GET", path="/night/")] * 3,
+        Fault("stall", seconds=0.9, method="PUT", path="/night/predictions/"),
+        Fault("stall", seconds=0.9, method="GET", path="/night/cutouts/"),
+    )
+    done = run(config, "n1")
+    assert faulty_s3.faults == [], "all of them were met"
+    assert done.exit_code == 0, done.output
+    account = account_of(config.output)
+    assert (account["state"], account["done"], account["failed"]) == ("complete", 1, 0)
+    assert released(config.output) == released(undisturbed.output)
+
+
+@pytest.mark.s3
+def test_trouble_of_s3_that_stays_with_a_partition_fails_it_alone(
+    s3, faulty_s3, quick_retries, run, tmp_path
+):
+    broken, whole = make_plan(few_objects(tmp_path, 8), "n1").partitions
+    config = few_objects(tmp_path, 8, output=f"{s3.url}/night")
+    folders = ("cutouts", "predictions", "ledger/cut", "ledger/predict")
+    keys = [quote(f"{folder}/{broken.partition.path}") for folder in folders]
+    # A listing names them in its query.
+    faulty_s3.fail(*[Fault("status", 500, path=key, lasting=True) for key in (*keys, *map(quote_plus, keys))])
+    done = run(config, "n1")
+    faulty_s3.fail()
+    assert done.exit_code == 1, done.output
+    account = account_of(config.output)
+    assert (account["state"], account["release"]) == ("failed", "")
+    assert (account["failed"], account["done"]) == (broken.rows, 7 - broken.rows)
+    (failure,) = account["failures"]
+    assert failure["partition"] == broken.partition.path
+    for told in (failure["error"], done.stdout, done.stderr):
+        assert f"{config.output}/ledger/cut/{broken.partition.path}.json: HTTP 500" in told
+        assert "run the same command again later" in told
+    assert commits(config.output).keys() == {whole.partition.path}
+    assert stored(config.output, "releases") == {}
