@@ -135,6 +135,33 @@ def test_a_partition_that_cannot_be_stored_fails_and_the_others_are_done(changed
     assert verify(config.output) == []
 
 
+@pytest.mark.parametrize("garbage", [b"", b"\x00\xff not JSON", b"[]", b'{"release": "r"}'])
+def test_a_pointer_that_cannot_be_read_ends_the_night_before_any_work(changed, run, garbage):
+    _, config = changed
+    pointer = Path(config.output, "releases", "LATEST")
+    pointer.write_bytes(garbage)
+    before = stored(config.output, "")
+    done = run(config, "n2")
+    assert done.exit_code == 2, done.output
+    assert f"DAMAGE: {pointer}: not a release pointer" in done.output
+    assert "delete it and run the night again" in done.output
+    assert stored(config.output, "") == before
+
+
+def test_a_pointer_that_was_deleted_is_written_anew_and_nothing_else_is(ran, run):
+    # Under Dask the kind of device is a part of each commit.
+    assert run(ran.config, "n2").exit_code == 0
+    pointer = Path(ran.config.output, "releases", "LATEST")
+    pointer.unlink()
+    before = commits(ran.config.output)
+    done = run(ran.config, "n3")
+    assert done.exit_code == 0, done.output
+    assert json.loads(pointer.read_text())["release"] == account_of(ran.config.output)["release"]
+    assert commits(ran.config.output) == before
+    assert Path(ran.config.output, "releases", ran.record.release, "manifest.json").exists()
+    assert verify(ran.config.output) == []
+
+
 # A full disk ------------------------------------------------------------------------------------
 
 
