@@ -217,5 +217,5 @@ def test_a_catalog_of_one_row_and_of_none(tmp_path):
     pq.write_table(made.table(), tmp_path / "catalog.parquet")
     assert run_night(config).record.counts["objects"].done == 1
     pq.write_table(made.table().slice(0, 0), tmp_path / "catalog.parquet")
-    with pytest.raises(CatalogError, match=r"catalog\.parquet"):
+    with pytest.raises(CatalogError, match=r"catalog\.parquet: the table has 0 rows; .*catalog\.path"):
         run_night(config, "n2")
