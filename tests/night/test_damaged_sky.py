@@ -1,17 +1,23 @@
 """A night over a sky in which all is wrong that can be: each object gets its reason, the others are done."""
 
 import bz2
+import io
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from conftest import run_night
 from small_frames import SHAPE, frame, header, path, sky, write
 from toy import toy_config
 
+from gzscale.cutouts.store import read_cutouts
 from gzscale.errors import CatalogError
+from gzscale.night.origins import cutouts_prefix
 from gzscale.night.verify import verify
+from gzscale.storage import open_storage
 from gzscale.surveys.sdss_ids import Release, encode_objid
 
 BOMB = bytes(30_000_000)
@@ -48,6 +54,12 @@ def whole(field):
     return bz2.compress(frame(field=field, band="r"))
 
 
+def with_a_nan_block(field):
+    pixels = fits.getdata(io.BytesIO(frame(field=field, band="r")))
+    pixels[40:110, 40:110] = np.nan
+    return bz2.compress(frame(pixels, field=field, band="r"))
+
+
 #: What is done to a field's r frame -> the reason of the object in its middle.
 DAMAGE = {
     "truncated": (lambda field: whole(field)[:-4000], "TRUNCATED_IMAGE"),
@@ -66,6 +78,8 @@ DAMAGE = {
     ),
 }
 FIELDS = {name: 100 + 10 * number for number, name in enumerate(DAMAGE, start=1)}
+#: A field whose r frame has a block of NaN, larger than a stamp.
+BLOCK = 300
 
 
 class Sky:
@@ -103,7 +117,10 @@ def a_damaged_sky(root):
         made.add(name, *sky(*middle, FIELDS[name]), reason, FIELDS[name])
     made.field(100)
     made.add("good", *sky(*middle), None)
-    made.add("nan block aside", *sky(60, 60), None)
+    made.field(BLOCK, with_a_nan_block)
+    made.add("in a nan block", *sky(75, 75, BLOCK), "ALL_NAN", BLOCK)
+    made.add("beside a nan block", *sky(118, 75, BLOCK), None, BLOCK)
+    made.add("far from a nan block", *sky(200, 220, BLOCK), None, BLOCK)
     made.add("edge", *sky(12, 150), None)
     made.add("corner", *sky(12, 5), None)
     made.add("missing field", *sky(*middle, 90), "MISSING_IMAGE", 90)
@@ -136,9 +153,21 @@ def reasons_of(night):
     return {row["object_id"]: row for row in table.to_pylist() if row["reason"] != "DUPLICATE_ID"}
 
 
+def answers_of(night):
+    """The released rows, by object."""
+    folder = Path(
+        night.config.output, "releases", night.record.release, "morphology", "morphology", "dataset"
+    )
+    rows = [row for file in folder.rglob("Npix=*.parquet") for row in pq.read_table(file).to_pylist()]
+    assert len({row["object_id"] for row in rows}) == len(rows)
+    return {row["object_id"]: row for row in rows}
+
+
 OTHERS = [
     "good",
-    "nan block aside",
+    "in a nan block",
+    "beside a nan block",
+    "far from a nan block",
     "edge",
     "corner",
     "missing field",
@@ -162,6 +191,24 @@ def test_each_object_gets_its_reason(damaged, name):
     assert (row and row["reason"]) == reason, row
     if name in DAMAGE:
         assert "frame-r-001234-3-" in row["detail"]
+
+
+def test_a_block_of_nan_costs_what_lies_in_it(damaged):
+    made, night = damaged
+    storage, coverage = open_storage(night.config.output), {}
+    for item in night.plan.partitions:
+        cutouts = read_cutouts(storage, cutouts_prefix(item.partition), "galaxy")
+        coverage |= dict(zip(cutouts.object_id.tolist(), cutouts.coverage.tolist(), strict=True))
+    inside, beside, far = (made.expected[f"{where} a nan block"][0] for where in ("in", "beside", "far from"))
+    assert coverage[inside] == [1, 0, 1]
+    green, red, infrared = coverage[beside]
+    assert 0.5 < red < 0.9
+    assert (green, infrared) == (1, 1)
+    assert coverage[far] == [1, 1, 1]
+    assert answers_of(night)[beside]["coverage"] == pytest.approx(red)
+    assert answers_of(night)[far]["coverage"] == 1
+    detail = reasons_of(night)[inside]["detail"]
+    assert detail == f"r: every pixel of {Path(path(BLOCK, 'r')).name.partition('.')[0]} here is missing"
 
 
 def test_nothing_is_lost(damaged):
