@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 from conftest import run_night
-from small_frames import SHAPE, frame, header, path, sky, write
+from small_frames import SCALE, SHAPE, frame, header, path, sky, write
 from toy import toy_config
 
 from gzscale.cutouts.store import read_cutouts
@@ -86,7 +86,7 @@ class Sky:
     """The catalog and what each of its objects should become."""
 
     def __init__(self, root):
-        self.root, self.rows, self.expected = root, [], {}
+        self.root, self.rows, self.expected, self.repeated = root, [], {}, []
 
     def add(self, name, ra, dec, reason, field=100, size=4.0, object_id=None):
         """Add an object; ``reason`` is None where it should be done."""
@@ -95,6 +95,13 @@ class Sky:
             object_id = int(encode_objid(Release.DR8, 301, 1234, 3, field, number)[()])
         self.rows.append((object_id, float(ra), float(dec), size))
         self.expected[name] = (object_id, reason)
+
+    def repeat(self, name, shift=0.0):
+        """Add an object's row again, so many degrees further north."""
+        object_id, _ = self.expected[name]
+        row = next(row for row in self.rows if row[0] == object_id)
+        self.rows.append((object_id, row[1], row[2] + shift, row[3]))
+        self.repeated.append(object_id)
 
     def field(self, number, r_frame=None, **place):
         for band in "gri":
@@ -133,6 +140,8 @@ def a_damaged_sky(root):
     made.add("dec beyond the pole", 150.0, 90.5, "BAD_COORDINATES")
     made.add("north pole", 150.0, 90.0, "OFF_FOOTPRINT")
     made.add("south pole", 150.0, -90.0, "OFF_FOOTPRINT")
+    made.repeat("good", 20 * SCALE)
+    made.repeat("all nan")
     return made
 
 
@@ -141,9 +150,7 @@ def damaged(tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged")
     made = a_damaged_sky(folder / "images")
     config = toy_config(folder, survey={"kind": "sdss", "root": str(folder / "images"), "bands": "gri"})
-    table = made.table()
-    twice = table.slice(table.num_rows - 15, 1)  # an object that occurs again
-    pq.write_table(pa.concat_tables([table, twice]), folder / "catalog.parquet")
+    pq.write_table(made.table(), folder / "catalog.parquet")
     return made, run_night(config)
 
 
@@ -211,15 +218,29 @@ def test_a_block_of_nan_costs_what_lies_in_it(damaged):
     assert detail == f"r: every pixel of {Path(path(BLOCK, 'r')).name.partition('.')[0]} here is missing"
 
 
+def test_an_object_that_is_given_twice_is_done_once(damaged):
+    made, night = damaged
+    folder = f"{night.config.output}/releases/{night.record.release}"
+    quarantine = pq.read_table(f"{folder}/quarantine.parquet").to_pylist()
+    second = {row["object_id"]: row for row in quarantine if row["reason"] == "DUPLICATE_ID"}
+    assert sorted(second) == sorted(made.repeated)
+    good, _ = made.expected["good"]
+    first_dec, second_dec = (dec for object_id, _, dec, _ in made.rows if object_id == good)
+    assert first_dec < second_dec
+    assert answers_of(night)[good]["dec"] == first_dec
+    assert second[good]["dec"] == second_dec
+    assert [row["reason"] for row in quarantine if row["object_id"] == good] == ["DUPLICATE_ID"]
+
+
 def test_nothing_is_lost(damaged):
     made, night = damaged
     assert set(made.expected) == {*DAMAGE, *OTHERS}
     objects = night.record.counts["objects"]
-    assert objects.planned == len(made.rows) + 1
+    assert objects.planned == len(made.rows)
     assert objects.closes
     assert objects.failed == 0
     assert objects.done == sum(reason is None for _, reason in made.expected.values())
-    assert objects.quarantined["DUPLICATE_ID"] == 1
+    assert objects.quarantined["DUPLICATE_ID"] == len(made.repeated) == 2
     assert verify(night.config.output) == []
 
 
