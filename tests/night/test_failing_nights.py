@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 from distributed import LocalCluster
 from faults import SLOW_DOWN, Fault
+from small_night import write_small_night
 from toy import toy_catalog, toy_config
 
 import gzscale.storage
@@ -133,6 +134,19 @@ def test_a_partition_that_cannot_be_stored_fails_and_the_others_are_done(changed
     assert account["release"] != ran.record.release
     assert json.loads(Path(config.output, "releases", "LATEST").read_text())["release"] == account["release"]
     assert verify(config.output) == []
+
+
+def test_of_many_failed_partitions_the_status_tells_some(tmp_path):
+    night = write_small_night(tmp_path, max_objects=4, failed_partitions=7, state="failed")
+    assert len(night.record.failures) == 7
+    done = CliRunner().invoke(main, ["status", night.output])
+    assert done.exit_code == 1
+    told = [line for line in done.stdout.splitlines() if line.startswith("failed ")]
+    shown = night.record.failures[:5]
+    assert told == [
+        *(f"failed    {item['partition']} ({item['rows']} objects): {item['error']}" for item in shown),
+        "failed    2 more partitions: see the report",
+    ]
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x00\xff not JSON", b"[]", b'{"release": "r"}'])
