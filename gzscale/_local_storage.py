@@ -366,7 +366,7 @@ _REMEDY = {
     errno.EROFS: "the file system is read only: choose another output",
     errno.ENOTDIR: "a part of the path is a file, not a folder: choose another output",
     errno.EEXIST: "a part of the path is a file, not a folder: choose another output",
-    errno.EISDIR: "a folder stands where a file should be",
+    errno.EISDIR: "a folder stands where a file should be: move it away, then run the same command again",
     errno.ENOLCK: "the file system has no locks: choose another output, or mount it with them",
     errno.EIO: "the device failed: look at the system's log before trying again",
 }

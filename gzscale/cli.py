@@ -22,6 +22,8 @@ __all__ = ["main"]
 _SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any key of CONFIG.")
 _OUTPUT = click.option("--output", metavar="URL", help="Folder or s3:// URL of the night's output.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+#: Failed partitions whose errors are printed; the account as JSON and the report have more.
+_MOST_FAILURES = 5
 
 
 class _Group(click.Group):
@@ -262,6 +264,12 @@ def _changes_line(changes: dict[str, int]) -> str:
 def _print_account(account: dict[str, Any], output: str) -> None:
     click.echo(f"night     {account['night']} ({account['state']})")
     click.echo(f"objects   {_account_line(account)}")
+    failures = account["failures"]
+    for failure in failures[:_MOST_FAILURES]:
+        where = f"{failure['partition'] or 'the night'} ({failure['rows']} objects)"
+        click.echo(f"failed    {where}: {failure['error']}")
+    if len(failures) > _MOST_FAILURES:
+        click.echo(f"failed    {len(failures) - _MOST_FAILURES} more partitions: see the report")
     if account.get("changes"):
         click.echo(f"catalog   {_changes_line(account['changes'])}")
     if account.get("images"):

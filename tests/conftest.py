@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -122,6 +123,26 @@ def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LargeFile]]
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry as often as ever, with pauses too short to notice."""
     monkeypatch.setattr("gzscale.storage.FIRST_PAUSE", 0.001)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A disk of a given size; called again with another size, the same disk is that large."""
+    folder = tmp_path / "disk"
+
+    def mount(size: str) -> Path:
+        options = f"{'remount,' if folder.is_mount() else ''}size={size}"
+        folder.mkdir(exist_ok=True)
+        made = os.geteuid() == 0 and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False
+        )
+        if not made or made.returncode:
+            pytest.skip("cannot mount a tmpfs here: needs root")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ class Fault:
 
     kind: ``status`` (answered with it, nothing is done), ``reset`` (connection reset, nothing is
     done), ``stall`` (no answer for `seconds`), ``truncate`` (the right answer, cut in its body),
-    ``lost`` (the request is done, its answer never comes).
+    ``lost`` (the request is done, its answer never comes). A `lasting` one meets every request that fits.
     """
 
     kind: str
@@ -35,6 +35,7 @@ class Fault:
     seconds: float = 1.0
     method: str = ""
     path: str = ""
+    lasting: bool = False
 
     def fits(self, method: str, path: str) -> bool:
         return (not self.method or method == self.method) and self.path in path
@@ -72,7 +73,7 @@ class FaultyServer:
         with self._lock:
             self.requests.append((method, path))
             fault = next((fault for fault in self.faults if fault.fits(method, path)), None)
-            if fault:
+            if fault and not fault.lasting:
                 self.faults.remove(fault)
             return fault
 

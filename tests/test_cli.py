@@ -143,7 +143,8 @@ def test_an_unknown_key_is_an_error_without_a_traceback(run, sky):
 def test_an_output_that_cannot_be_written(run, sky, tmp_path):
     (tmp_path / "file").write_text("")
     text = run("night", sky, "--output", tmp_path / "file" / "out", code=2)
-    assert "a file, not a folder" in text
+    assert f"{tmp_path / 'file' / 'out'}/" in text
+    assert "a part of the path is a file, not a folder: choose another output" in text
     assert "Traceback" not in text
 
 

@@ -159,7 +159,9 @@ class CatalogReader:
         """
         raw = next((batch for batch in self._raw(_PEEK_ROWS) if batch.num_rows), None)
         if raw is None:
-            raise CatalogError(f"{self.path}: the table has 0 rows; nothing can be done with it")
+            raise CatalogError(
+                f"{self.path}: the table has 0 rows; write the objects to it, or name another as catalog.path"
+            )
         self._passing(raw)
         converted = self._convert(raw, np.arange(raw.num_rows))
         for name, column in self._mapping.items():

@@ -54,6 +54,7 @@ def accounting(record: NightRecord) -> dict[str, Any]:
         "state": record.state,
         "release": record.release,
         **record.counts.get("objects", Count()).to_dict(),
+        "failures": record.failures,
         "stages": {name: count.to_dict() for name, count in record.counts.items() if name != "objects"},
         "changes": record.changes,
         "images": record.images,

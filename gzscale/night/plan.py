@@ -97,13 +97,22 @@ def is_done(config: NightConfig, inputs: dict[str, Any]) -> NightRecord | None:
         The night's configuration.
     inputs
         What it comes from: see `check`.
+
+    Raises
+    ------
+    DamageError
+        If the pointer to the latest release, or a record of the last nights, cannot be read.
     """
     storage = open_storage(config.output)
+    # First, since a night that cannot read it could not publish: better to know before its work.
+    pointer = read_pointer(storage)
+    if pointer is None:
+        return None
     ledger = Ledger(storage)
     last = ledger.last_night()
     if last is None or last.state != "complete" or last.fingerprint != fingerprint(inputs):
         return None
-    if not _is_released(storage, last.release):
+    if pointer.release != last.release or not _is_stored(storage, last.release):
         return None
     plan = read_plan(storage, last.night)
     origin = origins(config)
@@ -119,11 +128,8 @@ def is_done(config: NightConfig, inputs: dict[str, Any]) -> NightRecord | None:
     return last
 
 
-def _is_released(storage: Storage, release: str) -> bool:
-    """Tell whether a release is the latest one, and all of it is there in its length."""
-    pointer = read_pointer(storage)
-    if pointer is None or pointer.release != release:
-        return False
+def _is_stored(storage: Storage, release: str) -> bool:
+    """Tell whether all of a release is there in its length."""
     try:
         content = read_manifest(storage, release)["content"]
     except (DamageError, MissingError):

@@ -48,7 +48,10 @@ def read_pointer(storage: Storage) -> Pointer | None:
     except MissingError:
         return None
     except (ValueError, TypeError) as error:
-        raise DamageError(f"{storage.url(POINTER)}: not a release pointer ({error})") from error
+        raise DamageError(
+            f"{storage.url(POINTER)}: not a release pointer ({error}); delete it and run the night again, "
+            "which writes it anew; the releases stay"
+        ) from error
 
 
 def manifest_key(release: str) -> str:

@@ -1,17 +1,23 @@
 """A night over a sky in which all is wrong that can be: each object gets its reason, the others are done."""
 
 import bz2
+import io
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from conftest import run_night
-from small_frames import SHAPE, frame, header, path, sky, write
+from small_frames import SCALE, SHAPE, frame, header, path, sky, write
 from toy import toy_config
 
+from gzscale.cutouts.store import read_cutouts
 from gzscale.errors import CatalogError
+from gzscale.night.origins import cutouts_prefix
 from gzscale.night.verify import verify
+from gzscale.storage import open_storage
 from gzscale.surveys.sdss_ids import Release, encode_objid
 
 BOMB = bytes(30_000_000)
@@ -48,6 +54,12 @@ def whole(field):
     return bz2.compress(frame(field=field, band="r"))
 
 
+def with_a_nan_block(field):
+    pixels = fits.getdata(io.BytesIO(frame(field=field, band="r")))
+    pixels[40:110, 40:110] = np.nan
+    return bz2.compress(frame(pixels, field=field, band="r"))
+
+
 #: What is done to a field's r frame -> the reason of the object in its middle.
 DAMAGE = {
     "truncated": (lambda field: whole(field)[:-4000], "TRUNCATED_IMAGE"),
@@ -66,13 +78,15 @@ DAMAGE = {
     ),
 }
 FIELDS = {name: 100 + 10 * number for number, name in enumerate(DAMAGE, start=1)}
+#: A field whose r frame has a block of NaN, larger than a stamp.
+BLOCK = 300
 
 
 class Sky:
     """The catalog and what each of its objects should become."""
 
     def __init__(self, root):
-        self.root, self.rows, self.expected = root, [], {}
+        self.root, self.rows, self.expected, self.repeated = root, [], {}, []
 
     def add(self, name, ra, dec, reason, field=100, size=4.0, object_id=None):
         """Add an object; ``reason`` is None where it should be done."""
@@ -81,6 +95,13 @@ class Sky:
             object_id = int(encode_objid(Release.DR8, 301, 1234, 3, field, number)[()])
         self.rows.append((object_id, float(ra), float(dec), size))
         self.expected[name] = (object_id, reason)
+
+    def repeat(self, name, shift=0.0):
+        """Add an object's row again, so many degrees further north."""
+        object_id, _ = self.expected[name]
+        row = next(row for row in self.rows if row[0] == object_id)
+        self.rows.append((object_id, row[1], row[2] + shift, row[3]))
+        self.repeated.append(object_id)
 
     def field(self, number, r_frame=None, **place):
         for band in "gri":
@@ -103,7 +124,10 @@ def a_damaged_sky(root):
         made.add(name, *sky(*middle, FIELDS[name]), reason, FIELDS[name])
     made.field(100)
     made.add("good", *sky(*middle), None)
-    made.add("nan block aside", *sky(60, 60), None)
+    made.field(BLOCK, with_a_nan_block)
+    made.add("in a nan block", *sky(75, 75, BLOCK), "ALL_NAN", BLOCK)
+    made.add("beside a nan block", *sky(118, 75, BLOCK), None, BLOCK)
+    made.add("far from a nan block", *sky(200, 220, BLOCK), None, BLOCK)
     made.add("edge", *sky(12, 150), None)
     made.add("corner", *sky(12, 5), None)
     made.add("missing field", *sky(*middle, 90), "MISSING_IMAGE", 90)
@@ -116,6 +140,8 @@ def a_damaged_sky(root):
     made.add("dec beyond the pole", 150.0, 90.5, "BAD_COORDINATES")
     made.add("north pole", 150.0, 90.0, "OFF_FOOTPRINT")
     made.add("south pole", 150.0, -90.0, "OFF_FOOTPRINT")
+    made.repeat("good", 20 * SCALE)
+    made.repeat("all nan")
     return made
 
 
@@ -124,9 +150,7 @@ def damaged(tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged")
     made = a_damaged_sky(folder / "images")
     config = toy_config(folder, survey={"kind": "sdss", "root": str(folder / "images"), "bands": "gri"})
-    table = made.table()
-    twice = table.slice(table.num_rows - 15, 1)  # an object that occurs again
-    pq.write_table(pa.concat_tables([table, twice]), folder / "catalog.parquet")
+    pq.write_table(made.table(), folder / "catalog.parquet")
     return made, run_night(config)
 
 
@@ -136,9 +160,21 @@ def reasons_of(night):
     return {row["object_id"]: row for row in table.to_pylist() if row["reason"] != "DUPLICATE_ID"}
 
 
+def answers_of(night):
+    """The released rows, by object."""
+    folder = Path(
+        night.config.output, "releases", night.record.release, "morphology", "morphology", "dataset"
+    )
+    rows = [row for file in folder.rglob("Npix=*.parquet") for row in pq.read_table(file).to_pylist()]
+    assert len({row["object_id"] for row in rows}) == len(rows)
+    return {row["object_id"]: row for row in rows}
+
+
 OTHERS = [
     "good",
-    "nan block aside",
+    "in a nan block",
+    "beside a nan block",
+    "far from a nan block",
     "edge",
     "corner",
     "missing field",
@@ -164,15 +200,47 @@ def test_each_object_gets_its_reason(damaged, name):
         assert "frame-r-001234-3-" in row["detail"]
 
 
+def test_a_block_of_nan_costs_what_lies_in_it(damaged):
+    made, night = damaged
+    storage, coverage = open_storage(night.config.output), {}
+    for item in night.plan.partitions:
+        cutouts = read_cutouts(storage, cutouts_prefix(item.partition), "galaxy")
+        coverage |= dict(zip(cutouts.object_id.tolist(), cutouts.coverage.tolist(), strict=True))
+    inside, beside, far = (made.expected[f"{where} a nan block"][0] for where in ("in", "beside", "far from"))
+    assert coverage[inside] == [1, 0, 1]
+    green, red, infrared = coverage[beside]
+    assert 0.5 < red < 0.9
+    assert (green, infrared) == (1, 1)
+    assert coverage[far] == [1, 1, 1]
+    assert answers_of(night)[beside]["coverage"] == pytest.approx(red)
+    assert answers_of(night)[far]["coverage"] == 1
+    detail = reasons_of(night)[inside]["detail"]
+    assert detail == f"r: every pixel of {Path(path(BLOCK, 'r')).name.partition('.')[0]} here is missing"
+
+
+def test_an_object_that_is_given_twice_is_done_once(damaged):
+    made, night = damaged
+    folder = f"{night.config.output}/releases/{night.record.release}"
+    quarantine = pq.read_table(f"{folder}/quarantine.parquet").to_pylist()
+    second = {row["object_id"]: row for row in quarantine if row["reason"] == "DUPLICATE_ID"}
+    assert sorted(second) == sorted(made.repeated)
+    good, _ = made.expected["good"]
+    first_dec, second_dec = (dec for object_id, _, dec, _ in made.rows if object_id == good)
+    assert first_dec < second_dec
+    assert answers_of(night)[good]["dec"] == first_dec
+    assert second[good]["dec"] == second_dec
+    assert [row["reason"] for row in quarantine if row["object_id"] == good] == ["DUPLICATE_ID"]
+
+
 def test_nothing_is_lost(damaged):
     made, night = damaged
     assert set(made.expected) == {*DAMAGE, *OTHERS}
     objects = night.record.counts["objects"]
-    assert objects.planned == len(made.rows) + 1
+    assert objects.planned == len(made.rows)
     assert objects.closes
     assert objects.failed == 0
     assert objects.done == sum(reason is None for _, reason in made.expected.values())
-    assert objects.quarantined["DUPLICATE_ID"] == 1
+    assert objects.quarantined["DUPLICATE_ID"] == len(made.repeated) == 2
     assert verify(night.config.output) == []
 
 
@@ -217,5 +285,5 @@ def test_a_catalog_of_one_row_and_of_none(tmp_path):
     pq.write_table(made.table(), tmp_path / "catalog.parquet")
     assert run_night(config).record.counts["objects"].done == 1
     pq.write_table(made.table().slice(0, 0), tmp_path / "catalog.parquet")
-    with pytest.raises(CatalogError, match=r"catalog\.parquet"):
+    with pytest.raises(CatalogError, match=r"catalog\.parquet: the table has 0 rows; .*catalog\.path"):
         run_night(config, "n2")

@@ -131,6 +131,34 @@ def test_a_partition_whose_every_object_fails_closes(tmp_path):
     assert counts["objects"].quarantined["MISSING_IMAGE"] == 40
 
 
+def test_a_partition_whose_every_object_fails_leaves_the_others_alone(ran, tmp_path):
+    missing = [f"a-{band}" for band in "gri"]
+    config = toy_config(
+        tmp_path, survey={"kind": "toy", "root": "m", "bands": "gri", "options": {"missing": missing}}
+    )
+    night = run_night(config)
+    without, others = {}, {}
+    for whole, summary in zip(ran.summaries, night.summaries, strict=True):
+        count = summary.counts["objects"]
+        if "MISSING_IMAGE" in count.quarantined:
+            without[summary.partition.path] = count
+            assert whole.counts["objects"].done > 0
+        else:
+            others[summary.partition.path] = count
+            assert count == whole.counts["objects"]
+    assert {count.done for count in without.values()} == {0}
+    assert sum(count.done for count in others.values()) == 19
+    # 20 in field a, and the one on its edge.
+    assert sum(count.quarantined["MISSING_IMAGE"] for count in without.values()) == 21
+    for path in others:
+        key = f"predictions/{path}.parquet"
+        assert tree_bytes(config.output, key) == tree_bytes(ran.config.output, key) != {}
+    assert night.record.counts["objects"].closes
+    assert night.record.counts["objects"].failed == 0
+    assert night.record.release not in ("", ran.record.release)
+    assert verify(config.output) == []
+
+
 def test_a_bundle_cannot_be_fed_wrongly(tmp_path):
     config = toy_config(tmp_path, geometries={"galaxy": {"size": 48, "scale": "0.1 * size"}})
     with pytest.raises(BundleError, match="32 pixels"):
