@@ -1,41 +1,24 @@
-"""The only module that touches fsspec and s3fs: atomic puts, checksums, listing.
+"""Where everything is stored: atomic puts, checksums, listing. It and `_remote_storage` alone know fsspec.
 
 A location is a local path, a ``file://`` URL, an ``s3://bucket/prefix`` URL or,
 for reading, an ``http(s)://`` URL. Credentials and endpoints come from the
 environment (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID`` ...), never from a URL.
-
-Every request to a remote store is retried a bounded number of times with full
-jitter [1]_ when the failure can pass (timeouts, lost connections, cut bodies, 408,
-409, 429, 500, 502, 503, 504). Neither botocore nor s3fs retries below: they would
-multiply the attempts. (aiohttp repeats a request once where a connection that it
-had kept open turns out to be dead.)
-
-References
-----------
-.. [1] M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
-import random
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import fsspec
-import fsspec.asyn
-
-from gzscale._failures import describe, is_missing, passes, remedy, status_of
+from gzscale._failures import status_of
 from gzscale._local_storage import Entry, LocalStorage, Storage, require_file
+from gzscale._remote_storage import HttpStorage, RemoteStorage
 from gzscale._uploads import parts_of, put_parts
-from gzscale._web import Download, request
 from gzscale.errors import MissingError, StorageError
 
 __all__ = [
@@ -49,14 +32,6 @@ __all__ = [
     "sha256_hex",
 ]
 
-_T = TypeVar("_T")
-
-#: Attempts of a remote call, the first one included.
-ATTEMPTS = 6
-#: Longest pause before the first retry [s]; doubled for each further one.
-FIRST_PAUSE = 0.25
-#: Longest wait for a connection, and for the next bytes of an answer [s].
-CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
 #: Bytes of a file that are read at one time.
 FILE_PIECE = 2**20
 
@@ -88,47 +63,6 @@ def open_storage(location: str | os.PathLike[str]) -> Storage:
     if protocol in {"http", "https"}:
         return HttpStorage(text)
     raise StorageError(f"{text!r}: protocol {protocol!r} is not one of file, s3, http, https")
-
-
-class RemoteStorage(Storage):
-    """What is common to the stores behind a network; crosses processes by pickle and by fork."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root.rstrip("/")
-        self._client: tuple[int, Any] | None = None
-
-    def __getstate__(self) -> dict[str, str]:
-        return {"root": self.root}
-
-    def __setstate__(self, state: dict[str, str]) -> None:
-        self.__init__(state["root"])  # type: ignore[misc]
-
-    @property
-    def _fs(self) -> Any:
-        """The file system of this process: a forked child must not use its parent's sockets."""
-        if self._client is None or self._client[0] != os.getpid():
-            environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-            with _clients_lock:
-                self._client = (os.getpid(), _client(self.root.partition(":")[0], os.getpid(), environment))
-        return self._client[1]
-
-    def _retry(self, key: str, call: Callable[[], _T]) -> _T:
-        """Call until it succeeds, fails for good, or `ATTEMPTS` are used up."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return call()
-            except StorageError:
-                raise
-            except Exception as error:
-                if is_missing(error):
-                    raise MissingError(f"{self.url(key)}: nothing is stored there") from error
-                if not passes(error) or attempt == ATTEMPTS:
-                    tried = f"attempt {attempt} of {ATTEMPTS}"
-                    raise StorageError(
-                        f"{self.url(key)}: {describe(error)} ({tried}); {remedy(error)}"
-                    ) from error
-            time.sleep(random.uniform(0, FIRST_PAUSE * 2 ** (attempt - 1)))
-        raise AssertionError("unreachable")
 
 
 class S3Storage(RemoteStorage):
@@ -278,103 +212,3 @@ class S3Storage(RemoteStorage):
         for upload in left:
             self._call(prefix, "abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
         return len(left)
-
-
-class HttpStorage(RemoteStorage):
-    """A tree on a web server, read only."""
-
-    def get(self, key: str) -> bytes:
-        """Return the bytes stored under ``key``."""
-        return self._retry(key, lambda: self._request("GET", key)[1])
-
-    def get_range(self, key: str, start: int, stop: int) -> bytes:
-        """Return bytes ``start`` to ``stop``, also from a server that knows no ranges."""
-        if stop <= start:
-            return b""
-        return self._retry(key, lambda: self._request("GET", key, (start, stop))[1])
-
-    def stream(self, key: str) -> Iterator[bytes]:
-        """Yield the bytes stored under ``key`` as they come, about 1 MiB at a time."""
-        with contextlib.closing(Download(self._fs, self.url(key))) as download:
-            while piece := self._retry(key, lambda: fsspec.asyn.sync(self._fs.loop, download.piece)):
-                yield piece
-
-    def stat(self, key: str) -> Entry | None:
-        """Ask for size and ETag (or date) with ``HEAD``, or None where there is nothing."""
-        try:
-            headers = self._retry(key, lambda: self._request("HEAD", key)[0])
-        except MissingError:
-            return None
-        size = -1 if "Content-Encoding" in headers else int(headers.get("Content-Length", -1))
-        tag = headers.get("ETag") or headers.get("Last-Modified") or str(size)
-        return Entry(key, size, tag.removeprefix("W/").strip('"'))
-
-    def put(self, key: str, data: bytes | memoryview) -> None:
-        """Refuse."""
-        raise self._read_only(key)
-
-    def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
-        """Refuse."""
-        raise self._read_only(key)
-
-    def put_new(self, key: str, data: bytes) -> bool:
-        """Refuse."""
-        raise self._read_only(key)
-
-    def replace(self, key: str, data: bytes, tag: str) -> bool:
-        """Refuse."""
-        raise self._read_only(key)
-
-    def put_file(self, key: str, path: Path) -> None:
-        """Refuse."""
-        raise self._read_only(key)
-
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Refuse."""
-        raise StorageError(f"{self.url(prefix)}: an HTTP tree cannot be listed; give the files' names")
-
-    def delete(self, key: str) -> None:
-        """Refuse."""
-        raise self._read_only(key)
-
-    def delete_tree(self, prefix: str) -> None:
-        """Refuse."""
-        raise self._read_only(prefix)
-
-    def clear_unfinished(self, prefix: str = "") -> int:
-        """Refuse."""
-        raise self._read_only(prefix)
-
-    def _read_only(self, key: str) -> StorageError:
-        return StorageError(f"{self.url(key)}: an HTTP tree is read only; write to a folder or to s3://")
-
-    def _request(self, method: str, key: str, span: tuple[int, int] | None = None) -> tuple[Any, bytes]:
-        return fsspec.asyn.sync(self._fs.loop, request, self._fs, method, self.url(key), span)
-
-
-_clients_lock = threading.Lock()
-
-
-@functools.lru_cache(maxsize=8)
-def _client(protocol: str, process: int, environment: tuple[tuple[str, str], ...]) -> Any:
-    """Make the one client of a process for a protocol, an endpoint and its credentials."""
-    if protocol != "s3":
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
-        return fsspec.filesystem(
-            "http", skip_instance_cache=True, client_kwargs={"timeout": timeout, "trust_env": True}
-        )
-    fs = fsspec.filesystem(
-        "s3",
-        skip_instance_cache=True,
-        use_listings_cache=False,
-        config_kwargs={
-            "retries": {"total_max_attempts": 1, "mode": "standard"},
-            "connect_timeout": CONNECT_TIMEOUT,
-            "read_timeout": READ_TIMEOUT,
-            "max_pool_connections": 32,
-        },
-    )
-    fs.retries = 1
-    return fs

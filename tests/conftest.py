@@ -122,7 +122,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LargeFile]]
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry as often as ever, with pauses too short to notice."""
-    monkeypatch.setattr("gzscale.storage.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("gzscale._remote_storage.FIRST_PAUSE", 0.001)
 
 
 @pytest.fixture

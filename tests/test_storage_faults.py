@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from faults import DENIED, SLOW_DOWN, Fault, FaultyServer, files
 
-import gzscale.storage
+import gzscale._remote_storage
+from gzscale._remote_storage import ATTEMPTS
 from gzscale.errors import MissingError, StorageError
-from gzscale.storage import ATTEMPTS, open_storage
+from gzscale.storage import open_storage
 
 FAULTS = [
     Fault("status", 500),
@@ -66,7 +67,7 @@ def test_s3_trouble_that_stays_ends_in_an_error(
     s3, faulty_s3: FaultyServer, monkeypatch: pytest.MonkeyPatch, fault: Fault, says: str
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("gzscale.storage.time.sleep", pauses.append)
+    monkeypatch.setattr("gzscale._remote_storage.time.sleep", pauses.append)
     store = open_storage(f"{s3.url}/night")
     faulty_s3.fail(fault)
     with pytest.raises(StorageError) as caught:
@@ -77,14 +78,14 @@ def test_s3_trouble_that_stays_ends_in_an_error(
     assert "run the same command again" in told
     assert ATTEMPTS <= len(faulty_s3.requests) <= (ATTEMPTS if fault.kind == "status" else 2 * ATTEMPTS)
     assert len(pauses) == ATTEMPTS - 1
-    assert all(pause <= gzscale.storage.FIRST_PAUSE * 2**n for n, pause in enumerate(pauses))
+    assert all(pause <= gzscale._remote_storage.FIRST_PAUSE * 2**n for n, pause in enumerate(pauses))
 
 
 @pytest.mark.s3
 def test_s3_that_never_answers_is_given_up(s3, faulty_s3: FaultyServer, quick_retries, monkeypatch) -> None:
-    gzscale.storage._client.cache_clear()  # the timeout is the client's
-    monkeypatch.setattr("gzscale.storage.READ_TIMEOUT", 0.2)
-    monkeypatch.setattr("gzscale.storage.ATTEMPTS", 3)
+    gzscale._remote_storage._client.cache_clear()  # the timeout is the client's
+    monkeypatch.setattr("gzscale._remote_storage.READ_TIMEOUT", 0.2)
+    monkeypatch.setattr("gzscale._remote_storage.ATTEMPTS", 3)
     store = open_storage(s3.url)
     store.put("some/key", b"1")
     faulty_s3.fail(Fault("stall", seconds=0.6))
@@ -93,7 +94,7 @@ def test_s3_that_never_answers_is_given_up(s3, faulty_s3: FaultyServer, quick_re
     with pytest.raises(StorageError, match=r"attempt 3 of 3.*run the same command again later") as caught:
         store.get("some/key")
     assert f"{s3.url}/some/key: ReadTimeoutError: " in str(caught.value)
-    gzscale.storage._client.cache_clear()
+    gzscale._remote_storage._client.cache_clear()
 
 
 @pytest.mark.s3
@@ -119,7 +120,7 @@ def test_a_refusal_is_not_asked_for_twice(s3, faulty_s3: FaultyServer) -> None:
 @pytest.mark.s3
 def test_no_server_at_all(s3, monkeypatch: pytest.MonkeyPatch, quick_retries) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("gzscale.storage.ATTEMPTS", 2)
+    monkeypatch.setattr("gzscale._remote_storage.ATTEMPTS", 2)
     with pytest.raises(StorageError, match=r"attempt 2 of 2.*out of reach"):
         open_storage(s3.url).get("k")
 

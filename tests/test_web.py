@@ -6,9 +6,10 @@ import pytest
 from faults import Fault, files
 from web_server import content
 
+from gzscale._remote_storage import ATTEMPTS
 from gzscale._web import MAX_RESTARTS, PIECE_BYTES
 from gzscale.errors import MissingError, StorageError
-from gzscale.storage import ATTEMPTS, open_storage
+from gzscale.storage import open_storage
 
 SIZE = 5 * PIECE_BYTES + 12_345
 #: Half a piece on, since what aiohttp holds when a connection breaks is lost with it.

@@ -15,7 +15,7 @@ from faults import SLOW_DOWN, Fault
 from small_night import write_small_night
 from toy import toy_catalog, toy_config
 
-import gzscale.storage
+import gzscale._remote_storage
 from flows import nightly as flow
 from gzscale.cli import main
 from gzscale.night.plan import make_plan
@@ -217,10 +217,10 @@ def few_objects(folder, count, **changes):
 @pytest.fixture
 def impatient(monkeypatch):
     """Answers of S3 are waited for half a second."""
-    gzscale.storage._client.cache_clear()  # the timeout is the client's
-    monkeypatch.setattr("gzscale.storage.READ_TIMEOUT", 0.5)
+    gzscale._remote_storage._client.cache_clear()  # the timeout is the client's
+    monkeypatch.setattr("gzscale._remote_storage.READ_TIMEOUT", 0.5)
     yield
-    gzscale.storage._client.cache_clear()
+    gzscale._remote_storage._client.cache_clear()
 
 
 def released(output):

@@ -94,7 +94,7 @@ def test_troubles_that_pass(server, tmp_path, faults):
 
 
 def test_a_server_that_does_not_answer_in_time(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("gzscale.storage.READ_TIMEOUT", 0.3)
+    monkeypatch.setattr("gzscale._remote_storage.READ_TIMEOUT", 0.3)
     survey = survey_of(server, tmp_path)
     ref = ref_of(survey)
     server.fail(Fault("stall", seconds=1.0, method="GET"))
