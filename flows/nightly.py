@@ -33,6 +33,7 @@ from flows.embedded import end_server_with_us  # noqa: E402
 from gzscale.cluster import open_cluster  # noqa: E402
 from gzscale.config import NightConfig, load_config  # noqa: E402
 from gzscale.errors import ConfigError, StorageError  # noqa: E402
+from gzscale.memory import keep_one_arena, return_freed_memory  # noqa: E402
 from gzscale.night.accounting import accounting, close_account  # noqa: E402
 from gzscale.night.dispatch import process  # noqa: E402
 from gzscale.night.fingerprint import fingerprint  # noqa: E402
@@ -174,6 +175,7 @@ def nightly(config: str, settings: list[Setting] | None = None, night: str | Non
     if "/" in name or name.startswith("."):
         raise ConfigError(f"night {name!r}: a name without slashes, not starting with a dot")
     end_server_with_us()
+    keep_one_arena()
     loaded = load_config(config, settings or [])
     inputs = check(loaded)
     last = is_done(loaded, inputs)
@@ -212,6 +214,7 @@ def _stages(config: NightConfig, record: NightRecord, hold: Hold) -> None:
         now = time.perf_counter()
         record.seconds[f"wall_{stage}"] = now - clock
         clock = now
+        return_freed_memory()
 
     record.partitions = plan_stage(config, record.night)
     lap("plan")

@@ -108,6 +108,10 @@ def night(
     config: str, settings: tuple[str, ...], output: str | None, cluster: str | None, name: str | None
 ) -> None:
     """Run one night: plan, cut, predict, release, report."""
+    from gzscale.memory import keep_one_arena
+
+    # Before the first thread.
+    keep_one_arena()
     from gzscale.config import load_config
     from gzscale.night.accounting import accounting
     from gzscale.night.plan import check, is_done

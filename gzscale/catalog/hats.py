@@ -29,6 +29,7 @@ from gzscale.catalog.shelf import ROW_GROUP_ROWS, Shelf
 from gzscale.catalog.stream import checked_tables, row_groups
 from gzscale.config import ReleaseConfig
 from gzscale.errors import StorageError
+from gzscale.memory import return_freed_memory
 from gzscale.storage import Storage
 
 __all__ = ["write_collection"]
@@ -143,8 +144,11 @@ class _Release:
                     self._first_rows.append(group.take([0]))
                 self._note(group, each.pixel)
                 yield group
+                # The next one is gathered without it.
+                del group
 
         self.catalog.write(f"{each.pixel.path}.parquet", groups())
+        return_freed_memory()
 
     def _note(self, group: pa.Table, pixel: Partition) -> None:
         healpix = group[HEALPIX_COLUMN].to_numpy()
@@ -200,7 +204,7 @@ class _Release:
             INDEX_COLUMNS,
             f"Where in {self.catalog.name} each {ID_COLUMN} is",
         )
-        for number, table in enumerate(self._ids.parts(self._config.max_rows)):
-            member.write_table(f"index/part.{number}.parquet", table, (ID_COLUMN,))
+        for number, groups in enumerate(self._ids.parts(self._config.max_rows, ROW_GROUP_ROWS)):
+            member.write(f"index/part.{number}.parquet", groups, (ID_COLUMN,))
         member.finish("index", primary_catalog=self.catalog.name, indexing_column=ID_COLUMN)
         return member.name

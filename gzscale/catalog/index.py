@@ -1,7 +1,8 @@
 """The id index: every identifier of a release in order, and the file that has it.
 
 An external sort: sorted runs in a temporary folder, then one part of the index after the
-other, each gathered from the runs between two splitters. Memory is that of one part.
+other, in row groups that are each gathered from the runs between two splitters. Memory is that of
+one row group.
 """
 
 from __future__ import annotations
@@ -60,28 +61,39 @@ class IdIndex:
         self._samples.append(run["id"][::_SAMPLE].copy())
         self._buffer, self._buffered = [], 0
 
-    def parts(self, max_rows: int) -> Iterator[pa.Table]:
-        """Yield tables of `INDEX_COLUMNS` with about ``max_rows`` rows, sorted across all of them.
+    def parts(self, max_rows: int, group_rows: int) -> Iterator[Iterator[pa.Table]]:
+        """Yield the index in parts, and each part in row groups, sorted across all of them.
 
-        Rows of one identifier are never in two parts. Nothing is yielded if nothing was added.
+        Parameters
+        ----------
+        max_rows, group_rows
+            About how many rows a part and a row group have.
+
+        Yields
+        ------
+        Iterator[pyarrow.Table]
+            Tables of `INDEX_COLUMNS`, to be taken before the next part is. Rows of one identifier are
+            never in two. Nothing is yielded if nothing was added.
         """
         self._spill()
         if not self.rows:
             return
         samples = np.sort(np.concatenate(self._samples))
-        count = -(-self.rows // max_rows)
+        group_rows = min(group_rows, max_rows)
+        count = -(-self.rows // group_rows)
         splitters = np.unique(samples[(np.arange(1, count) * len(samples)) // count])
-        limits = [_limits(path, splitters) for path in self._runs]
-        for part in range(len(splitters) + 1):
-            bounds = [(limit[part], limit[part + 1]) for limit in limits]
-            if any(end > start for start, end in bounds):
-                yield _table(_sorted(self._gathered(bounds)))
+        limits = np.array([_limits(path, splitters) for path in self._runs])
+        filled = np.flatnonzero((np.diff(limits) > 0).any(axis=0))
+        each = max_rows // group_rows
+        for first in range(0, len(filled), each):
+            groups = filled[first : first + each].tolist()
+            yield (_table(_sorted(self._gathered(limits[:, group : group + 2]))) for group in groups)
 
-    def _gathered(self, bounds: list[tuple[int, int]]) -> NDArray[np.void]:
-        """Read a stretch of each run into one array, so that a part is in memory once while it is read."""
-        entries = np.empty(sum(end - start for start, end in bounds), dtype=_ENTRY)
+    def _gathered(self, bounds: NDArray[np.int64]) -> NDArray[np.void]:
+        """Read a stretch of each run into one array; ``bounds`` are its first entry and the one behind it."""
+        entries = np.empty(int(np.diff(bounds).sum()), dtype=_ENTRY)
         place = 0
-        for path, (start, end) in zip(self._runs, bounds, strict=True):
+        for path, (start, end) in zip(self._runs, bounds.tolist(), strict=True):
             piece = np.fromfile(path, _ENTRY, end - start, offset=start * _ENTRY.itemsize)
             entries[place : place + len(piece)] = piece
             place += len(piece)

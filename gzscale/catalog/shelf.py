@@ -17,7 +17,7 @@ __all__ = ["ROW_GROUP_ROWS", "Shelf"]
 
 #: Rows of a row group: small enough that its statistics on ``_healpix_29`` spare a cone search
 #: most of a file, large enough that the footers of 10^8 rows stay at tens of megabytes.
-ROW_GROUP_ROWS = 65_536
+ROW_GROUP_ROWS = 32_768
 
 #: ZSTD's fast levels: on network outputs, whose mantissas are noise, level 15 (HATS's default) takes
 #: ten times as long for less than 2 % of the size.
@@ -113,6 +113,7 @@ class Shelf:
                 ) as writer:
                     for group in groups:
                         writer.write_table(group, row_group_size=max(group.num_rows, 1))
+                        del group
                     writer.add_key_value_metadata(dict(metadata))
             self._destination.put_file(key, path)
         finally:

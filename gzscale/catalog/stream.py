@@ -19,7 +19,7 @@ __all__ = ["checked_tables", "row_groups"]
 
 #: Partitions that are read while others are written: hides the latency of an object store.
 _THREADS = 4
-_AHEAD = 16
+_AHEAD = 8
 
 
 def checked_tables(
@@ -120,8 +120,14 @@ def row_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         waiting.append(table)
         count += table.num_rows
         while count >= rows:
-            joined = pa.concat_tables(waiting)
-            yield joined.slice(0, rows).combine_chunks()
-            waiting, count = [joined.slice(rows)], count - rows
+            yield _take(waiting, rows)
+            count -= rows
     if count:
-        yield pa.concat_tables(waiting).combine_chunks()
+        yield _take(waiting, count)
+
+
+def _take(waiting: list[pa.Table], rows: int) -> pa.Table:
+    """Take the first rows out of some tables, so that nothing else holds them."""
+    joined = pa.concat_tables(waiting)
+    waiting[:] = [joined.slice(rows)]
+    return joined.slice(0, rows).combine_chunks()

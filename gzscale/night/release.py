@@ -175,18 +175,19 @@ def _committed(storage: Storage, partition: Partition) -> Record:
     return record
 
 
-def _checked(storage: Storage, record: Record, key: str) -> pa.Table:
+def _checked(storage: Storage, record: Record, key: str, columns: list[str] | None = None) -> pa.Table:
     data = storage.get(key)
     if [sha256_hex(data), len(data)] != record.files[key]:
         raise DamageError(f"{storage.url(key)}: not what was committed; delete it and run the night again")
-    return pq.read_table(pa.BufferReader(data))
+    return pq.read_table(pa.BufferReader(data), columns=columns)
 
 
 def _write_task(
     config: NightConfig, plan: Plan, storage: Storage, release: str, name: str, rows: dict[str, int]
 ) -> dict[str, tuple[str, int]]:
     columns = release_columns(load_task(name).columns)
-    renamed = {COVERAGE_COLUMN.name: coverage_column(name)}
+    names = [column.name for column in columns]
+    stored = [coverage_column(name) if item == COVERAGE_COLUMN.name else item for item in names]
     counted = [
         (item.partition, _committed(storage, item.partition).counts[name].done) for item in plan.partitions
     ]
@@ -194,9 +195,9 @@ def _write_task(
 
     def read(partition: Partition) -> pa.Table:
         record = _committed(storage, partition)
-        whole = _checked(storage, record, f"predictions/{partition.path}.parquet")
-        chosen = whole.filter(pc.field(done_column(name)))
-        return pa.table({column.name: chosen[renamed.get(column.name, column.name)] for column in columns})
+        wanted = [*stored, done_column(name)]
+        whole = _checked(storage, record, f"predictions/{partition.path}.parquet", wanted)
+        return whole.filter(pc.field(done_column(name))).select(stored).rename_columns(names)
 
     prefix = f"releases/{release}/{name}"
     files = write_collection(read, counted, columns, storage, prefix, name, config.release)
@@ -216,8 +217,9 @@ def _write_distribution(
 
     def read(partition: Partition) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         record = _committed(storage, partition)
-        whole = _checked(storage, record, f"predictions/{partition.path}.parquet")
-        chosen = whole.filter(pc.field(done_column(name))).select([ID_COLUMN, column]).combine_chunks()
+        wanted = [ID_COLUMN, column, done_column(name)]
+        whole = _checked(storage, record, f"predictions/{partition.path}.parquet", wanted)
+        chosen = whole.filter(pc.field(done_column(name))).combine_chunks()
         density = pc.list_flatten(chosen[column]).to_numpy().reshape(chosen.num_rows, -1)
         return chosen[ID_COLUMN].to_numpy(), density
 

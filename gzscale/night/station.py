@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from gzscale.clusters.workers import PREDICT
 from gzscale.errors import GzscaleError, WorkerError
+from gzscale.memory import return_freed_memory
 from gzscale.night import scratch
 
 if TYPE_CHECKING:
@@ -22,7 +19,6 @@ __all__ = [
     "clear_scratch",
     "executing",
     "is_device_error",
-    "return_freed_memory",
     "run_cut",
     "run_stage",
     "set_allowed_deaths",
@@ -95,24 +91,6 @@ def run_stage(stage: Callable[..., Summary], *arguments: Any) -> Summary:
         ) from error
     finally:
         return_freed_memory()
-
-
-def return_freed_memory() -> None:
-    """Give the system back what Arrow and malloc keep of freed memory; malloc where it is glibc's.
-
-    A partition's pixels are freed in pieces of all sizes; what is kept of them would let a worker grow
-    from partition to partition.
-    """
-    pa.default_memory_pool().release_unused()
-    trim = _malloc_trim()
-    if trim is not None:
-        trim(0)
-
-
-@functools.cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return trim
 
 
 def is_device_error(error: RuntimeError) -> bool:

@@ -13,8 +13,9 @@ from gzscale.catalog.pixels import Partition
 @given(
     ids=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=300, unique=True),
     max_rows=st.integers(1, 400),
+    group_rows=st.integers(1, 400),
 )
-def test_every_identifier_is_found_in_order(tmp_path_factory, ids, max_rows):
+def test_every_identifier_is_found_in_order(tmp_path_factory, ids, max_rows, group_rows):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(index, "_RUN_ROWS", 64)
         patch.setattr(index, "_SAMPLE", 4)
@@ -23,8 +24,9 @@ def test_every_identifier_is_found_in_order(tmp_path_factory, ids, max_rows):
         for start in range(0, len(ids), 50):
             pixel = Partition(7, 123456 + start)
             entries.add(array[start : start + 50], np.arange(start, min(start + 50, len(ids))), pixel)
-        parts = list(entries.parts(max_rows))
-    table = pa.concat_tables(parts)
+        parts = [list(groups) for groups in entries.parts(max_rows, group_rows)]
+    assert all(parts)
+    table = pa.concat_tables([group for groups in parts for group in groups])
     order = np.argsort(array)
     assert table["object_id"].to_pylist() == array[order].tolist()
     assert table["_healpix_29"].to_pylist() == order.tolist()
@@ -32,8 +34,11 @@ def test_every_identifier_is_found_in_order(tmp_path_factory, ids, max_rows):
     assert set(table["Norder"].to_pylist()) == {7}
     assert set(table["Dir"].to_pylist()) == {120000}
     # A splitter is at most _SAMPLE entries a run off its quantile.
-    assert max(part.num_rows for part in parts) <= max_rows + 4 * (len(ids) // 50 + 2)
+    off = 4 * (len(ids) // 50 + 2)
+    group_rows = min(group_rows, max_rows)
+    assert max(group.num_rows for groups in parts for group in groups) <= group_rows + off
+    assert max(len(groups) for groups in parts) <= max_rows // group_rows
 
 
 def test_nothing_gives_nothing(tmp_path):
-    assert list(IdIndex(tmp_path).parts(10)) == []
+    assert list(IdIndex(tmp_path).parts(10, 10)) == []

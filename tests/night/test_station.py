@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from gzscale.night.station import _malloc_trim
+from gzscale.memory import _malloc_trim
 
 # In a process of its own: that of other tests may have room enough for all pieces.
 _STAGE = """
