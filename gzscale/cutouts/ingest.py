@@ -18,7 +18,8 @@ from gzscale.cutouts.stack import Stack
 from gzscale.cutouts.write import GroupContent, PartitionWriter
 from gzscale.errors import ImageError, LedgerError
 from gzscale.storage import Storage
-from gzscale.surveys.base import Coverage, Image, ImageRef, Survey, open_ahead
+from gzscale.surveys.ahead import open_ahead
+from gzscale.surveys.base import Coverage, Image, ImageRef, Survey
 
 __all__ = ["CutResult", "cut_partition"]
 

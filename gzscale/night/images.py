@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
 from gzscale.night.sharing import Sharing
-from gzscale.surveys.base import Coverage, Image, ImageRef, Survey
+from gzscale.surveys.base import Coverage, Fetching, Image, ImageRef, Survey
 
 __all__ = ["LostSurvey", "WatchedSurvey", "image_state", "is_unchanged"]
 
@@ -119,6 +119,17 @@ class WatchedSurvey:
             raise ImageError(error.reason, self._relative(str(error))) from error
         finally:
             (self.opened if decoded else self.taken).append(ref.name)
+
+    @property
+    def transfers(self) -> int:
+        """See `Fetching`; an image that may be there decoded is not fetched ahead."""
+        shared = self._sharing is not None
+        return self._survey.transfers if isinstance(self._survey, Fetching) and not shared else 0
+
+    def fetch(self, ref: ImageRef) -> None:
+        """See `Fetching`."""
+        if isinstance(self._survey, Fetching):
+            self._survey.fetch(ref)
 
     def state(self, ref: ImageRef) -> str:
         """See `Survey.state`."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,18 +9,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gzscale.errors import ImageError, Reason
+from gzscale.errors import Reason
 
 __all__ = [
     "Checked",
     "Coverage",
+    "Fetching",
     "Filtered",
     "Foreseeing",
     "Image",
     "ImageRef",
     "Shareable",
     "Survey",
-    "open_ahead",
 ]
 
 
@@ -181,6 +179,18 @@ class Checked(Protocol):
 
 
 @runtime_checkable
+class Fetching(Protocol):
+    """A survey whose image files may come over a network, and are kept on this host for a while."""
+
+    transfers: int
+    """How many files it fetches at one time; 0 where they are not fetched."""
+
+    def fetch(self, ref: ImageRef) -> None:
+        """Fetch what `Survey.open` will read of an image; what goes wrong is left for that to tell."""
+        ...
+
+
+@runtime_checkable
 class Filtered(Protocol):
     """A survey that says whose filters it has: letters of bands alone do not tell SDSS's g from Rubin's."""
 
@@ -232,45 +242,3 @@ class Shareable(Survey, Protocol):
     def wcs_of(self, cards: str, name: str, shape: tuple[int, int]) -> Any:
         """Return the WCS of an image of some shape (ny, nx) whose ``cards`` were kept."""
         ...
-
-
-def open_ahead(
-    survey: Survey, refs: Sequence[ImageRef], threads: int = 2, ahead: int = 2
-) -> Iterator[tuple[ImageRef, Image | ImageError]]:
-    """Open images in order on threads, a bounded number ahead of the one in use.
-
-    Parameters
-    ----------
-    survey
-        The survey that opens them.
-    refs
-        The images, in the order in which they are yielded.
-    threads
-        Decoding threads (bz2 and decompression release the GIL).
-    ahead
-        How many decoded images may wait, beside the one in use.
-
-    Yields
-    ------
-    tuple[ImageRef, Image | ImageError]
-        Each image, or the error that makes it unusable. Other errors are raised.
-    """
-
-    def attempt(ref: ImageRef) -> Image | ImageError:
-        try:
-            return survey.open(ref)
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        waiting = [(ref, pool.submit(attempt, ref)) for ref in refs[: ahead + 1]]
-        upcoming = iter(refs[ahead + 1 :])
-        while waiting:
-            ref, future = waiting.pop(0)
-            image = future.result()
-            del future
-            yield ref, image
-            del image
-            following = next(upcoming, None)
-            if following is not None:
-                waiting.append((following, pool.submit(attempt, following)))

@@ -111,6 +111,11 @@ class Fetcher:
             f"{ATTEMPTS} times; raise cache_cap ({self.cap} bytes)",
         )
 
+    def fetch(self, names: tuple[str, ...]) -> None:
+        """Fetch the first of some alternative names that exists into the cache; raises as `read` does."""
+        if self.remote:
+            self._fetched(self._entry(names))
+
     def read_start(self, names: tuple[str, ...], count: int) -> tuple[str, bytes]:
         """Return name and first ``count`` bytes of the first of some alternative names that exists."""
         entry = self._entry(names)

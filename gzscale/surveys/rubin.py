@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow as pa
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from gzscale.errors import ImageError, Reason
+from gzscale.errors import ImageError, Reason, StorageError
 from gzscale.storage import sha256_hex
 from gzscale.surveys.base import Coverage, Image, ImageRef
 from gzscale.surveys.fetch import Fetcher
@@ -152,6 +153,20 @@ class RubinSurvey:
             With the reason why the coadd cannot be used; the message names the dataset.
         """
         return self._open(ref, whole=False)
+
+    @property
+    def transfers(self) -> int:
+        """How many files are fetched at one time; see `gzscale.surveys.base.Fetching`."""
+        return self._transfer.concurrency
+
+    def fetch(self, ref: ImageRef) -> None:
+        """Fetch a coadd's file where it is not on this host; see `gzscale.surveys.base.Fetching`."""
+        tract, patch, band = _coordinates(ref)
+        with contextlib.suppress(ImageError, StorageError):
+            dataset = self._source.datasets(tract).get((patch, band))
+            if dataset is not None and dataset.location:
+                fetcher, names = self._fetcher(dataset)
+                fetcher.fetch(names)
 
     def state(self, ref: ImageRef) -> str:
         """Return what changes when the stored coadd does, or ``"absent"``; see `Survey.state`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
@@ -14,7 +15,7 @@ import pyarrow as pa
 from astropy.io.fits.verify import VerifyError
 from numpy.typing import NDArray
 
-from gzscale.errors import ConfigError, ImageError, Reason
+from gzscale.errors import ConfigError, ImageError, Reason, StorageError
 from gzscale.storage import open_storage, sha256_hex
 from gzscale.surveys.base import Coverage, Image, ImageRef
 from gzscale.surveys.fitsfile import read_first_header
@@ -174,6 +175,18 @@ class SdssSurvey:
             sha256=sha256_hex(stored),
             size=len(stored),
         )
+
+    @property
+    def transfers(self) -> int:
+        """How many files are fetched at one time; see `gzscale.surveys.base.Fetching`."""
+        return self._fetcher.concurrency if self._fetcher.remote else 0
+
+    def fetch(self, ref: ImageRef) -> None:
+        """Fetch a frame's file, and its mask's; see `gzscale.surveys.base.Fetching`."""
+        with contextlib.suppress(ImageError, StorageError):
+            self._fetcher.fetch(frame_names(ref.path))
+            if self._masks is not None:
+                self._fetcher.fetch(mask_names(self._mask_path(_frame_id(ref))))
 
     def inverse_variance(self, ref: ImageRef) -> NDArray[np.float32]:
         """Return the inverse variance of every pixel of a frame; see `NoiseModel.inverse_variance`."""

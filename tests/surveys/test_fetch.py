@@ -13,7 +13,8 @@ from small_frames import frame, path, rows, sky
 
 from gzscale.errors import ImageError, Reason, StorageError
 from gzscale.surveys import fetch
-from gzscale.surveys.base import Image, open_ahead
+from gzscale.surveys.ahead import open_ahead
+from gzscale.surveys.base import Image
 from gzscale.surveys.fetch import Fetcher
 from gzscale.surveys.sdss import SdssSurvey
 
@@ -304,3 +305,21 @@ def test_frames_from_s3(s3, tmp_path):
     assert survey.scan().exposures.tolist() == [[1234, 3, 100]]
     gone = type(ref)(ref.name, ref.band, path(105, "r"), "301-1234-3-105")
     assert survey.state(gone) == "absent"
+
+
+def test_a_partition_fetches_as_many_frames_at_a_time_as_it_may(server, tmp_path):
+    survey = survey_of(server, tmp_path, concurrency=3)
+    cover = survey.find(rows(*sky(128, 150)), np.array([1e-4]))
+    opened = dict(open_ahead(survey, cover.images))
+    assert survey.transfers == 3
+    assert {ref.band: image.size for ref, image in opened.items()} == {
+        band: len(TREE[path(100, band)]) for band in BANDS
+    }
+    # Each file is fetched once, whoever asked for it first.
+    starts = [p for method, p in server.requests if method == "GET"]
+    assert all(starts.count(f"/{path(100, band)}") >= 1 for band in BANDS)
+    assert sum(len(p.read_bytes()) for p in cached(tmp_path)) == sum(map(len, TREE.values()))
+
+
+def test_a_tree_on_this_host_is_not_fetched(tmp_path):
+    assert SdssSurvey(str(tmp_path), BANDS, {}).transfers == 0

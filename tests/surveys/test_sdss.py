@@ -15,7 +15,8 @@ from small_frames import frame, header, path, rows, sky, tree, write
 
 from gzscale.errors import ConfigError, ImageError, Reason
 from gzscale.surveys import sdss as survey_module
-from gzscale.surveys.base import Image, Survey, open_ahead
+from gzscale.surveys.ahead import open_ahead
+from gzscale.surveys.base import Image, Survey
 from gzscale.surveys.registry import load_survey
 from gzscale.surveys.sdss import SdssSurvey
 

@@ -1,0 +1,85 @@
+"""Images opened ahead of the one in use: files come over the network while others are decoded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from gzscale.errors import ImageError
+from gzscale.surveys.base import Fetching, Image, ImageRef, Survey
+
+__all__ = ["open_ahead"]
+
+
+def open_ahead(
+    survey: Survey, refs: Sequence[ImageRef], threads: int = 2, ahead: int = 2
+) -> Iterator[tuple[ImageRef, Image | ImageError]]:
+    """Open images in order on threads, a bounded number ahead of the one in use.
+
+    Where the survey is `Fetching`, the files of as many more are fetched as it fetches at one time: they wait
+    on disk, so that a server's latency is hidden without more decoded images in memory.
+
+    Parameters
+    ----------
+    survey
+        The survey that opens them.
+    refs
+        The images, in the order in which they are yielded.
+    threads
+        Decoding threads (bz2 and decompression release the GIL).
+    ahead
+        How many decoded images may wait, beside the one in use.
+
+    Yields
+    ------
+    tuple[ImageRef, Image | ImageError]
+        Each image, or the error that makes it unusable. Other errors are raised.
+    """
+
+    def attempt(ref: ImageRef) -> Image | ImageError:
+        try:
+            return survey.open(ref)
+        except ImageError as error:
+            return error
+
+    with _Fetched(survey, refs) as fetched, ThreadPoolExecutor(threads, "decode") as pool:
+        waiting: deque[tuple[ImageRef, Future[Image | ImageError]]] = deque()
+        for number, ref in enumerate(refs):
+            fetched.reach(number)
+            waiting.append((ref, pool.submit(attempt, ref)))
+            if len(waiting) > ahead:
+                yield _next(waiting)
+        while waiting:
+            yield _next(waiting)
+
+
+def _next(waiting: deque[tuple[ImageRef, Future[Image | ImageError]]]) -> tuple[ImageRef, Image | ImageError]:
+    ref, future = waiting.popleft()
+    return ref, future.result()
+
+
+class _Fetched:
+    """Files that are fetched before their images are opened, a bounded number ahead."""
+
+    def __init__(self, survey: Survey, refs: Sequence[ImageRef]) -> None:
+        self._survey = survey if isinstance(survey, Fetching) and survey.transfers else None
+        self._refs = refs
+        self._begun = 0
+        self._pool = ThreadPoolExecutor(self._survey.transfers, "fetch") if self._survey else None
+
+    def __enter__(self) -> _Fetched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def reach(self, number: int) -> None:
+        """Begin with the files of an image and of those behind it that may be on their way with it."""
+        if self._survey is None or self._pool is None:
+            return
+        end = min(number + 1 + self._survey.transfers, len(self._refs))
+        for ref in self._refs[self._begun : end]:
+            self._pool.submit(self._survey.fetch, ref)
+        self._begun = max(self._begun, end)
