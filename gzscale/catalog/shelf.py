@@ -15,9 +15,9 @@ from gzscale.storage import Storage, sha256_hex
 
 __all__ = ["ROW_GROUP_ROWS", "Shelf"]
 
-#: Rows of a row group: small enough that its statistics on ``_healpix_29`` spare a cone search
-#: most of a file, large enough that the footers of 10^8 rows stay at tens of megabytes.
-ROW_GROUP_ROWS = 32_768
+#: Rows of a row group: two of them are in memory while one is written, and its statistics on
+#: ``_healpix_29`` spare a cone search most of a file; the footers of 10^8 rows come to some 90 MB.
+ROW_GROUP_ROWS = 16_384
 
 #: ZSTD's fast levels: on network outputs, whose mantissas are noise, level 15 (HATS's default) takes
 #: ten times as long for less than 2 % of the size.
