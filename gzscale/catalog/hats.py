@@ -139,9 +139,12 @@ class _Release:
 
         def groups() -> Iterator[pa.Table]:
             taken = (next(tables) for _ in each.parts)
-            for number, group in enumerate(row_groups(taken, ROW_GROUP_ROWS)):
-                if number == 0:
+            first = True
+            # Not enumerated: that would keep each group until the next one is there.
+            for group in row_groups(taken, ROW_GROUP_ROWS):
+                if first:
                     self._first_rows.append(group.take([0]))
+                    first = False
                 self._note(group, each.pixel)
                 yield group
                 # The next one is gathered without it.

@@ -1,8 +1,8 @@
 """The id index: every identifier of a release in order, and the file that has it.
 
 An external sort: sorted runs in a temporary folder, then one part of the index after the
-other, in row groups that are each gathered from the runs between two splitters. Memory is that of
-one row group.
+other, each gathered from the runs between two splitters. Memory is that of one part's entries; its
+tables are made a row group at a time.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ __all__ = ["IdIndex"]
 _RUN_ROWS = 1 << 18
 #: One identifier in this many is remembered, to find the splitters with.
 _SAMPLE = 1024
+#: How much later the first one is in each further run, before it begins anew.
+_STEP = 619
 
 _ENTRY = np.dtype([("id", np.int64), ("healpix", np.int64), ("order", np.uint8), ("pixel", np.int64)])
 
@@ -58,7 +60,9 @@ class IdIndex:
         path = self._folder / f"ids-{len(self._runs):05d}"
         path.write_bytes(run.tobytes())
         self._runs.append(path)
-        self._samples.append(run["id"][::_SAMPLE].copy())
+        # Not the same ones of each run: those of runs that are alike would all say the same.
+        first = len(self._samples) * _STEP % min(_SAMPLE, len(run))
+        self._samples.append(run["id"][first::_SAMPLE].copy())
         self._buffer, self._buffered = [], 0
 
     def parts(self, max_rows: int, group_rows: int) -> Iterator[Iterator[pa.Table]]:
@@ -66,28 +70,26 @@ class IdIndex:
 
         Parameters
         ----------
-        max_rows, group_rows
-            About how many rows a part and a row group have.
+        max_rows
+            About how many rows a part has.
+        group_rows
+            How many a row group has, but for the last of a part.
 
         Yields
         ------
         Iterator[pyarrow.Table]
             Tables of `INDEX_COLUMNS`, to be taken before the next part is. Rows of one identifier are
-            never in two. Nothing is yielded if nothing was added.
+            never in two parts. Nothing is yielded if nothing was added.
         """
         self._spill()
         if not self.rows:
             return
         samples = np.sort(np.concatenate(self._samples))
-        group_rows = min(group_rows, max_rows)
-        count = -(-self.rows // group_rows)
+        count = -(-self.rows // max_rows)
         splitters = np.unique(samples[(np.arange(1, count) * len(samples)) // count])
         limits = np.array([_limits(path, splitters) for path in self._runs])
-        filled = np.flatnonzero((np.diff(limits) > 0).any(axis=0))
-        each = max_rows // group_rows
-        for first in range(0, len(filled), each):
-            groups = filled[first : first + each].tolist()
-            yield (_table(_sorted(self._gathered(limits[:, group : group + 2]))) for group in groups)
+        for part in np.flatnonzero((np.diff(limits) > 0).any(axis=0)).tolist():
+            yield _groups(self._gathered(limits[:, part : part + 2]), group_rows)
 
     def _gathered(self, bounds: NDArray[np.int64]) -> NDArray[np.void]:
         """Read a stretch of each run into one array; ``bounds`` are its first entry and the one behind it."""
@@ -104,6 +106,12 @@ def _limits(path: Path, splitters: NDArray[np.int64]) -> list[int]:
     """Return where each part begins in a sorted run, and where the last one ends."""
     ids = np.fromfile(path, _ENTRY)["id"]
     return [0, *np.searchsorted(ids, splitters).tolist(), len(ids)]
+
+
+def _groups(entries: NDArray[np.void], rows: int) -> Iterator[pa.Table]:
+    order = np.lexsort((entries["healpix"], entries["id"]))
+    for first in range(0, len(order), rows):
+        yield _table(entries[order[first : first + rows]])
 
 
 def _sorted(entries: NDArray[np.void]) -> NDArray[np.void]:

@@ -127,7 +127,7 @@ def row_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def _take(waiting: list[pa.Table], rows: int) -> pa.Table:
-    """Take the first rows out of some tables, so that nothing else holds them."""
+    """Take the first rows out of some tables, of which the rest is kept."""
     joined = pa.concat_tables(waiting)
     waiting[:] = [joined.slice(rows)]
     return joined.slice(0, rows).combine_chunks()

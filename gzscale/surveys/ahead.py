@@ -43,8 +43,9 @@ def open_ahead(
         except ImageError as error:
             return error
 
-    with _Fetched(survey, refs) as fetched, ThreadPoolExecutor(threads, "decode") as pool:
-        waiting: deque[tuple[ImageRef, Future[Image | ImageError]]] = deque()
+    fetched, pool = _Fetched(survey, refs), ThreadPoolExecutor(threads, "decode")
+    waiting: deque[tuple[ImageRef, Future[Image | ImageError]]] = deque()
+    try:
         for number, ref in enumerate(refs):
             fetched.reach(number)
             waiting.append((ref, pool.submit(attempt, ref)))
@@ -52,6 +53,11 @@ def open_ahead(
                 yield _next(waiting)
         while waiting:
             yield _next(waiting)
+    finally:
+        # Nothing new is begun on either, then what is under way ends.
+        fetched.stop()
+        pool.shutdown(cancel_futures=True)
+        fetched.join()
 
 
 def _next(waiting: deque[tuple[ImageRef, Future[Image | ImageError]]]) -> tuple[ImageRef, Image | ImageError]:
@@ -68,13 +74,6 @@ class _Fetched:
         self._begun = 0
         self._pool = ThreadPoolExecutor(self._survey.transfers, "fetch") if self._survey else None
 
-    def __enter__(self) -> _Fetched:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
     def reach(self, number: int) -> None:
         """Begin with the files of an image and of those behind it that may be on their way with it."""
         if self._survey is None or self._pool is None:
@@ -83,3 +82,13 @@ class _Fetched:
         for ref in self._refs[self._begun : end]:
             self._pool.submit(self._survey.fetch, ref)
         self._begun = max(self._begun, end)
+
+    def stop(self) -> None:
+        """Begin with no further file."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def join(self) -> None:
+        """Wait for the files that are on their way."""
+        if self._pool is not None:
+            self._pool.shutdown()

@@ -31,6 +31,8 @@ PIECE = 2_000_000
 ATTEMPTS = 4
 #: Unfinished transfers that nobody has touched for this long are removed [s].
 STALE = 86_400
+#: Files that are being read while others are fetched.
+_OPENED = 3
 _MAGIC = (b"BZh", b"\x1f\x8b", b"SIMPLE  =")
 
 
@@ -69,6 +71,15 @@ class Fetcher:
     def remote(self) -> bool:
         """Whether the root is a URL."""
         return "://" in self.root and not self.root.startswith("file://")
+
+    @property
+    def transfers(self) -> int:
+        """How many files may be fetched before they are read; 0 if they lie here, or the cache is too small.
+
+        A file that is fetched ahead must not be swept out again before it is read.
+        """
+        waiting = (self.concurrency + _OPENED) * (self.largest or MAX_FILE_BYTES)
+        return self.concurrency if self.remote and self.cap >= waiting else 0
 
     def stat(self, names: tuple[str, ...]) -> Entry | None:
         """Return what is stored under the first of some alternative names that exists, or None.

@@ -157,7 +157,7 @@ class RubinSurvey:
     @property
     def transfers(self) -> int:
         """How many files are fetched at one time; see `gzscale.surveys.base.Fetching`."""
-        return self._transfer.concurrency
+        return self._transfer.fetcher(self.root).transfers
 
     def fetch(self, ref: ImageRef) -> None:
         """Fetch a coadd's file where it is not on this host; see `gzscale.surveys.base.Fetching`."""

@@ -179,7 +179,7 @@ class SdssSurvey:
     @property
     def transfers(self) -> int:
         """How many files are fetched at one time; see `gzscale.surveys.base.Fetching`."""
-        return self._fetcher.concurrency if self._fetcher.remote else 0
+        return self._fetcher.transfers
 
     def fetch(self, ref: ImageRef) -> None:
         """Fetch a frame's file, and its mask's; see `gzscale.surveys.base.Fetching`."""

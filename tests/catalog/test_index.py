@@ -34,10 +34,12 @@ def test_every_identifier_is_found_in_order(tmp_path_factory, ids, max_rows, gro
     assert set(table["Norder"].to_pylist()) == {7}
     assert set(table["Dir"].to_pylist()) == {120000}
     # A splitter is at most _SAMPLE entries a run off its quantile.
-    off = 4 * (len(ids) // 50 + 2)
-    group_rows = min(group_rows, max_rows)
-    assert max(group.num_rows for groups in parts for group in groups) <= group_rows + off
-    assert max(len(groups) for groups in parts) <= max_rows // group_rows
+    assert max(sum(group.num_rows for group in groups) for groups in parts) <= max_rows + 4 * (
+        len(ids) // 50 + 2
+    )
+    for groups in parts:
+        assert {group.num_rows for group in groups[:-1]} <= {group_rows}
+        assert 0 < groups[-1].num_rows <= group_rows
 
 
 def test_nothing_gives_nothing(tmp_path):

@@ -29,6 +29,7 @@ class Slow:
         self._under_way = 0
         self._lock = threading.Lock()
         self._gate = threading.Barrier(self.transfers or 1)
+        self._there = {ref: threading.Event() for ref in REFS}
 
     def fetch(self, ref):
         with self._lock:
@@ -38,9 +39,11 @@ class Slow:
         self._gate.wait(timeout=20)
         with self._lock:
             self._under_way -= 1
+        self._there[ref].set()
         raise RuntimeError("what goes wrong here is for open to tell")
 
     def open(self, ref):
+        assert not self.transfers or self._there[ref].wait(20)
         self.opened.append(ref.name)
         if ref == BROKEN:
             raise ImageError(Reason.BAD_IMAGE, f"{ref.name}: broken")
@@ -76,10 +79,13 @@ def test_no_more_is_opened_or_fetched_than_is_due():
     survey = Slow(transfers=4)
     images = open_ahead(survey, REFS, threads=1, ahead=2)
     next(images)
-    assert set(survey.opened) <= {ref.name for ref in REFS[:3]}
-    assert set(survey.fetched) <= {ref.name for ref in REFS[: 3 + 4]}
+    # Three are to be opened and four more to be fetched; the last three of these wait for a fourth.
+    assert all(survey._there[ref].wait(20) for ref in REFS[:4])
     survey._gate.abort()
     images.close()
+    assert set(survey.opened) <= {ref.name for ref in REFS[:3]}
+    assert set(survey.fetched) <= {ref.name for ref in REFS[: 3 + 4]}
+    assert set(survey.fetched) >= {ref.name for ref in REFS[:4]}
 
 
 def test_any_other_error_is_raised():
@@ -88,4 +94,4 @@ def test_any_other_error_is_raised():
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        list(open_ahead(Wrong(transfers=0), REFS))
+        list(open_ahead(Wrong(transfers=1), REFS))
