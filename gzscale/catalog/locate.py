@@ -11,7 +11,7 @@ from gzscale.catalog.formats.text import CsvSource
 from gzscale.catalog.formats.votable import VotableSource
 from gzscale.catalog.hats_tree import MAX_PROPERTIES_BYTES, find_tree, find_web_hats, read_properties
 from gzscale.catalog.source import Source, SourceFile, find_files, find_folder, is_html
-from gzscale.errors import CatalogError, StorageError
+from gzscale.errors import CatalogError
 
 __all__ = ["locate_table"]
 
@@ -62,14 +62,7 @@ def locate_table(path: str, kind: str, scratch: Path) -> tuple[str, list[SourceF
 def _locate(path: str, kind: str, scratch: Path) -> tuple[str, list[SourceFile], int | None]:
     """Return the format, the data files, and the number of rows that a HATS catalog declares."""
     if _may_be_web_folder(path, kind):
-        required = kind == "hats" or path.endswith("/")
-        try:
-            found = find_web_hats(path, scratch, required)
-        except StorageError:
-            # A server may have no answer for names below that of a file.
-            if required:
-                raise
-            found = None
+        found = find_web_hats(path, scratch, required=kind == "hats" or path.endswith("/"))
         if found is not None:
             return "hats", *found
     files = find_files(path, scratch)
