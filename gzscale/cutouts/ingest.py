@@ -231,14 +231,7 @@ def _content(
 ) -> GroupContent:
     """Gather what a geometry's group holds: the objects that were cut, in the rows' order."""
     kept = [row for row in range(rows.num_rows) if row not in verdict.lost]
-    numbers = sorted({number for (row, _), used in stack.used.items() for number in used})
-    place = {number: index for index, number in enumerate(numbers)}
-    slots = max([1, *(len(used) for used in stack.used.values())])
-    image_index = np.full((len(kept), len(bands), slots), -1, dtype=np.int32)
-    for index, row in enumerate(kept):
-        for band in range(len(bands)):
-            used = stack.used.get((row, band), ())
-            image_index[index, band, : len(used)] = [place[number] for number in used]
+    numbers, image_index = stack.image_index()
     return GroupContent(
         geometry=stack.config,
         bands=bands,
@@ -250,7 +243,7 @@ def _content(
         coverage=stack.coverage[kept],
         noise=stack.noise[kept],
         band_status=verdict.status[kept],
-        image_index=image_index,
+        image_index=image_index[kept],
         flags=stack.flags[kept] if stack.flag_names else None,
         flag_names=stack.flag_names,
         sources=tuple(
@@ -260,7 +253,7 @@ def _content(
                 "sha256": records[n].sha256,
                 "size": records[n].size,
             }
-            for n in numbers
+            for n in numbers.tolist()
         ),
     )
 

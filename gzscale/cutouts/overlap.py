@@ -97,7 +97,7 @@ class _Cache:
 _cache = _Cache(CACHE_BYTES)
 
 
-def quantise(matrices: NDArray[np.float64]) -> list[Matrix]:
+def quantise(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     """Round matrices so that nearly equal ones share a table.
 
     Parameters
@@ -107,18 +107,18 @@ def quantise(matrices: NDArray[np.float64]) -> list[Matrix]:
 
     Returns
     -------
-    list[tuple[float, float, float, float]]
-        The rounded matrices, row by row.
+    NDArray[np.float64]
+        The rounded matrices, row by row, shape (n, 4).
     """
     flat = matrices.reshape(-1, 4)
     length = np.sqrt(np.abs(flat[:, 0] * flat[:, 3] - flat[:, 1] * flat[:, 2]))
     step = np.where(length < FINE_FROM, STEP, FINE_STEP)
     unit = (step * np.exp(np.round(np.log(length) / step) * step))[:, None]
-    return [(a, b, c, d) for a, b, c, d in (np.round(flat / unit) * unit).tolist()]
+    return np.asarray(np.round(flat / unit) * unit)
 
 
 def table_of(matrix: Matrix) -> OverlapTable:
-    """Return the table of a matrix as `quantise` gives it, from a bounded cache."""
+    """Return the table of a row of what `quantise` gives, from a bounded cache."""
     return _cache.get(matrix)
 
 

@@ -56,8 +56,6 @@ class Stack:
     conflicts
         (object, band) -> the two images that differ, where both cover the stamp, by more than their noise
         allows, and by how much. Such a band is not measured.
-    used
-        For each object and band the images that went into its stamp, in order of addition.
     clipped
         Pixels beyond the range of float16, in all.
     """
@@ -74,7 +72,7 @@ class Stack:
         self.flags = np.zeros((count, bands), dtype=np.uint8)
         self.flag_names: tuple[str, ...] = ()
         self.conflicts: dict[tuple[int, int], tuple[int, int, str]] = {}
-        self.used: dict[tuple[int, int], list[int]] = {}
+        self._used: list[tuple[NDArray[np.int64], int, int]] = []
         self.clipped = 0
         self._target: Target | None = None
         self._variance = np.zeros(0)
@@ -133,7 +131,7 @@ class Stack:
         image
             The image.
         number
-            By what number `used` shall name it.
+            By what number `image_index` shall name it.
         band
             Index of the current band.
         rows
@@ -178,8 +176,7 @@ class Stack:
         sigma[seen] = image.sigma_at(x[seen], y[seen])
         areas = _areas(tiles, len(rows))
         alone = ~layered & (share > 0)
-        for row in rows[alone].tolist():
-            self.used.setdefault((row, band), []).append(number)
+        self._used.append((rows[alone], band, number))
         self._variance[rows] += np.where(alone, share**2 * sigma**2 * areas, 0.0)
         for at in np.flatnonzero(layered & (share > 0)).tolist():
             self._sources[int(places[at])] = number, float(sigma[at] ** 2 * areas[at])
@@ -246,11 +243,36 @@ class Stack:
                 share = _add_missing(flux, covered, target.sums[slot])
             before = before or (number, variance)
             if share > 0:
-                self.used.setdefault((row, band), []).append(number)
+                self._used.append((np.array([row]), band, number))
             self._variance[row] += share**2 * variance
         if (row, band) in self.conflicts:
             covered[:] = 0
         target.tally[row, COVERED] = covered.sum()
+
+    def image_index(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Return which images went into the stamps.
+
+        Returns
+        -------
+        numbers
+            Of these images, ascending.
+        index
+            Where in ``numbers`` the images of each object and band are, in order of addition, then -1;
+            shape (n, bands, at least 1).
+        """
+        count, bands = self.coverage.shape
+        lengths = [len(rows) for rows, _, _ in self._used]
+        rows = np.concatenate([np.zeros(0, np.int64), *(rows for rows, _, _ in self._used)])
+        band = np.repeat(np.array([band for _, band, _ in self._used], np.int64), lengths)
+        number = np.repeat(np.array([number for _, _, number in self._used], np.int64), lengths)
+        numbers, place = np.unique(number, return_inverse=True)
+        stamp = rows * bands + band
+        order = np.argsort(stamp, kind="stable")
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order)) - np.searchsorted(stamp[order], stamp[order])
+        index = np.full((count, bands, 1 + int(rank.max(initial=0))), -1, dtype=np.int32)
+        index[rows, band, rank] = place
+        return numbers, index
 
     def keep(self, rows: Sequence[int]) -> NDArray[np.float16]:
         """Return the stamps of some objects, shape (len(rows), bands, size, size).

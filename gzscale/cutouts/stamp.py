@@ -31,6 +31,8 @@ __all__ = ["COVERED", "CLIPPED", "FINITE", "MIN_COVERED", "NAN_HALF", "Target", 
 MIN_COVERED = 0.5
 #: Columns of a tally: covered target pixels (sum of fractions), finite pixels, clipped pixels.
 COVERED, FINITE, CLIPPED = 0, 1, 2
+#: Stamps are cut in order of cells of this many source pixels: neighbours find each other's in the cache.
+CELL = 128
 #: Source pixels along the side of a block that is resampled at once: its buffer fits the L1/L2 cache.
 BLOCK = 96
 
@@ -90,21 +92,22 @@ def resample(pixels: NDArray[np.float32], tiles: Tiles, target: Target) -> None:
     """
     if not len(tiles.stamp):
         return
-    keys, which = np.unique(np.array(quantise(tiles.matrix)), axis=0, return_inverse=True)
+    keys, which = np.unique(quantise(tiles.matrix), axis=0, return_inverse=True)
     tables = [table_of(cast(Matrix, tuple(key))) for key in keys.tolist()]
     starts = np.cumsum([0, *(table.weights.size for table in tables)])
     layout = [
         (start, table.width, table.half_x, table.half_y)
         for start, table in zip(starts[:-1].tolist(), tables, strict=True)
     ]
+    near = np.lexsort((tiles.origin[:, 0] // CELL, tiles.origin[:, 1] // CELL))
     _resample(
         pixels,
-        tiles.stamp,
-        tiles.box,
-        tiles.origin,
-        tiles.matrix,
+        tiles.stamp[near],
+        tiles.box[near],
+        tiles.origin[near],
+        tiles.matrix[near],
         np.concatenate([table.weights.reshape(-1) for table in tables]),
-        np.array(layout)[which.reshape(-1)],
+        np.array(layout)[which.reshape(-1)[near]],
         tiles.size,
         target.slot,
         target.sums,

@@ -11,6 +11,10 @@ from gzscale.surveys.base import Fetching, Image, ImageRef, Survey
 
 __all__ = ["open_ahead"]
 
+#: Decoded images that wait together have no more bytes than this, or one waits: an SDSS frame has 12 MB,
+#: a coadd of 4,000 x 4,000 pixels 64 MB.
+WAITING_BYTES = 64_000_000
+
 
 def open_ahead(
     survey: Survey, refs: Sequence[ImageRef], threads: int = 2, ahead: int = 2
@@ -29,7 +33,7 @@ def open_ahead(
     threads
         Decoding threads (bz2 and decompression release the GIL).
     ahead
-        How many decoded images may wait, beside the one in use.
+        How many decoded images may wait at most, beside the one in use; one if they are large.
 
     Yields
     ------
@@ -45,12 +49,16 @@ def open_ahead(
 
     fetched, pool = _Fetched(survey, refs), ThreadPoolExecutor(threads, "decode")
     waiting: deque[tuple[ImageRef, Future[Image | ImageError]]] = deque()
+    allowed = 1
     try:
         for number, ref in enumerate(refs):
             fetched.reach(number)
             waiting.append((ref, pool.submit(attempt, ref)))
-            if len(waiting) > ahead:
-                yield _next(waiting)
+            while len(waiting) > allowed:
+                done, image = _next(waiting)
+                allowed = max(1, min(ahead, WAITING_BYTES // max(1, _bytes_of(image))))
+                yield done, image
+                del image
         while waiting:
             yield _next(waiting)
     finally:
@@ -63,6 +71,10 @@ def open_ahead(
 def _next(waiting: deque[tuple[ImageRef, Future[Image | ImageError]]]) -> tuple[ImageRef, Image | ImageError]:
     ref, future = waiting.popleft()
     return ref, future.result()
+
+
+def _bytes_of(image: Image | ImageError) -> int:
+    return image.pixels.nbytes if isinstance(image, Image) else 0
 
 
 class _Fetched:

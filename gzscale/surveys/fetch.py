@@ -14,12 +14,14 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from gzscale.errors import ImageError, MissingError, Reason, StorageError
 from gzscale.storage import Entry, open_storage
+from gzscale.surveys.stored import StoredFile, stored_file
 
 __all__ = ["Fetcher", "default_cache"]
 
@@ -33,6 +35,7 @@ ATTEMPTS = 4
 STALE = 86_400
 #: Files that are being read while others are fetched.
 _OPENED = 3
+_T = TypeVar("_T")
 _MAGIC = (b"BZh", b"\x1f\x8b", b"SIMPLE  =")
 
 
@@ -110,17 +113,22 @@ class Fetcher:
         entry = self._entry(names)
         if not self.remote:
             return entry.key, self._get(entry.key)
-        for _ in range(ATTEMPTS):
-            path = self._fetched(entry)
-            # Another process's sweep may have taken it in between.
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(path)
-                return entry.key, path.read_bytes()
-        raise ImageError(
-            Reason.UNREACHABLE_IMAGE,
-            f"{self.root}/{entry.key}: swept from the cache {self.cache} before it could be read, "
-            f"{ATTEMPTS} times; raise cache_cap ({self.cap} bytes)",
-        )
+        return entry.key, self._from_cache(entry, Path.read_bytes)
+
+    def view(self, names: tuple[str, ...]) -> tuple[str, StoredFile]:
+        """Do what `read` does without a copy of the bytes: a large file takes no memory of its own."""
+        entry = self._entry(names)
+        if self.remote:
+            return entry.key, self._from_cache(entry, stored_file)
+        path = Path(open_storage(self.root).root, entry.key)
+        try:
+            return entry.key, stored_file(path)
+        except FileNotFoundError as error:
+            raise ImageError(
+                Reason.MISSING_IMAGE, f"{path}: no such file; fetch it, or check survey.root"
+            ) from error
+        except OSError as error:
+            raise _unreachable(StorageError(f"{path}: {error.strerror or error}")) from error
 
     def fetch(self, names: tuple[str, ...]) -> None:
         """Fetch the first of some alternative names that exists into the cache; raises as `read` does."""
@@ -240,6 +248,20 @@ class Fetcher:
         )
 
     # ---- cache
+
+    def _from_cache(self, entry: Entry, use: Callable[[Path], _T]) -> _T:
+        """Use the cached copy of a file, fetching it if need be."""
+        for _ in range(ATTEMPTS):
+            path = self._fetched(entry)
+            # Another process's sweep may have taken it in between.
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path)
+                return use(path)
+        raise ImageError(
+            Reason.UNREACHABLE_IMAGE,
+            f"{self.root}/{entry.key}: swept from the cache {self.cache} before it could be read, "
+            f"{ATTEMPTS} times; raise cache_cap ({self.cap} bytes)",
+        )
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import math
+import mmap
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Hdu:
 class _Unpacker:
     """Unpacks a file's bytes no further than it is told to."""
 
-    def __init__(self, stored: bytes, name: str) -> None:
+    def __init__(self, stored: bytes | mmap.mmap, name: str) -> None:
         self.name = name
         self.packed = stored[:3] == b"BZh"
         self.complete = not self.packed
@@ -86,7 +87,7 @@ class _Unpacker:
 
 
 def read_fits(
-    stored: bytes,
+    stored: bytes | mmap.mmap,
     name: str,
     max_pixels: int,
     max_extension: int = MAX_EXTENSION_BYTES,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
+import mmap
 from typing import Any
 
 from astropy.io import fits
 
 from gzscale.errors import ImageError, Reason
+from gzscale.surveys.stored import as_file
 
 __all__ = ["NANOJANSKY_ZERO_POINT", "archived_zero_point"]
 
@@ -24,7 +25,9 @@ _FLUX = frozenset({"njy", "nanomaggy", "nmgy"})
 _TOLERANCE = 0.01
 
 
-def archived_zero_point(stored: bytes, primary: fits.Header, image: fits.Header, name: str) -> float | None:
+def archived_zero_point(
+    stored: bytes | mmap.mmap, primary: fits.Header, image: fits.Header, name: str
+) -> float | None:
     """Return the AB magnitude of one unit of the pixels that an exposure's PhotoCalib says.
 
     The primary header has the number of the archive's index HDU, counted from 1, in ``AR_HDU`` and the
@@ -61,7 +64,7 @@ def archived_zero_point(stored: bytes, primary: fits.Header, image: fits.Header,
     if not identifier or unit in _FLUX:
         return None
     try:
-        with fits.open(io.BytesIO(stored), memmap=False, lazy_load_hdus=True) as hdus:
+        with fits.open(as_file(stored), memmap=False, lazy_load_hdus=True) as hdus:
             table, row = _find(hdus, number - 1, identifier, name)
             constant = _flag(table, row, "isConstant")
             record = table.data[row]

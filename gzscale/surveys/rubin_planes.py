@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
+import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
 from gzscale.surveys.fitsfile import Hdu, read_fits
+from gzscale.surveys.stored import as_file
 from gzscale.surveys.tiles import TileTable, decode_tiles, tile_table
 
 __all__ = ["PLANES", "Planes", "Window", "mask_bits", "open_planes", "windows_of"]
@@ -56,7 +57,7 @@ class Planes:
     tables
         By plane: where its tiles are; None without tiles, or if they are coded in a rare way.
     hdus
-        By plane, as astropy has opened them, for pixels that are coded in a rare way.
+        Planes that are compressed, or coded in a rare way, as astropy has opened them.
     """
 
     name: str
@@ -128,7 +129,7 @@ class Planes:
         )
 
 
-def open_planes(stored: bytes, name: str) -> Planes:
+def open_planes(stored: bytes | mmap.mmap, name: str) -> Planes:
     """Check the structure and the checksums of a coadd file, and find its planes.
 
     Parameters
@@ -162,10 +163,11 @@ def open_planes(stored: bytes, name: str) -> Planes:
     if len(set(shapes.values())) > 1:
         raise ImageError(Reason.BAD_IMAGE, f"{name}: planes of different shapes {shapes}; fetch it again")
     try:
-        opened = fits.open(io.BytesIO(stored), memmap=False, lazy_load_hdus=True)
-        hdus = {plane: opened[plane] for plane in PLANES}
-        found = {plane: hdu.header for plane, hdu in hdus.items()}
         stored_as = dict(zip(headers, units[1:], strict=True))
+        coded = [plane for plane in PLANES if _plain(stored_as[plane], shapes[plane]) is None]
+        opened = fits.open(as_file(stored), memmap=False, lazy_load_hdus=True) if coded else None
+        hdus = {plane: opened[plane] for plane in coded} if opened is not None else {}
+        found = {plane: hdus[plane].header if plane in hdus else headers[plane] for plane in PLANES}
         tables = {plane: tile_table(stored_as[plane], shapes[plane]) for plane in PLANES}
     except Exception as error:
         raise ImageError(

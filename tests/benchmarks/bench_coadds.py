@@ -16,7 +16,9 @@ Three ways in turn, all storing float16 stamps of all bands:
 
 The other two read one plane a band, the image, and know no masks, noise, checksums or edges: ours decodes
 the mask too, and the variance where it needs it. Seconds are of CPU, of all threads: other work on the
-machine does not count.
+machine does not count. Each way cuts the same partition several times in one process, as a worker cuts
+partitions all night: its first pass, in memory that the system has yet to hand out, is told beside the best
+of the later ones.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ from gzscale.surveys.rubin_tree import write_patches
 from gzscale.surveys.sdss import SdssSurvey
 
 SIDE, OBJECTS, SIZE, BANDS = 4000, 7000, 96, "gri"
+PASSES = 3
 TREE = "{tract}/{patch}/{band}.fits"
 
 
@@ -186,14 +189,18 @@ WAYS = {
 
 
 def run_way(way, kind, root):
-    """One way in a process of its own, so that its memory is its own; compiled code is warm."""
+    """One way in a process of its own, so that its memory is its own; code is compiled beforehand."""
     field = sdss_field(root) if kind == "sdss" else coadd_field(root)
-    with tempfile.TemporaryDirectory() as folder:
-        if way == "ours":
-            ours(replace(field, rows=field.rows.slice(0, 10)), Path(folder, "warm"))
-        start, cpu = time.perf_counter(), time.process_time()
-        seconds = WAYS[way](field, Path(folder))
-        took, used = time.perf_counter() - start, time.process_time() - cpu
+    if way == "ours":
+        with tempfile.TemporaryDirectory() as folder:
+            ours(replace(field, rows=field.rows.slice(0, 10)), Path(folder))
+    passes = []
+    for _ in range(PASSES):
+        with tempfile.TemporaryDirectory() as folder:
+            start, cpu = time.perf_counter(), time.process_time()
+            seconds = WAYS[way](field, Path(folder))
+            passes.append((time.process_time() - cpu, time.perf_counter() - start, seconds))
+    used, took, seconds = min(passes[1:], key=lambda one: one[0])
     # Not ru_maxrss, which begins with what the parent process held.
     status = Path("/proc/self/status").read_text()
     peak = 1024 * int(status.split("VmHWM:")[1].split()[0])
@@ -203,6 +210,7 @@ def run_way(way, kind, root):
                 "objects": field.rows.num_rows,
                 "seconds": took,
                 "cpu": used,
+                "first_cpu": passes[0][0],
                 "peak_rss": peak,
                 "stages": seconds,
             }
@@ -222,19 +230,22 @@ def measure(kind, root, rounds):
                 text=True,
             )
             one = json.loads(done.stdout.splitlines()[-1])
+            first = min(one["first_cpu"], best[way]["first_cpu"] if way in best else np.inf)
             if way not in best or one["cpu"] < best[way]["cpu"]:
                 best[way] = one
+            best[way]["first_cpu"] = first
     return best
 
 
 def show(kind, best):
-    own = best["ours"]["cpu"]
+    own, first = best["ours"]["cpu"], best["ours"]["first_cpu"]
     for way, one in best.items():
         whole = sum(one["stages"].values())
         shares = ", ".join(f"{name} {value / whole:.0%}" for name, value in one["stages"].items())
         print(
             f"{kind:<6} {way:<8} {one['objects'] / one['cpu']:8.0f} objects a CPU second, "
-            f"ours {one['cpu'] / own:5.2f} times as fast, peak {one['peak_rss'] / 2**30:.2f} GiB; "
+            f"ours {one['cpu'] / own:5.2f} times as fast (first pass {one['first_cpu'] / first:.2f}), "
+            f"peak {one['peak_rss'] / 2**30:.2f} GiB; "
             f"of the time {shares}"
         )
 

@@ -3,11 +3,13 @@
 import threading
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
+from astropy.wcs import WCS
 
 from gzscale.errors import ImageError, Reason
 from gzscale.surveys.ahead import open_ahead
-from gzscale.surveys.base import Fetching, ImageRef, Survey
+from gzscale.surveys.base import Fetching, Image, ImageRef, Survey
 
 REFS = [ImageRef(f"image-{number:02d}", "r", f"{number}", "one") for number in range(12)]
 BROKEN = REFS[5]
@@ -95,3 +97,27 @@ def test_any_other_error_is_raised():
 
     with pytest.raises(ZeroDivisionError):
         list(open_ahead(Wrong(transfers=1), REFS))
+
+
+@dataclass
+class Large(Slow):
+    """A survey whose images are as large as is said."""
+
+    side: int = 10
+
+    def open(self, ref):
+        self.opened.append(ref.name)
+        self._there[ref].set()
+        pixels = np.broadcast_to(np.float32(0), (self.side, self.side))
+        return Image(ref, pixels, WCS(), np.ones((1, 1), np.float32), "", 0)
+
+
+@pytest.mark.parametrize(("side", "opened"), [(10, 4), (4000, 3)])
+def test_of_large_images_one_waits_beside_the_one_in_use(side, opened):
+    survey = Large(transfers=0, side=side)
+    images = open_ahead(survey, REFS)
+    next(images)
+    next(images)
+    assert all(survey._there[ref].wait(20) for ref in REFS[:opened])
+    images.close()
+    assert len(survey.opened) == opened
