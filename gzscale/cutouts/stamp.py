@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from gzscale.cutouts.affine import Tiles
 from gzscale.cutouts.half import to_half
-from gzscale.cutouts.overlap import PHASES, Matrix, quantise, table_of
-from gzscale.cutouts.simd import blended_sum_3, blended_sum_4
+from gzscale.cutouts.overlap import Matrix, quantise, table_of
+from gzscale.cutouts.sums import FAST, bilinear_sums, is_parallel, load_window, table_sums
 
 __all__ = ["COVERED", "CLIPPED", "FINITE", "MIN_COVERED", "NAN_HALF", "Target", "finish_stamps", "resample"]
 
@@ -36,19 +36,10 @@ CELL = 128
 #: Source pixels along the side of a block that is resampled at once: its buffer fits the L1/L2 cache.
 BLOCK = 96
 
-#: A footprint turned, or stretched, by less than this against a source pixel is taken for one: weights are
-#: off by at most an eighth of the turn, 0.1 % of a pixel, as those of the tables are. A coadd's stamps at its
-#: own pixel scale are such; an SDSS pixel is 0.03 % larger than its nominal 0.396 arcsec, which is not.
-TURN, STRETCH = 0.008, 0.00025
-#: log2 of the phases of a table.
-SHIFT = PHASES.bit_length() - 1
 #: Largest finite float16.
 LARGEST_HALF = 65504.0
 #: Bits of a float16 NaN.
 NAN_HALF = 0x7E00
-
-# Without `nnan` and `ninf`: a NaN must stay one.
-_FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,110 +120,7 @@ def finish_stamps(target: Target, stamps: NDArray[np.int64]) -> None:
         target.tally[stamp, CLIPPED] += clipped
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _load(pixels, x0, y0, width, height, buffer, good):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Copy a window, zero where it is off the image or not finite; return how many pixels are bad."""
-    ny, nx = pixels.shape
-    bad = 0
-    if x0 >= 0 and y0 >= 0 and x0 + width <= nx and y0 + height <= ny:
-        total = np.float32(0)
-        for y in range(height):
-            for x in range(width):
-                value = pixels[y0 + y, x0 + x]
-                buffer[y * width + x] = value
-                total += value * np.float32(0)
-        if total == 0:
-            return 0
-    for y in range(height):
-        for x in range(width):
-            at = y * width + x
-            inside = 0 <= y0 + y < ny and 0 <= x0 + x < nx
-            value = pixels[y0 + y, x0 + x] if inside else np.float32(np.nan)
-            if np.isfinite(value):
-                buffer[at] = value
-                good[at] = 1
-            else:
-                buffer[at] = 0
-                good[at] = 0
-                bad += 1
-    return bad
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _sums(buffer, stride, weights, start, width, x, y, m, rows, columns, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Sum the source pixels under each target pixel of a block, weighted with their shares of it."""
-    table = width * max(width, 4)
-    one = np.float32(1)
-    dx, dy = m[0, 0] * PHASES, m[1, 0] * PHASES
-    for row in range(rows):
-        x_row = (x + m[0, 1] * row) * PHASES
-        y_row = (y + m[1, 1] * row) * PHASES
-        for column in range(columns):
-            px, py = x_row + dx * column, y_row + dy * column
-            qx, qy = np.int32(px), np.int32(py)
-            fx, fy = np.float32(px - qx), np.float32(py - qy)
-            c0, c1, c2, c3 = (one - fx) * (one - fy), fx * (one - fy), (one - fx) * fy, fx * fy
-            s = (qy >> SHIFT) * stride + (qx >> SHIFT)
-            t = start + ((qy & (PHASES - 1)) * (PHASES + 1) + (qx & (PHASES - 1))) * table
-            u = t + (PHASES + 1) * table
-            if width == 3:
-                total = blended_sum_3(buffer, s, stride, weights, t, u, c0, c1, c2, c3)
-            elif width == 4:
-                total = blended_sum_4(buffer, s, stride, weights, t, u, c0, c1, c2, c3)
-            else:
-                total = np.float32(0)
-                for _ in range(width):
-                    for i in range(width):
-                        weight = c0 * weights[t + i] + c1 * weights[t + table + i]
-                        weight += c2 * weights[u + i] + c3 * weights[u + table + i]
-                        total += buffer[s + i] * weight
-                    s += stride
-                    t += width
-                    u += width
-            value[row * columns + column] = total
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _is_parallel(m):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    stretch = max(abs(m[0, 0] - 1.0), abs(m[1, 1] - 1.0))
-    return stretch < STRETCH and max(abs(m[0, 1]), abs(m[1, 0])) < TURN
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _bilinear(buffer, stride, x, y, m, rows, columns, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Do what `_sums` does where footprints are source pixels, shifted: each lies over two by two.
-
-    A row falls into a few runs along which target and source pixels keep step; in each the
-    fractions of a pixel grow linearly, and the compiler makes SIMD of it.
-    """
-    for row in range(rows):
-        column = 0
-        while column < columns:
-            px = x + m[0, 1] * row + m[0, 0] * column
-            py = y + m[1, 1] * row + m[1, 0] * column
-            qx, qy = int(np.floor(px)), int(np.floor(py))
-            run = min(_steps(px - qx, m[0, 0] - 1.0), _steps(py - qy, m[1, 0]), columns - column)
-            fx, fy = np.float32(px - qx), np.float32(py - qy)
-            dx, dy = np.float32(m[0, 0] - 1.0), np.float32(m[1, 0])
-            at = qy * stride + qx
-            lower, upper = buffer[at : at + run + 1], buffer[at + stride : at + stride + run + 1]
-            out = value[row * columns + column : row * columns + column + run]
-            for i in range(run):
-                share_x, share_y = fx + dx * np.float32(i), fy + dy * np.float32(i)
-                low = lower[i] + share_x * (lower[i + 1] - lower[i])
-                high = upper[i] + share_x * (upper[i + 1] - upper[i])
-                out[i] = low + share_y * (high - low)
-            column += run
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _steps(fraction, drift):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """How many steps of ``drift`` from a fraction in [0, 1) on stay in it, counting the first."""
-    room = 1.0 - fraction if drift > 0 else fraction
-    return 1 + int(min(room / max(abs(drift), 1e-9), 1e6))
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _finish_whole(value, rows, columns, out, at, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Do what `_finish` does where every pixel is covered; return the number of clipped pixels."""
     clipped = 0
@@ -244,7 +132,7 @@ def _finish_whole(value, rows, columns, out, at, size):  # type: ignore[no-untyp
     return clipped
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _finish(value, covered, rows, columns, out, at, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Scale flux up to whole pixels, write its float16 bits; count finite and clipped pixels."""
     finite = clipped = 0
@@ -261,7 +149,7 @@ def _finish(value, covered, rows, columns, out, at, size):  # type: ignore[no-un
     return finite, clipped
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _add(value, covered, rows, columns, sums, top, left):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Add a block to an accumulated stamp."""
     for row in range(rows):
@@ -270,7 +158,7 @@ def _add(value, covered, rows, columns, sums, top, left):  # type: ignore[no-unt
             sums[1, top + row, left + column] += covered[row * columns + column]
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _resample(  # type: ignore[no-untyped-def]  # noqa: ANN202
     pixels,  # noqa: ANN001
     stamps,  # noqa: ANN001
@@ -297,7 +185,7 @@ def _resample(  # type: ignore[no-untyped-def]  # noqa: ANN202
         first, width = int(layout[n, 0]), int(layout[n, 1])
         area = np.float32(abs(m[0, 0] * m[1, 1] - m[0, 1] * m[1, 0]))
         reach = max(abs(m[0, 0]) + abs(m[0, 1]), abs(m[1, 0]) + abs(m[1, 1]))
-        parallel = _is_parallel(m)
+        parallel = is_parallel(m)
         side = max(1, int(BLOCK / reach))
         parts_y = (boxes[n, 2] + side - 1) // side
         parts_x = (boxes[n, 3] + side - 1) // side
@@ -332,17 +220,17 @@ def _resample(  # type: ignore[no-untyped-def]  # noqa: ANN202
                 if len(flux) < rows * columns:
                     flux = np.empty(rows * columns, dtype=np.float32)
                     share = np.empty(rows * columns, dtype=np.float32)
-                bad = _load(pixels, x0, y0, w, h, buffer, good)
+                bad = load_window(pixels, x0, y0, w, h, buffer, good)
                 if parallel:
                     # From the bound of the table's footprint to that of a source pixel.
                     near_x, near_y = x - x0 + layout[n, 2] - 0.5, y - y0 + layout[n, 3] - 0.5
-                    _bilinear(buffer, w, near_x, near_y, m, rows, columns, flux)
+                    bilinear_sums(buffer, w, near_x, near_y, m, rows, columns, flux)
                     if bad > 0:
-                        _bilinear(good, w, near_x, near_y, m, rows, columns, share)
+                        bilinear_sums(good, w, near_x, near_y, m, rows, columns, share)
                 else:
-                    _sums(buffer, w, weights, first, width, x - x0, y - y0, m, rows, columns, flux)
+                    table_sums(buffer, w, weights, first, width, x - x0, y - y0, m, rows, columns, flux)
                     if bad > 0:
-                        _sums(good, w, weights, first, width, x - x0, y - y0, m, rows, columns, share)
+                        table_sums(good, w, weights, first, width, x - x0, y - y0, m, rows, columns, share)
                 for k in range(rows * columns):
                     flux[k] *= area
                 if bad == 0 and slot[stamp] < 0:

@@ -10,7 +10,8 @@ from reproject import reproject_exact
 
 from gzscale.cutouts.affine import affine_tiles
 from gzscale.cutouts.geometry import wcs_of
-from gzscale.cutouts.stamp import CLIPPED, COVERED, FINITE, Target, _is_parallel, finish_stamps, resample
+from gzscale.cutouts.stamp import CLIPPED, COVERED, FINITE, Target, finish_stamps, resample
+from gzscale.cutouts.sums import is_parallel
 
 SHAPE = (200, 240)
 
@@ -77,7 +78,7 @@ def test_stamps_along_the_pixels_match_reproject_exact(turn, stretch):
     wcs = make_wcs(150.0, 30.0, rotation=turn)
     ra, dec = (float(v) for v in wcs.wcs_pix2world(90.3, 70.8, 0))
     tiles = affine_tiles(wcs, np.array([ra]), np.array([dec]), np.array([0.396 * stretch]), 150)
-    assert all(_is_parallel(matrix) for matrix in tiles.matrix), "the way that is tested is taken"
+    assert all(is_parallel(matrix) for matrix in tiles.matrix), "the way that is tested is taken"
     found, tally = cut(pixels, wcs, ra, dec, 0.396 * stretch, 150)
     good = np.isfinite(pixels)
     flux, _, area = truth(np.where(good, pixels, 0.0), wcs, ra, dec, 0.396 * stretch, 150)
