@@ -14,14 +14,13 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from gzscale.errors import ImageError, MissingError, Reason, StorageError
 from gzscale.storage import Entry, open_storage
-from gzscale.surveys.stored import StoredFile, stored_file
+from gzscale.surveys.stored import FileBytes, open_stored
 
 __all__ = ["Fetcher", "default_cache"]
 
@@ -35,7 +34,6 @@ ATTEMPTS = 4
 STALE = 86_400
 #: Files that are being read while others are fetched.
 _OPENED = 3
-_T = TypeVar("_T")
 _MAGIC = (b"BZh", b"\x1f\x8b", b"SIMPLE  =")
 
 
@@ -113,22 +111,46 @@ class Fetcher:
         entry = self._entry(names)
         if not self.remote:
             return entry.key, self._get(entry.key)
-        return entry.key, self._from_cache(entry, Path.read_bytes)
+        for _ in range(ATTEMPTS):
+            path = self._fetched(entry)
+            # Another process's sweep may have taken it in between.
+            with contextlib.suppress(FileNotFoundError):
+                _mark_used(path)
+                return entry.key, path.read_bytes()
+        raise self._swept(entry)
 
-    def view(self, names: tuple[str, ...]) -> tuple[str, StoredFile]:
-        """Do what `read` does without a copy of the bytes: a large file takes no memory of its own."""
+    @contextlib.contextmanager
+    def view(self, names: tuple[str, ...]) -> Iterator[tuple[str, FileBytes]]:
+        """Open the first of some alternative names that exists; its bytes are read where they are sliced.
+
+        Yields
+        ------
+        tuple[str, FileBytes]
+            The name, and the bytes, to be used within the context.
+
+        Raises
+        ------
+        ImageError
+            As `read`; and UNREACHABLE_IMAGE if somebody writes into the file meanwhile.
+        """
         entry = self._entry(names)
-        if self.remote:
-            return entry.key, self._from_cache(entry, stored_file)
-        path = Path(open_storage(self.root).root, entry.key)
-        try:
-            return entry.key, stored_file(path)
-        except FileNotFoundError as error:
-            raise ImageError(
-                Reason.MISSING_IMAGE, f"{path}: no such file; fetch it, or check survey.root"
-            ) from error
-        except OSError as error:
-            raise _unreachable(StorageError(f"{path}: {error.strerror or error}")) from error
+        with contextlib.ExitStack() as stack:
+            for _ in range(ATTEMPTS):
+                path = self._fetched(entry) if self.remote else Path(open_storage(self.root).root, entry.key)
+                try:
+                    if self.remote:
+                        _mark_used(path)
+                    stored = stack.enter_context(open_stored(path))
+                    break
+                except FileNotFoundError as error:
+                    # Another process's sweep may have taken it in between.
+                    if not self.remote:
+                        raise _unreachable(StorageError(f"{path}: removed while it was opened")) from error
+                except OSError as error:
+                    raise _unreachable(StorageError(f"{path}: {error.strerror or error}")) from error
+            else:
+                raise self._swept(entry)
+            yield entry.key, stored
 
     def fetch(self, names: tuple[str, ...]) -> None:
         """Fetch the first of some alternative names that exists into the cache; raises as `read` does."""
@@ -249,15 +271,8 @@ class Fetcher:
 
     # ---- cache
 
-    def _from_cache(self, entry: Entry, use: Callable[[Path], _T]) -> _T:
-        """Use the cached copy of a file, fetching it if need be."""
-        for _ in range(ATTEMPTS):
-            path = self._fetched(entry)
-            # Another process's sweep may have taken it in between.
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(path)
-                return use(path)
-        raise ImageError(
+    def _swept(self, entry: Entry) -> ImageError:
+        return ImageError(
             Reason.UNREACHABLE_IMAGE,
             f"{self.root}/{entry.key}: swept from the cache {self.cache} before it could be read, "
             f"{ATTEMPTS} times; raise cache_cap ({self.cap} bytes)",
@@ -299,7 +314,7 @@ class Fetcher:
                             if time.time() - status.st_mtime > STALE:
                                 path.unlink()
                             continue
-                        files.append((status.st_mtime, status.st_size, path))
+                        files.append((status.st_atime_ns, status.st_size, path))
             excess = sum(size for _, size, _ in files) - self.cap
             for _, size, path in sorted(files):
                 if excess <= 0:
@@ -307,6 +322,11 @@ class Fetcher:
                 if path != keep:
                     path.unlink(missing_ok=True)
                     excess -= size
+
+
+def _mark_used(path: Path) -> None:
+    # The time of its last change stays: whoever reads the file looks whether somebody writes into it.
+    os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
 
 def _unreachable(error: Exception) -> ImageError:

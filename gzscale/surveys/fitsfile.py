@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import bz2
 import math
-import mmap
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
+from gzscale.surveys.stored import FileBytes
 
-__all__ = ["Hdu", "image_pixels", "read_fits", "read_first_header", "table_vectors"]
+__all__ = ["Hdu", "integer_card", "read_first_header", "read_fits"]
 
 BLOCK = 2880
 #: A frame's header has 4 blocks; nobody's needs a hundred.
@@ -36,27 +34,48 @@ FIRST_PIECE = 400_000
 #: A bzip2 block unpacks to 900 kB and never needs more than a little over that.
 LAST_PIECE = 1_600_000
 
-_FORMAT = re.compile(r"\s*(\d*)([LXBIJKAEDCMPQ])")
-_WIDTH = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
+#: Bytes that are added up at a time, whole words: they stay in a cache.
+SUMMED = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Hdu:
-    """One header and its data unit, undecoded, without padding."""
+    """One header and its data unit, undecoded, without padding.
+
+    Attributes
+    ----------
+    header
+        As it stands.
+    content
+        What the unit is a part of: the whole file, unpacked.
+    start, size
+        Where the unit begins in it, and its bytes.
+    """
 
     header: fits.Header
-    data: memoryview
+    content: memoryview | FileBytes
+    start: int
+    size: int
+
+    @property
+    def data(self) -> memoryview | bytes:
+        """All of the unit."""
+        return self.part(0, self.size)
+
+    def part(self, start: int, stop: int) -> memoryview | bytes:
+        """Return some bytes of the unit; of a file that is not in memory they are read."""
+        return self.content[self.start + start : self.start + min(stop, self.size)]
 
 
 class _Unpacker:
     """Unpacks a file's bytes no further than it is told to."""
 
-    def __init__(self, stored: bytes | mmap.mmap, name: str) -> None:
+    def __init__(self, stored: bytes | FileBytes, name: str) -> None:
         self.name = name
         self.packed = stored[:3] == b"BZh"
         self.complete = not self.packed
-        self.out = bytearray() if self.packed else memoryview(stored)
-        self._pending = stored
+        self.out = bytearray() if self.packed else memoryview(stored) if isinstance(stored, bytes) else stored
+        self._pending = stored[:] if self.packed else b""
         self._stream: Any = bz2.BZ2Decompressor() if self.packed else None
 
     def fill(self, wanted: int) -> None:
@@ -87,7 +106,7 @@ class _Unpacker:
 
 
 def read_fits(
-    stored: bytes | mmap.mmap,
+    stored: bytes | FileBytes,
     name: str,
     max_pixels: int,
     max_extension: int = MAX_EXTENSION_BYTES,
@@ -111,7 +130,7 @@ def read_fits(
     Returns
     -------
     list[Hdu]
-        The primary first. Data units are views of one buffer.
+        The primary first.
 
     Raises
     ------
@@ -143,13 +162,13 @@ def read_fits(
         )
     if not file.complete:
         raise _truncated(file, limit)
-    buffer = memoryview(file.out)
-    hdus = [Hdu(header, _data_unit(file, buffer, header, start, size))]
+    content = file.out if isinstance(file.out, FileBytes) else memoryview(file.out)
+    hdus = [_data_unit(file, Hdu(header, content, start, size))]
     offset = start + _padded(size)
-    while len(hdus) < hdus_read and bytes(buffer[offset : offset + 8]) == b"XTENSION":
+    while len(hdus) < hdus_read and bytes(content[offset : offset + 8]) == b"XTENSION":
         header, start = _header_at(file, offset, b"XTENSION=")
         size = _data_bytes(header, name, max_extension, max_extension)
-        hdus.append(Hdu(header, _data_unit(file, buffer, header, start, size)))
+        hdus.append(_data_unit(file, Hdu(header, content, start, size)))
         offset = start + _padded(size)
     return hdus
 
@@ -178,75 +197,6 @@ def read_first_header(read: Callable[[int], bytes], name: str) -> fits.Header:
             if error.reason is not Reason.TRUNCATED_IMAGE or len(piece) < wanted or wanted >= LAST_PIECE:
                 raise
         wanted *= 2
-
-
-def image_pixels(hdu: Hdu, name: str) -> NDArray[np.float32]:
-    """Decode a 32-bit floating point image.
-
-    Returns
-    -------
-    NDArray[np.float32]
-        Native byte order, in the FITS axes' reverse order; infinities become NaN.
-
-    Raises
-    ------
-    ImageError
-        BAD_IMAGE if the pixels are not 32-bit floating point without scaling.
-    """
-    header = hdu.header
-    scaling = (header.get("BSCALE", 1), header.get("BZERO", 0))
-    if header.get("BITPIX") != -32 or scaling != (1, 0):
-        raise ImageError(
-            Reason.BAD_IMAGE,
-            f"{name}: BITPIX {header.get('BITPIX')}, BSCALE {scaling[0]}, BZERO {scaling[1]}; "
-            "expected 32-bit floating point pixels without scaling",
-        )
-    shape = tuple(_integer(header, f"NAXIS{i}", name) for i in range(_integer(header, "NAXIS", name), 0, -1))
-    pixels = np.frombuffer(hdu.data, dtype=">f4").astype(np.float32).reshape(shape)
-    with np.errstate(all="ignore"):
-        if not np.isfinite(np.sum(pixels)):
-            pixels[np.isinf(pixels)] = np.nan
-    return pixels
-
-
-def table_vectors(hdu: Hdu, columns: tuple[str, ...], name: str) -> dict[str, NDArray[np.float32]]:
-    """Decode vector columns of 32-bit floats from the first row of a binary table.
-
-    Returns
-    -------
-    dict[str, NDArray[np.float32]]
-        By column; in the shape of TDIM, slowest axis first, where there is one.
-
-    Raises
-    ------
-    ImageError
-        BAD_IMAGE if a column is missing or not of that kind.
-    """
-    header, offset = hdu.header, 0
-    found: dict[str, NDArray[np.float32]] = {}
-    for i in range(1, min(_integer(header, "TFIELDS", name), 999) + 1):
-        match = _FORMAT.match(str(header.get(f"TFORM{i}", "")))
-        if match is None or match[2] not in _WIDTH:
-            break
-        count = int(match[1] or 1)
-        column = str(header.get(f"TTYPE{i}", "")).strip().upper()
-        stop = offset + count * _WIDTH[match[2]]
-        if column in columns and match[2] == "E" and stop <= len(hdu.data):
-            values = np.frombuffer(hdu.data[offset:stop], dtype=">f4").astype(np.float32)
-            found[column] = values.reshape(_dimensions(header.get(f"TDIM{i}"), count))
-        offset = stop
-    missing = [column for column in columns if column not in found]
-    if missing:
-        raise ImageError(
-            Reason.BAD_IMAGE,
-            f"{name}: the table extension has no usable column {', '.join(missing)}; fetch it again",
-        )
-    return found
-
-
-def _dimensions(text: Any, count: int) -> tuple[int, ...]:
-    sizes = tuple(int(part) for part in re.findall(r"\d+", str(text or "")))[::-1]
-    return sizes if sizes and math.prod(sizes) == count else (count,)
 
 
 def _header_at(file: _Unpacker, offset: int, magic: bytes) -> tuple[fits.Header, int]:
@@ -284,9 +234,8 @@ def _header_at(file: _Unpacker, offset: int, magic: bytes) -> tuple[fits.Header,
 
 def _data_bytes(header: fits.Header, name: str, max_elements: int, max_heap: int) -> int:
     """Length of a data unit by its header (FITS 4.0, equation 2), refused where it is too large."""
-    axes = [
-        _integer(header, f"NAXIS{i}", name) for i in range(1, min(_integer(header, "NAXIS", name), 999) + 1)
-    ]
+    count = min(integer_card(header, "NAXIS", name), 999)
+    axes = [integer_card(header, f"NAXIS{i}", name) for i in range(1, count + 1)]
     elements = math.prod(axes) if axes else 0
     if elements > max_elements:
         raise ImageError(
@@ -294,42 +243,51 @@ def _data_bytes(header: fits.Header, name: str, max_elements: int, max_heap: int
             f"{name}: the header claims {' x '.join(map(str, axes))} = {elements} elements; an image "
             f"of this survey has at most {max_elements}. Fetch the file again",
         )
-    extra = _integer(header, "PCOUNT", name, 0)
+    extra = integer_card(header, "PCOUNT", name, 0)
     if extra > max_heap:
         raise ImageError(
             Reason.OVERSIZED_IMAGE, f"{name}: the header claims a heap of {extra} bytes; fetch it again"
         )
-    return abs(_integer(header, "BITPIX", name, negative=True)) // 8 * (elements + extra if axes else 0)
+    return abs(integer_card(header, "BITPIX", name, negative=True)) // 8 * (elements + extra if axes else 0)
 
 
-def _data_unit(file: _Unpacker, buffer: memoryview, header: fits.Header, start: int, size: int) -> memoryview:
-    if len(buffer) < start + size:
-        raise _truncated(file, start + size)
-    data = buffer[start : start + size]
-    claimed = str(header.get("DATASUM", "")).strip()
-    if claimed.isdigit() and _datasum(data) != int(claimed):
+def _data_unit(file: _Unpacker, unit: Hdu) -> Hdu:
+    """Check that a data unit is whole and adds up to its header's sum, if it states one."""
+    if len(file.out) < unit.start + unit.size:
+        raise _truncated(file, unit.start + unit.size)
+    claimed = str(unit.header.get("DATASUM", "")).strip()
+    if claimed.isdigit() and _datasum(unit) != int(claimed):
         raise ImageError(
             Reason.CHECKSUM,
-            f"{file.name}: the data sum to {_datasum(data)}, the header's DATASUM is {claimed}; "
+            f"{file.name}: the data sum to {_datasum(unit)}, the header's DATASUM is {claimed}; "
             "fetch the file again",
         )
-    return data
+    return unit
 
 
-def _datasum(data: memoryview) -> int:
+def _datasum(unit: Hdu) -> int:
     """Ones' complement sum of 32-bit words (FITS 4.0, appendix J)."""
-    whole = len(data) // 4 * 4
-    total = int(np.frombuffer(data[:whole], dtype=">u4").sum(dtype=np.uint64))
-    if whole < len(data):
+    total = 0
+    for start in range(0, unit.size, SUMMED):
+        data = unit.part(start, start + SUMMED)
+        whole = len(data) // 4 * 4
+        total += int(np.frombuffer(data[:whole], dtype=">u4").sum(dtype=np.uint64))
         total += int.from_bytes(bytes(data[whole:]).ljust(4, b"\0"), "big")
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total
 
 
-def _integer(
+def integer_card(
     header: fits.Header, key: str, name: str, default: int | None = None, negative: bool = False
 ) -> int:
+    """Return the count that a card states, ``default`` without it.
+
+    Raises
+    ------
+    ImageError
+        BAD_IMAGE if it is no integer, or a negative one where ``negative`` is not said.
+    """
     try:
         value = header.get(key, default)
     except (ValueError, fits.VerifyError):

@@ -23,7 +23,7 @@ from gzscale.surveys.rubin_options import FLAGS, take_settings
 from gzscale.surveys.rubin_photocalib import archived_zero_point
 from gzscale.surveys.rubin_planes import WHOLE_FROM, Window, open_planes, windows_of
 from gzscale.surveys.rubin_tree import TreeSource
-from gzscale.surveys.stored import StoredFile
+from gzscale.surveys.stored import FileBytes
 
 __all__ = ["RubinSurvey"]
 
@@ -220,11 +220,9 @@ class RubinSurvey:
         fetcher, names = self._fetcher(dataset)
         try:
             for attempt in (0, 1):
-                key, stored = fetcher.view(names)
                 try:
-                    image = self._decode(ref, stored, f"{fetcher.root}/{key}", whole)
-                    stored.require_unchanged()
-                    return image
+                    with fetcher.view(names) as (key, stored):
+                        return self._decode(ref, stored, f"{fetcher.root}/{key}", whole)
                 except ImageError as error:
                     # The cached copy may be what is damaged: fetch it once more.
                     if attempt or error.reason not in _MENDABLE or not fetcher.discard(names):
@@ -281,13 +279,13 @@ class RubinSurvey:
                 for key, rows in zip(keys, parts, strict=True)
             }
 
-    def _decode(self, ref: ImageRef, stored: StoredFile, name: str, whole: bool) -> Image:
+    def _decode(self, ref: ImageRef, stored: FileBytes, name: str, whole: bool) -> Image:
         tract, patch, _ = _coordinates(ref)
-        planes = open_planes(stored.content, name)
+        planes = open_planes(stored, name)
         wcs = coadd_wcs(planes.headers["IMAGE"], name, planes.shape)
         self._check_place(wcs, planes.shape, tract, patch, name)
         windows = None if whole else self._windows(wcs, planes.shape, (tract, patch))
-        archived = archived_zero_point(stored.content, planes.primary, planes.headers["IMAGE"], name)
+        archived = archived_zero_point(stored, planes.primary, planes.headers["IMAGE"], name)
         zero_point = self._zero_point if archived is None else archived
         coadd = decode_coadd(planes, windows, self._blank, self._flags, zero_point, self._need_flags)
         return Image(
@@ -296,7 +294,7 @@ class RubinSurvey:
             wcs=wcs,
             background_sigma=coadd.background_sigma,
             sha256=stored.sha256,
-            size=len(stored.content),
+            size=len(stored),
             flags=coadd.flags,
             flag_names=self._flags,
             cards=planes.headers["IMAGE"].tostring(),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import mmap
 from typing import Any
 
 from astropy.io import fits
 
 from gzscale.errors import ImageError, Reason
-from gzscale.surveys.stored import as_file
+from gzscale.surveys.stored import FileBytes, as_file
 
 __all__ = ["NANOJANSKY_ZERO_POINT", "archived_zero_point"]
 
@@ -26,7 +25,7 @@ _TOLERANCE = 0.01
 
 
 def archived_zero_point(
-    stored: bytes | mmap.mmap, primary: fits.Header, image: fits.Header, name: str
+    stored: bytes | FileBytes, primary: fits.Header, image: fits.Header, name: str
 ) -> float | None:
     """Return the AB magnitude of one unit of the pixels that an exposure's PhotoCalib says.
 

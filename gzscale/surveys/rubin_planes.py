@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
 from gzscale.surveys.fitsfile import Hdu, read_fits
-from gzscale.surveys.stored import as_file
+from gzscale.surveys.stored import FileBytes, as_file
 from gzscale.surveys.tiles import TileTable, decode_tiles, tile_table
 
 __all__ = ["PLANES", "Planes", "Window", "mask_bits", "open_planes", "windows_of"]
@@ -86,6 +85,8 @@ class Planes:
         clipped = None if windows is None else _clipped(windows, rows)
         try:
             pixels = _native(self._pixels(plane, clipped, rows))
+        except ImageError:
+            raise
         except Exception as error:
             # zlib, Rice, table and scaling errors each have a type of their own.
             raise self._undecodable(plane, error) from error
@@ -108,6 +109,8 @@ class Planes:
             if wanted != around:
                 try:
                     around, pixels = wanted, self._pixels(plane, None, wanted)
+                except ImageError:
+                    raise
                 except Exception as error:
                     raise self._undecodable(plane, error) from error
             found.append(_native(pixels[row - around.start : stop - around.start]))
@@ -118,8 +121,12 @@ class Planes:
         table = self.tables[plane]
         if table is not None:
             return decode_tiles(table.part(rows), windows)
-        plain = _plain(self.units[plane], self.shape)
-        return np.asarray(self.hdus[plane].section[rows]) if plain is None else plain[rows]
+        kind = _plain(self.units[plane])
+        if kind is None:
+            return np.asarray(self.hdus[plane].section[rows])
+        width = kind.itemsize * self.shape[1]
+        data = self.units[plane].part(rows.start * width, rows.stop * width)
+        return np.frombuffer(data, kind).reshape(-1, self.shape[1])
 
     def _undecodable(self, plane: str, error: Exception) -> ImageError:
         return ImageError(
@@ -129,7 +136,7 @@ class Planes:
         )
 
 
-def open_planes(stored: bytes | mmap.mmap, name: str) -> Planes:
+def open_planes(stored: bytes | FileBytes, name: str) -> Planes:
     """Check the structure and the checksums of a coadd file, and find its planes.
 
     Parameters
@@ -164,11 +171,13 @@ def open_planes(stored: bytes | mmap.mmap, name: str) -> Planes:
         raise ImageError(Reason.BAD_IMAGE, f"{name}: planes of different shapes {shapes}; fetch it again")
     try:
         stored_as = dict(zip(headers, units[1:], strict=True))
-        coded = [plane for plane in PLANES if _plain(stored_as[plane], shapes[plane]) is None]
+        coded = [plane for plane in PLANES if _plain(stored_as[plane]) is None]
         opened = fits.open(as_file(stored), memmap=False, lazy_load_hdus=True) if coded else None
         hdus = {plane: opened[plane] for plane in coded} if opened is not None else {}
         found = {plane: hdus[plane].header if plane in hdus else headers[plane] for plane in PLANES}
         tables = {plane: tile_table(stored_as[plane], shapes[plane]) for plane in PLANES}
+    except ImageError:
+        raise
     except Exception as error:
         raise ImageError(
             Reason.BAD_IMAGE,
@@ -294,14 +303,12 @@ def _clipped(windows: Sequence[Window], rows: slice) -> list[Window]:
     return [(span, columns) for span, columns in parts if span.start < span.stop]
 
 
-def _plain(unit: Hdu, shape: tuple[int, int]) -> NDArray[Any] | None:
-    """Return a view of uncompressed 32-bit pixels; None if they are compressed, scaled or of another type."""
+def _plain(unit: Hdu) -> np.dtype[Any] | None:
+    """Return the type of uncompressed 32-bit pixels; None if they are compressed, scaled or of another."""
     header = unit.header
     kind = {-32: ">f4", 32: ">i4"}.get(header.get("BITPIX", 0))
     scaled = (header.get("BSCALE", 1), header.get("BZERO", 0)) != (1, 0) or "BLANK" in header
-    if header.get("XTENSION") != "IMAGE" or kind is None or scaled:
-        return None
-    return np.frombuffer(unit.data, kind, shape[0] * shape[1]).reshape(shape)
+    return None if header.get("XTENSION") != "IMAGE" or kind is None or scaled else np.dtype(kind)
 
 
 def _native(values: NDArray[Any]) -> NDArray[Any]:

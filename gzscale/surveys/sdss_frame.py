@@ -13,7 +13,8 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
-from gzscale.surveys.fitsfile import Hdu, image_pixels, read_fits, table_vectors
+from gzscale.surveys.fitsdata import image_pixels, table_vectors
+from gzscale.surveys.fitsfile import Hdu, read_fits
 from gzscale.surveys.sdss_noise import NoiseModel, dark_variance, gain
 from gzscale.surveys.tan import TanFrame
 

@@ -1,99 +1,123 @@
-"""A stored image file whose bytes are used where they lie, after one reading for their hash."""
+"""A stored image file whose bytes are read where they are wanted, after one reading for their hash.
+
+A mapping would do without the reading, but a file that is cut short, or a network file system that
+fails, ends a process that looks at one with a signal; here it is an error of that image.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import mmap
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gzscale.errors import ImageError, Reason
 
-__all__ = ["StoredFile", "as_file", "stored_file"]
+__all__ = ["FileBytes", "as_file", "open_stored"]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A file's bytes, their hash, and a way to see that they are still those.
+class FileBytes:
+    """The bytes of an open file: what is sliced out of it is read then, and nothing else is in memory.
+
+    Parameters
+    ----------
+    file
+        Open for reading; this object reads at places of its own.
+    name
+        For messages.
 
     Attributes
     ----------
-    content
-        The bytes: mapped, so that a large file takes no memory of its own, or, of an empty file, none.
     sha256
-        As 64 hexadecimal digits.
-    changed
-        Tells whether somebody has written into the file since it was hashed.
-    name
-        Of the file, for messages.
+        Of all bytes, as 64 hexadecimal digits.
     """
 
-    content: bytes | mmap.mmap
-    sha256: str
-    changed: Callable[[], bool]
-    name: str
+    def __init__(self, file: io.FileIO, name: str) -> None:
+        self._descriptor, self._name = file.fileno(), name
+        self._before = os.fstat(self._descriptor)
+        self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.require_unchanged()
+
+    def __len__(self) -> int:
+        return self._before.st_size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, step = part.indices(len(self))
+        assert step == 1, "bytes are read as they lie"
+        try:
+            read = os.pread(self._descriptor, max(0, stop - start), start)
+        except OSError as error:
+            raise ImageError(
+                Reason.UNREACHABLE_IMAGE,
+                f"{self._name}: {error.strerror or error}; run again later, or name a mirror or a copy on "
+                "another disk with survey.root",
+            ) from error
+        if len(read) < stop - start:
+            raise self._changed()
+        return read
 
     def require_unchanged(self) -> None:
-        """Check that what was made from the bytes was made from those that were hashed.
+        """Check that nobody has written into the file since it was hashed.
 
         Raises
         ------
         ImageError
             UNREACHABLE_IMAGE.
         """
-        if self.changed():
-            raise ImageError(
-                Reason.UNREACHABLE_IMAGE,
-                f"{self.name}: written while it was read; run again once the file is complete",
-            )
+        now = os.fstat(self._descriptor)
+        if (now.st_size, now.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
+            raise self._changed()
+
+    def _changed(self) -> ImageError:
+        return ImageError(
+            Reason.UNREACHABLE_IMAGE,
+            f"{self._name}: written while it was read; run again once the file is complete",
+        )
 
 
-def stored_file(path: Path) -> StoredFile:
-    """Hash a file and map it.
-
-    It is read once from end to end before anything looks at the mapping: where a disk or a network file
-    system fails, that is an error here, and what follows finds the pages in memory.
+@contextmanager
+def open_stored(path: Path) -> Iterator[FileBytes]:
+    """Open a local file and hash it; who replaces it meanwhile, or removes its name, changes nothing.
 
     Parameters
     ----------
     path
-        A local file. Whoever replaces it, or removes its name, leaves the mapping as it is.
+        The file.
+
+    Yields
+    ------
+    FileBytes
+        Usable until the end of the context.
 
     Raises
     ------
     OSError
-        If it cannot be read.
+        If it cannot be opened or read.
+    ImageError
+        UNREACHABLE_IMAGE if it has changed by the end of the context, whatever came of its bytes: an error
+        that they led to is one of half a file.
     """
-    with open(path, "rb") as file:
-        before = os.fstat(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        content: bytes | mmap.mmap = b""
-        if file.tell():
-            content = mmap.mmap(file.fileno(), file.tell(), access=mmap.ACCESS_READ)
-
-    def changed() -> bool:
+    with open(path, "rb", buffering=0) as file:
+        stored = FileBytes(file, str(path))
         try:
-            now = os.stat(path)
-        except OSError:
-            return False
-        same = os.path.samestat(before, now)
-        return same and (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns)
-
-    return StoredFile(content, digest, changed, str(path))
+            yield stored
+        except ImageError:
+            stored.require_unchanged()
+            raise
+        stored.require_unchanged()
 
 
-def as_file(content: bytes | mmap.mmap) -> io.BufferedReader:
-    """Return a file to read some bytes from, which are not copied as `io.BytesIO` would copy mapped ones."""
-    return io.BufferedReader(_Raw(memoryview(content)))
+def as_file(content: bytes | FileBytes) -> io.BufferedReader:
+    """Return a file to read some bytes from, for a library that wants one."""
+    return io.BufferedReader(_Raw(content))
 
 
 class _Raw(io.RawIOBase):
-    def __init__(self, view: memoryview) -> None:
-        self._view = view
+    def __init__(self, content: bytes | FileBytes) -> None:
+        self._content = content
         self._at = 0
 
     def readable(self) -> bool:
@@ -103,12 +127,12 @@ class _Raw(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: len(self._view)}[whence]
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: len(self._content)}[whence]
         self._at = max(0, start + offset)
         return self._at
 
     def readinto(self, buffer: Any, /) -> int:
-        part = self._view[self._at : self._at + len(buffer)]
+        part = self._content[self._at : self._at + len(buffer)]
         buffer[: len(part)] = part
         self._at += len(part)
         return len(part)

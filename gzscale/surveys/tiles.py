@@ -132,9 +132,10 @@ def tile_table(unit: Hdu, shape: tuple[int, int]) -> TileTable | None:
     tile = (int(header.get("ZTILE2", 1)), int(header.get("ZTILE1", shape[1])))
     count = -(-shape[0] // tile[0]) * -(-shape[1] // tile[1])
     length = dtype.itemsize * count
-    if header.get("NAXIS2") != count or len(unit.data) < length:
+    if header.get("NAXIS2") != count or unit.size < length:
         raise ValueError(f"a table of {header.get('NAXIS2')} rows for {count} tiles")
-    rows = np.frombuffer(unit.data, dtype, count)
+    data = np.frombuffer(unit.data, np.uint8)
+    rows = data[:length].view(dtype)
     spans = rows["COMPRESSED_DATA"].astype(np.int64)
     packed = np.zeros(count, dtype=bool)
     if "GZIP_COMPRESSED_DATA" in (dtype.names or ()):
@@ -142,10 +143,10 @@ def tile_table(unit: Hdu, shape: tuple[int, int]) -> TileTable | None:
         spans = np.where(packed[:, None], rows["GZIP_COMPRESSED_DATA"].astype(np.int64), spans)
     starts = spans[:, 1] + int(header.get("THEAP", length))
     stops = starts + spans[:, 0]
-    if np.any(spans <= -1) or np.any(stops > len(unit.data)):
+    if np.any(spans < 0) or np.any(starts < 0) or np.any(stops < starts) or np.any(stops > unit.size):
         raise ValueError("a tile lies outside the extension")
     return TileTable(
-        data=np.frombuffer(unit.data, np.uint8),
+        data=data,
         shape=shape,
         tile=tile,
         kind=kind,

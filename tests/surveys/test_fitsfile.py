@@ -13,7 +13,8 @@ from small_frames import frame, header
 
 from gzscale.errors import ImageError, Reason
 from gzscale.surveys import fitsfile
-from gzscale.surveys.fitsfile import image_pixels, read_first_header, read_fits, table_vectors
+from gzscale.surveys.fitsdata import image_pixels, table_vectors
+from gzscale.surveys.fitsfile import read_first_header, read_fits
 
 PLAIN = frame()
 PACKED = bz2.compress(PLAIN)
