@@ -122,12 +122,13 @@ class WatchedSurvey:
 
     @property
     def transfers(self) -> int:
-        """See `Fetching`; an image that may be there decoded is not fetched ahead."""
-        shared = self._sharing is not None
-        return self._survey.transfers if isinstance(self._survey, Fetching) and not shared else 0
+        """See `Fetching`."""
+        return self._survey.transfers if isinstance(self._survey, Fetching) else 0
 
     def fetch(self, ref: ImageRef) -> None:
-        """See `Fetching`."""
+        """See `Fetching`; what is there decoded is not fetched."""
+        if self._sharing is not None and self._sharing.holds(ref, image_state(self._survey, ref)):
+            return
         if isinstance(self._survey, Fetching):
             self._survey.fetch(ref)
 

@@ -120,11 +120,18 @@ class Sharing:
 
     def open(self, ref: ImageRef, state: str) -> tuple[Image, bool]:
         """Return an image whose stored file has a state, and whether it was decoded for that."""
-        origin = f"{self._origin}\n{state}"
+        origin = self._origin_of(state)
         if ref.name in self._names:
             return self._decoded.open(self._survey, ref, origin)
         image = self._decoded.find(self._survey, ref, origin)
         return (self._survey.open(ref), True) if image is None else (image, False)
+
+    def holds(self, ref: ImageRef, state: str) -> bool:
+        """Tell whether an image whose stored file has a state is there decoded."""
+        return self._decoded.holds(ref, self._origin_of(state))
+
+    def _origin_of(self, state: str) -> str:
+        return f"{self._origin}\n{state}"
 
 
 class ForeseenRoom:

@@ -70,6 +70,10 @@ class DecodedImages:
         """Return an image if it is there; parameters as of `open`."""
         return self._read(_key(ref, origin), survey, ref)
 
+    def holds(self, ref: ImageRef, origin: str) -> bool:
+        """Tell whether there is an entry of an image, whole or damaged."""
+        return self._path(_key(ref, origin)).exists()
+
     def open(self, survey: Shareable, ref: ImageRef, origin: str) -> tuple[Image, bool]:
         """Return an image, and whether it was decoded for that.
 
@@ -102,8 +106,11 @@ class DecodedImages:
 
     # ---- entries
 
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}{ENDING}"
+
     def _read(self, key: str, survey: Shareable, ref: ImageRef) -> Image | None:
-        path = self.folder / f"{key}{ENDING}"
+        path = self._path(key)
         try:
             with open(path, "rb") as file:
                 # Copy on write: nobody can change by its arrays what others see.
@@ -120,7 +127,7 @@ class DecodedImages:
             return None
 
     def _write(self, key: str, image: Image) -> None:
-        path = self.folder / f"{key}{ENDING}"
+        path = self._path(key)
         part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}{UNFINISHED}")
         try:
             arrays = _arrays(image)

@@ -10,13 +10,17 @@ import pytest
 from faults import Fault, files
 from small_coadds import COLUMNS, INNER, ROWS, options, path, sky, tree
 
+from gzscale.catalog.pixels import Partition
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.ingest import cut_partition
 from gzscale.cutouts.store import read_cutouts
 from gzscale.errors import ConfigError
+from gzscale.night.images import WatchedSurvey
+from gzscale.night.sharing import Sharing
 from gzscale.storage import open_storage
 from gzscale.surveys import rubin_butler
 from gzscale.surveys.base import ImageRef
+from gzscale.surveys.decoded import LOCKS, DecodedImages
 from gzscale.surveys.rubin import RubinSurvey
 from gzscale.surveys.rubin_repository import open_repository, readable_location
 
@@ -91,6 +95,29 @@ def test_a_coadd_of_a_web_server_is_fetched_once_and_again_after_a_cut_transfer(
     again = survey.open(ref).pixels
     assert (np.isnan(first) == np.isnan(again)).all()
     assert "GET" not in [method for method, name in server.requests if path(0, "r") in name][len(asked) :]
+
+
+def test_in_a_night_files_are_fetched_ahead_unless_they_are_there_decoded(local, serve, tmp_path):
+    folder, given = local
+    server = serve(files(contents(folder)))
+    survey = on(server.url, given, tmp_path / "cache")
+    (tmp_path / "decoded" / LOCKS).mkdir(parents=True)
+    decoded = DecodedImages(tmp_path / "decoded", 10**9, 0)
+    watched = WatchedSurvey(survey, server.url, Sharing(survey, decoded, "origin", Partition(0, 0), 10))
+    assert watched.transfers == survey.transfers > 1
+
+    def fetched():
+        watched.fetch(ref)
+        kept = [file for file in (tmp_path / "cache" / "files").rglob("*") if file.is_file()]
+        for file in kept:
+            file.unlink()
+        return len(kept)
+
+    ref = ImageRef("coadd-r-7-0", "r", "7/0/r", "x-7-0")
+    assert fetched() == 1
+    decoded.open(survey, ref, f"origin\n{survey.state(ref)}")
+    fetched()
+    assert fetched() == 0
 
 
 def test_a_table_of_patches_that_a_server_does_not_have_is_refused(local, serve, tmp_path):
