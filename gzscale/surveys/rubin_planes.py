@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from isal import igzip_lib
 from numpy.typing import NDArray
 
 from gzscale.errors import ImageError, Reason
@@ -80,7 +82,7 @@ class Planes:
         Raises
         ------
         ImageError
-            BAD_IMAGE if a tile cannot be decompressed.
+            CHECKSUM if the CRC-32 of a gzip tile is another, BAD_IMAGE if one cannot be decompressed.
         """
         clipped = None if windows is None else _clipped(windows, rows)
         try:
@@ -129,8 +131,10 @@ class Planes:
         return np.frombuffer(data, kind).reshape(-1, self.shape[1])
 
     def _undecodable(self, plane: str, error: Exception) -> ImageError:
+        # Of gzip tiles each has a CRC-32 of its own.
+        damaged = isinstance(error, igzip_lib.IsalError | zlib.error) and "checksum" in str(error).lower()
         return ImageError(
-            Reason.BAD_IMAGE,
+            Reason.CHECKSUM if damaged else Reason.BAD_IMAGE,
             f"{self.name}: plane {plane} cannot be decoded ({type(error).__name__}: {error}); "
             "fetch the file again",
         )
@@ -150,8 +154,8 @@ def open_planes(stored: bytes | FileBytes, name: str) -> Planes:
     ------
     ImageError
         As `gzscale.surveys.fitsfile.read_fits`; CHECKSUM where the bytes of a plane (its compressed tiles)
-        do not add up to its DATASUM; BAD_IMAGE if a plane is missing or they differ in shape;
-        OVERSIZED_IMAGE.
+        do not add up to its DATASUM, if it states one: without it damage to Rice tiles cannot be told;
+        BAD_IMAGE if a plane is missing or they differ in shape; OVERSIZED_IMAGE.
 
     References
     ----------

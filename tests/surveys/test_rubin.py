@@ -144,6 +144,20 @@ def test_two_patches_that_disagree_are_named_and_neither_is_believed(tmp_path):
     assert (lost["object_id"], lost["reason"]) == (0, "BAD_IMAGE")
 
 
+def test_a_damaged_coadd_is_named_with_what_is_wrong(tmp_path):
+    tree(tmp_path, lambda band: (star_field([], [], []), None, None), "r")
+    file = tmp_path / path(1, "r")
+    stored = bytearray(file.read_bytes())
+    stored[len(stored) // 2] ^= 0x10
+    file.write_bytes(stored)
+    survey = RubinSurvey(str(tmp_path), "r", options(tmp_path))
+    result, _ = cut(survey, rows_at([300], [100]), tmp_path / "out")
+    (lost,) = result.quarantine.to_pylist()
+    assert lost["reason"] == "CHECKSUM"
+    assert "coadd {band: 'r', tract: 7, patch: 1}" in lost["detail"]
+    assert path(1, "r") in lost["detail"]
+
+
 def test_a_missing_neighbour_leaves_a_hole_and_a_missing_own_patch_a_reason(tmp_path):
     tree(tmp_path, lambda band: (star_field([], [], []), None, None), "gr", patches=[0, 2, 3, 4, 5])
     survey = RubinSurvey(str(tmp_path), "gr", options(tmp_path))

@@ -8,8 +8,10 @@ from astropy.io import fits
 from small_coadds import NANOJANSKY_A_NANOMAGGY, PLANES, coadd, wcs_cards
 
 from gzscale.errors import ImageError, Reason
+from gzscale.surveys.fitsfile import read_fits
 from gzscale.surveys.rubin_coadd import SIGMA_CELL, coadd_wcs, decode_coadd
 from gzscale.surveys.rubin_planes import open_planes, windows_of
+from gzscale.surveys.tiles import tile_table
 
 SHAPE = (260, 300)
 RNG = np.random.default_rng(1)
@@ -165,10 +167,52 @@ def flipped(stored, plane):
     return bytes(damaged)
 
 
-@pytest.mark.parametrize("plane", ["IMAGE", "VARIANCE"])
+@pytest.mark.parametrize("plane", ["IMAGE", "MASK", "VARIANCE"])
 def test_a_tile_that_fails_its_checksum(plane):
-    variance = RNG.uniform(3, 5, SHAPE)
-    assert reason(flipped(coadd(IMAGE, variance=variance), plane)) is Reason.CHECKSUM
+    mask, variance = np.where(IMAGE > 0, 1 << PLANES["SAT"], 0), RNG.uniform(3, 5, SHAPE)
+    assert reason(flipped(coadd(IMAGE, mask, variance), plane)) is Reason.CHECKSUM
+
+
+def test_a_gzip_tile_that_fails_its_own_checksum_where_the_plane_states_none():
+    stored = bytearray(coadd(IMAGE))
+    unit = read_fits(bytes(stored), "coadd", 10**6, 10**8)[1]
+    assert unit.header["EXTNAME"] == "IMAGE"
+    table = tile_table(unit, SHAPE)
+    # The last eight bytes of a gzip stream are its CRC-32 and its length.
+    stored[unit.start + table.stops[7] - 8] ^= 1
+    at = stored.rindex(b"DATASUM =", 0, unit.start)
+    stored[at : at + 8] = b"DATANONE"
+    assert reason(bytes(stored), blank=("NO_DATA",)) is Reason.CHECKSUM
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"compression_type": "HCOMPRESS_1", "tile_shape": (16, SHAPE[1])},
+        {"compression_type": "RICE_1", "tile_shape": (7, 50)},
+        {"compression_type": "PLIO_1", "tile_shape": (1, SHAPE[1])},
+    ],
+)
+def test_planes_in_rare_codings_are_those_that_astropy_reads(how):
+    counts = RNG.integers(0, 2000, SHAPE).astype("i2")
+    image = fits.CompImageHDU(counts, wcs_cards(), name="IMAGE", **how)
+    others = fits.open(io.BytesIO(coadd(IMAGE)))
+    image.header["BUNIT"] = "nJy"
+    sink = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), image, others["MASK"], others["VARIANCE"]]).writeto(sink)
+    assert open_planes(sink.getvalue(), "coadd").tables["IMAGE"] is None
+    found = decode(sink.getvalue())
+    assert found.pixels == pytest.approx(counts / NANOJANSKY_A_NANOMAGGY, rel=1e-6)
+
+
+def test_scaled_plain_pixels_are_those_that_astropy_reads():
+    hdus = fits.open(io.BytesIO(coadd(IMAGE, compress=False)))
+    hdus["IMAGE"].scale("int16", bscale=0.01, bzero=3.0)
+    sink = io.BytesIO()
+    hdus.writeto(sink, checksum=True)
+    truth = fits.getdata(io.BytesIO(sink.getvalue()), "IMAGE")
+    assert np.abs(truth - IMAGE).max() < 0.006
+    assert decode(sink.getvalue()).pixels == pytest.approx(truth / NANOJANSKY_A_NANOMAGGY, rel=1e-6)
 
 
 def without(stored, plane, rename=None):

@@ -118,3 +118,11 @@ def test_a_tile_outside_the_extension_is_an_error():
     data[place : place + rows.nbytes] = rows.tobytes()
     with pytest.raises(ValueError, match="outside the extension"):
         table_of(bytes(data))
+
+
+@pytest.mark.parametrize("heap", [-100_000, 2**62])
+def test_a_heap_outside_the_extension_is_an_error(heap):
+    unit = read_fits(stored(INTEGERS, "RICE_1", (1, 333)), "x", 10**6, 10**8)[1]
+    unit.header["THEAP"] = heap
+    with pytest.raises(ValueError, match="outside the extension"):
+        tile_table(unit, SHAPE)
