@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from postgres_server import DATABASE, USER, running_server
 
+from gzscale.cli import main
 from gzscale.config import load_config
 from gzscale.errors import ConfigError, StorageError
+from gzscale.night.origins import survey_of
 from gzscale.night.plan import check
 from gzscale.sky.rubin_grid import tracts_of
 from gzscale.sky.rubin_repository import Registry, make_repository
@@ -155,3 +158,18 @@ def test_a_registry_is_told_by_its_url(tmp_path):
         Registry("mysql://someone@example.org/butler", "s")
     with pytest.raises(ConfigError, match="'sdss' has no registry"):
         write_sky(str(tmp_path), "sdss", 1, 1, registry=Registry("postgresql://a@b/c", "s"))
+
+
+def test_simulate_registers_its_sky_there(server, credentials, tmp_path):
+    sky = tmp_path / "sky"
+    given = ["--survey", "rubin", "--objects", "6", "--registry", server.url, "--schema", "simulated_sky"]
+    done = CliRunner().invoke(main, ["simulate", str(sky), *given])
+    assert done.exit_code == 0, done.output
+    assert not list(sky.rglob("*.sqlite3"))
+    config = load_config(str(sky / "night.yaml"))
+    check(config)
+    truth = pq.read_table(sky / "truth.parquet")
+    rows = pa.table({name: truth[name] for name in ("object_id", "ra", "dec")})
+    cover = survey_of(config).find(rows, np.full(6, 5 / 3600))
+    assert {ref.band for ref in cover.images} == set("ugrizy")
+    assert set(cover.pair_object) == set(range(6))
