@@ -64,7 +64,7 @@ def forecast(config: NightConfig) -> dict[str, str]:
         "partitions": f"{len(counts)}, of {min(counts, default=0)} to {max(counts, default=0)} objects",
         **images,
         "cutouts": f"{objects * bands * pixels * 2 / 1e9:.3f} GB of float16 pixels",
-        "memory of a worker": f"{_memory(config, max(counts, default=0)) / 1e9:.1f} GB at most",
+        "memory of a worker": f"{_memory(config, survey, max(counts, default=0)) / 1e9:.1f} GB at most",
         "forward passes": f"{passes}, {passes / GPU_RATE / 3600:.4f} GPU-hours (at {GPU_RATE:.0f} a second)",
     }
 
@@ -119,8 +119,10 @@ def _image_lines(survey: Survey, openings: Openings | None) -> dict[str, str]:
     }
 
 
-def _memory(config: NightConfig, objects: int) -> float:
+def _memory(config: NightConfig, survey: Survey, objects: int) -> float:
     """Bytes of a partition: stamps of all bands, accumulators of one, the store's bytes, a few images."""
     bands = len(config.survey.bands)
     pixels = sum(geometry.size**2 for geometry in config.geometries.values())
-    return objects * pixels * (bands * 4 + 8) + 4 * 12.2e6 + 5e8
+    # Of large images one waits beside the one in use.
+    images = 2 * survey.decoded_bytes if isinstance(survey, Shareable) else 4 * 12.2e6
+    return objects * pixels * (bands * 4 + 8) + images + 5e8
