@@ -178,8 +178,8 @@ def job_options(preset: SlurmPreset, kind: str, pool: JobPool) -> dict[str, Any]
     if preset.python:
         options["python"] = preset.python
     if pool.gpus:
-        # One process a GPU, each seeing its own.
-        options["worker_command"] = "dask_cuda.cli worker"
+        # One process a GPU, each seeing its own. The module itself is the command.
+        options["worker_command"] = "dask_cuda.cli"
     return options
 
 

@@ -4,11 +4,14 @@ Where the environment names a partition of a real SLURM (GZSCALE_TEST_SLURM), jo
 """
 
 import os
+import shlex
 import stat
 import subprocess
 import time
 
+import click
 import pytest
+from distributed.preloading import validate_preload_argv
 
 from gzscale.cluster import open_cluster
 from gzscale.clusters import slurm
@@ -72,11 +75,53 @@ def test_jobs_that_cut_ask_for_cores_and_jobs_that_predict_for_gpus(tmp_path):
     assert "gpu" not in cut
     for line in ("-p gpu", "-A vo", "--cpus-per-task=8", "--gres=gpu:2", "--nodelist=n1", "--exclusive"):
         assert f"#SBATCH {line}\n" in predict
-    assert "-m dask_cuda.cli worker tcp://h:1" in predict
     for script in (cut, predict):
         for name, value in ENVIRONMENT.items():
             assert script.index(f"export {name}={value}\n") < script.index("tcp://h:1")
     assert '--resources "PREDICT=1"' in predict
+
+
+def gpu_worker():
+    """The command that ``python -m dask_cuda.cli`` is, or one with its signature in dask-cuda 26.10."""
+    try:
+        from dask_cuda.cli import worker
+    except ImportError:
+        texts = ("host", "name", "memory-limit", "resources", "local-directory", "interface", "death-timeout")
+        parameters = [
+            click.Argument(["scheduler"], required=False),
+            click.Argument(
+                ["preload_argv"], nargs=-1, type=click.UNPROCESSED, callback=validate_preload_argv
+            ),
+            click.Option(["--nthreads"], type=int, default=1),
+            click.Option(["--preload"], multiple=True, is_eager=True),
+            *(click.Option([f"--{text}"]) for text in texts),
+        ]
+        settings = {"ignore_unknown_options": True}
+        return click.Command("worker", params=parameters, context_settings=settings)
+    return worker
+
+
+def test_the_command_of_gpu_jobs_is_understood_by_dask_cuda(tmp_path):
+    chosen = preset(
+        tmp_path,
+        f"scratch: /scratch\ncut: {{{POOL}}}\n"
+        'predict: {gpus: 2, cores: 8, memory: 64GB, walltime: "01:00:00"}\n',
+    )
+    (line,) = [line for line in script_of(chosen, "PREDICT").splitlines() if "tcp://h:1" in line]
+    _python, flag, module, *arguments = shlex.split(line)
+    assert (flag, module) == ("-m", "dask_cuda.cli")
+    understood = gpu_worker().make_context("worker", arguments).params
+    assert understood["preload_argv"] == ()
+    expected = {
+        "scheduler": "tcp://h:1",
+        "name": "x",
+        "nthreads": 1,
+        "memory_limit": "29.80GiB",
+        "resources": "PREDICT=1",
+        "local_directory": "/scratch",
+        "interface": "lo",
+    }
+    assert {key: understood[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize(
