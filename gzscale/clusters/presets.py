@@ -28,6 +28,7 @@ __all__ = [
     "find_presets",
     "load_preset",
     "walltime_seconds",
+    "walltime_text",
 ]
 
 #: Folders of presets, as in PATH.
@@ -35,26 +36,37 @@ PATH_VARIABLE = "GZSCALE_CLUSTER_PRESETS"
 #: A preset is a few hundred bytes; anything larger is a mistake.
 MAX_PRESET_BYTES = 100_000
 _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://\S+")
-_WALLTIME = re.compile(
-    r"(?:(?P<days>\d{1,3})-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]\d)(?::(?P<seconds>[0-5]\d))?"
+#: What sbatch takes: M, M:S, H:M:S, D-H, D-H:M and D-H:M:S. Two numbers alone are minutes and seconds.
+_WALLTIMES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?P<minutes>\d{1,6})(?::(?P<seconds>[0-5]?\d))?",
+        r"(?P<hours>\d{1,5}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d)",
+        r"(?P<days>\d{1,4})-(?P<hours>\d{1,2})(?::(?P<minutes>[0-5]?\d)(?::(?P<seconds>[0-5]?\d))?)?",
+    )
 )
+_SECONDS = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
 
 
 def walltime_seconds(text: str) -> int:
-    """Read a walltime as SLURM writes it: ``D-HH:MM:SS``, ``HH:MM:SS`` or ``HH:MM``.
+    """Read a walltime as sbatch does: ``M``, ``M:S``, ``H:M:S``, ``D-H``, ``D-H:M`` or ``D-H:M:S``.
 
     Raises
     ------
     ValueError
         If the text is not such a time.
     """
-    match = _WALLTIME.fullmatch(text)
+    match = next(filter(None, (pattern.fullmatch(text) for pattern in _WALLTIMES)), None)
     if match is None:
         raise ValueError(f"walltime {text!r}: expected HH:MM:SS or D-HH:MM:SS, in quotes")
-    days, hours, minutes, seconds = (
-        int(match[name] or 0) for name in ("days", "hours", "minutes", "seconds")
-    )
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    return sum(_SECONDS[unit] * int(number or 0) for unit, number in match.groupdict().items())
+
+
+def walltime_text(seconds: int) -> str:
+    """Write a walltime so that it can be read in one way alone: ``HH:MM:SS`` or ``D-HH:MM:SS``."""
+    days, rest = divmod(seconds, _SECONDS["days"])
+    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{days}-{clock}" if days else clock
 
 
 class _Section(BaseModel):
@@ -138,7 +150,7 @@ class JobPool(_Scaled):
     gpus: int = Field(default=0, ge=0, description="GPUs of a job; one worker each.")
     cores: int = Field(default=1, ge=1, description="Cores of a job; without GPUs one worker each.")
     memory: str = Field(description="Memory of a job, shared by its workers.")
-    walltime: str = Field(description="HH:MM:SS; workers drain before it.")
+    walltime: str = Field(description="HH:MM:SS, or as sbatch takes it; workers drain before it.")
     directives: list[str] = Field(
         default_factory=list, description="Further lines for sbatch: --qos=night ..."
     )
@@ -152,9 +164,10 @@ class JobPool(_Scaled):
     @field_validator("walltime")
     @classmethod
     def _time(cls, value: str) -> str:
-        if walltime_seconds(value) < 60:
+        seconds = walltime_seconds(value)
+        if seconds < 60:
             raise ValueError(f"walltime {value!r} is less than a minute; a worker needs that to start")
-        return value
+        return walltime_text(seconds)
 
     @property
     def workers(self) -> int:

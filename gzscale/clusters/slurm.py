@@ -222,16 +222,11 @@ def _check_partitions(pools: dict[str, JobPool]) -> None:
                 f"has none; those with GPUs: {', '.join(sorted(gpus)) or 'none'}"
             )
         limit = limits.get(name or "", "infinite")
-        if limit not in _UNLIMITED and walltime_seconds(_padded(limit)) < walltime_seconds(pool.walltime):
+        if limit not in _UNLIMITED and walltime_seconds(limit) < walltime_seconds(pool.walltime):
             raise ClusterError(
                 f"cluster slurm: {kind.lower()}.walltime {pool.walltime} is longer than partition {name!r} "
                 f"allows ({limit})"
             )
-
-
-def _padded(limit: str) -> str:
-    """Turn sinfo's ``30:00`` (minutes, seconds) into ``0:30:00``."""
-    return limit if limit.count(":") == 2 else f"0:{limit}"
 
 
 def _try_submission(kind: str, script: str) -> None:

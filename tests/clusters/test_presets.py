@@ -16,6 +16,7 @@ from gzscale.clusters.presets import (
     find_presets,
     load_preset,
     walltime_seconds,
+    walltime_text,
 )
 from gzscale.errors import ClusterError
 
@@ -102,8 +103,35 @@ def test_an_unknown_name_is_told_what_is_known(tmp_path):
         load_preset(write(tmp_path, "#" * 200_000))
 
 
+@pytest.mark.parametrize(
+    ("text", "written", "seconds"),
+    [
+        ("2", "00:02:00", 120),
+        ("600", "10:00:00", 36_000),
+        ("02:00", "00:02:00", 120),
+        ("90:30", "01:30:30", 5430),
+        ("2:00:00", "02:00:00", 7200),
+        ("30:00:00", "1-06:00:00", 108_000),
+        ("1-2", "1-02:00:00", 93_600),
+        ("1-02:30", "1-02:30:00", 95_400),
+        ("1-02:30:15", "1-02:30:15", 95_415),
+        ("0-12", "12:00:00", 43_200),
+    ],
+)
+def test_walltimes_mean_what_sbatch_takes_them_for(tmp_path, text, written, seconds):
+    assert walltime_seconds(text) == seconds
+    pool = load_preset(write(tmp_path, SLURM.replace("01:00:00", text))).cut
+    assert pool.walltime == written
+
+
+@pytest.mark.parametrize("text", ["", "1h", "-1", "1:2:3:4", "10:60", "1-", "1-100", "2:00:", "UNLIMITED"])
+def test_what_is_no_walltime_is_refused(text):
+    with pytest.raises(ValueError, match="expected HH:MM:SS"):
+        walltime_seconds(text)
+
+
 @given(st.integers(0, 99), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
-def test_walltimes_are_those_of_slurm(days, hours, minutes, seconds):
+def test_walltimes_are_read_as_they_are_written(days, hours, minutes, seconds):
     whole = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
     assert walltime_seconds(f"{days}-{hours:02}:{minutes:02}:{seconds:02}") == whole
-    assert walltime_seconds(f"{hours}:{minutes:02}") == (hours * 60 + minutes) * 60
+    assert walltime_seconds(walltime_text(whole)) == whole

@@ -137,6 +137,12 @@ def test_workers_leave_before_the_walltime(tmp_path, walltime, seconds):
     assert seconds - duration - stagger >= min(600, seconds / 10)
 
 
+def test_the_walltime_is_told_to_slurm_in_full(tmp_path):
+    script = script_of(preset(tmp_path, "cut: {memory: 1GB, walltime: '90:00'}\n"), "CUT")
+    assert "#SBATCH -t 01:30:00\n" in script
+    assert 'LIFETIME__DURATION="4725 seconds"' in script
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
