@@ -19,7 +19,6 @@ DRAIN_SHARE, DRAIN_MOST = 0.1, 600
 #: Jobs of one kind that are started anew before the first of them has brought a worker.
 RENEWALS = 20
 _COMMAND_TIMEOUT = 60
-_UNLIMITED = {"infinite", "UNLIMITED"}
 
 
 def make_slurm(preset: SlurmPreset) -> SlurmWorkers:
@@ -206,27 +205,39 @@ def _check_partitions(pools: dict[str, JobPool]) -> None:
     """Hold the partitions' names, walltimes and GPUs against what SLURM has."""
     if shutil.which("sbatch") is None:
         raise ClusterError("cluster slurm: there is no sbatch here; run gzscale on a submit host")
-    rows = [line.split("|") for line in _run(["sinfo", "--noheader", "--format=%R|%l|%G"]).splitlines()]
+    # With those that are hidden from this user's group: jobs may go there all the same.
+    lines = _run(["sinfo", "--all", "--noheader", "--format=%R|%l|%G"]).splitlines()
+    rows = [line.split("|", 2) for line in lines]
     limits = {name: limit for name, limit, _ in rows}
     gpus = {name for name, _, resources in rows if "gpu" in resources}
     for kind, pool in pools.items():
-        name = pool.partition
-        if name is not None and name not in limits:
+        # Of several that are named, separated by commas, a job runs in the first that has room for it.
+        names = pool.partition.split(",") if pool.partition else []
+        missing = [name for name in names if name not in limits]
+        if missing:
             raise ClusterError(
-                f"cluster slurm: {kind.lower()}.partition {name!r} does not exist; "
+                f"cluster slurm: {kind.lower()}.partition {missing[0]!r} does not exist; "
                 f"sinfo knows {', '.join(sorted(limits)) or 'none'}"
             )
-        if pool.gpus and not (gpus if name is None else name in gpus):
+        if pool.gpus and gpus.isdisjoint(names or gpus):
             raise ClusterError(
-                f"cluster slurm: {kind.lower()} asks for {pool.gpus} GPU(s) a job, and partition {name!r} "
-                f"has none; those with GPUs: {', '.join(sorted(gpus)) or 'none'}"
+                f"cluster slurm: {kind.lower()} asks for {pool.gpus} GPU(s) a job, and partition "
+                f"{pool.partition!r} has none; those with GPUs: {', '.join(sorted(gpus)) or 'none'}"
             )
-        limit = limits.get(name or "", "infinite")
-        if limit not in _UNLIMITED and walltime_seconds(limit) < walltime_seconds(pool.walltime):
+        if names and not any(_allows(limits[name], pool.walltime) for name in names):
+            told = ", ".join(limits[name] for name in names)
             raise ClusterError(
-                f"cluster slurm: {kind.lower()}.walltime {pool.walltime} is longer than partition {name!r} "
-                f"allows ({limit})"
+                f"cluster slurm: {kind.lower()}.walltime {pool.walltime} is longer than partition "
+                f"{pool.partition!r} allows ({told})"
             )
+
+
+def _allows(limit: str, walltime: str) -> bool:
+    """Tell whether a partition's limit has room for a walltime; one that is no time ("n/a") is none."""
+    try:
+        return walltime_seconds(walltime) <= walltime_seconds(limit)
+    except ValueError:
+        return True
 
 
 def _try_submission(kind: str, script: str) -> None:

@@ -39,7 +39,7 @@ def commands(tmp_path, monkeypatch):
         )
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     (folder / "sinfo.answer").write_text(
-        "survey|2:00:00|(null)\ndebug|30:00|(null)\ngpu|infinite|gpu:a100:4\n"
+        "survey|2:00:00|(null)\ndebug|30:00|(null)\ngpu|infinite|gpu:a100:4\nhidden|n/a|(null)\n"
     )
     (folder / "sbatch.answer").write_text("Submitted batch job 17\n")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -148,17 +148,38 @@ def test_the_walltime_is_told_to_slurm_in_full(tmp_path):
     [
         (
             f"cut: {{{POOL}}}\n".replace("survey", "surwey"),
-            "'surwey' does not exist; sinfo knows debug, gpu, survey",
+            "'surwey' does not exist; sinfo knows debug, gpu, hidden, survey",
         ),
         (f"cut: {{{POOL}}}\n".replace("01:00", "03:00"), "longer than partition 'survey' allows"),
         (f"cut: {{{POOL}}}\n".replace("survey", "debug"), r"longer than partition 'debug' allows \(30:00\)"),
         (f"cut: {{{POOL}, gpus: 1}}\n", "partition 'survey' has none; those with GPUs: gpu"),
+        (f"cut: {{{POOL}}}\n".replace("survey", '"survey,night"'), "'night' does not exist"),
+        (
+            f"cut: {{{POOL}}}\n".replace("survey", '"survey,debug"').replace("01:00", "03:00"),
+            r"partition 'survey,debug' allows \(2:00:00, 30:00\)",
+        ),
+        (f"cut: {{{POOL}, gpus: 1}}\n".replace("survey", '"survey,debug"'), "'survey,debug' has none"),
     ],
 )
 def test_a_preset_that_the_site_does_not_fit_is_refused(commands, tmp_path, text, said):
     with pytest.raises(ClusterError, match=said):
         slurm.make_slurm(preset(tmp_path, text))
     assert not (commands / "sbatch.calls").exists()
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        'partition: "debug,survey", walltime: "01:00:00"',
+        'partition: "survey,gpu", gpus: 1, walltime: "01:00:00"',
+        'partition: hidden, walltime: "9-00:00:00"',
+        'walltime: "9-00:00:00"',
+    ],
+)
+def test_several_partitions_hidden_ones_and_those_without_a_limit_will_do(commands, tmp_path, pool):
+    chosen = preset(tmp_path, f"cut: {{memory: 4GB, {pool}}}\n")
+    slurm._check_partitions({"CUT": chosen.cut})
+    assert "--all" in (commands / "sinfo.calls").read_text()
 
 
 def test_what_slurm_itself_refuses_is_told_in_its_words(commands, tmp_path):
