@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ __all__ = ["KubernetesWorkers", "make_kubernetes", "read_manifest"]
 
 #: Name of the worker group that the operator makes with every cluster.
 _OWN_GROUP = "default"
+#: Seconds within which Kubernetes says what its pods are doing.
+ANSWER_TIMEOUT = 10.0
+#: Seconds that the end of a cluster is waited for; without an operator that ends it, it has none.
+CLOSE_TIMEOUT = 60.0
 
 
 def make_kubernetes(preset: KubernetesPreset) -> KubernetesWorkers:
@@ -24,8 +30,8 @@ def make_kubernetes(preset: KubernetesPreset) -> KubernetesWorkers:
     Raises
     ------
     ClusterError
-        If dask-kubernetes is not installed, the manifest is not as it should be, or the
-        operator does not answer.
+        If dask-kubernetes is not installed, the manifest is not as it should be, the
+        operator does not answer, or the scheduler is not up in time; with what its pods wait for.
     """
     cluster_spec, group_spec = read_manifest(Path(preset.manifest))
     if (group_spec is None) != (preset.predict is None):
@@ -43,8 +49,17 @@ def make_kubernetes(preset: KubernetesPreset) -> KubernetesWorkers:
     cluster_spec["spec"]["worker"]["replicas"] = preset.cut.minimum
     selector = cluster_spec["spec"]["scheduler"]["service"].setdefault("selector", {})
     selector |= {"dask.org/cluster-name": name, "dask.org/component": "scheduler"}
+    made: list[KubernetesWorkers] = []
+
+    class Bounded(KubeCluster):
+        """Waits no longer than the preset says; dask-kubernetes waits for pods and services without end."""
+
+        async def _start(self) -> None:
+            made.append(KubernetesWorkers(self, preset))
+            await asyncio.wait_for(super()._start(), preset.start_timeout)
+
     try:
-        cluster = KubeCluster(
+        cluster = Bounded(
             custom_cluster_spec=cluster_spec,
             namespace=preset.namespace,
             resource_timeout=preset.start_timeout,
@@ -54,12 +69,24 @@ def make_kubernetes(preset: KubernetesPreset) -> KubernetesWorkers:
             cluster.add_worker_group(
                 PREDICT.lower(), custom_spec={**group_spec, "replicas": preset.predict.minimum}
             )
-    except Exception as error:
-        raise ClusterError(
-            f"cluster kubernetes: {type(error).__name__}: {error}; does `kubectl get daskclusters -n "
-            f"{preset.namespace}` answer, and is the Dask operator installed?"
-        ) from error
-    return KubernetesWorkers(cluster, preset)
+    except BaseException as error:  # What was made is unmade, also where the user waits no longer.
+        problem = _problem(error, preset, made)
+        for workers in made:
+            workers.close()
+        if isinstance(error, Exception):
+            raise ClusterError(f"cluster kubernetes: {problem}") from error
+        raise
+    return made[0]
+
+
+def _problem(error: BaseException, preset: KubernetesPreset, made: list[KubernetesWorkers]) -> str:
+    """Say why a cluster was not made."""
+    if isinstance(error, TimeoutError) and made:
+        return f"after {preset.start_timeout} s its scheduler is not up; {made[0].waits_for()}"
+    return (
+        f"{type(error).__name__}: {error}; does `kubectl get daskclusters -n {preset.namespace}` answer, "
+        "and is the Dask operator installed?"
+    )
 
 
 class KubernetesWorkers(Workers):
@@ -87,19 +114,48 @@ class KubernetesWorkers(Workers):
 
     def waits_for(self) -> str:
         """Say for each pod its phase, and what keeps it from running."""
-        import kr8s
+        try:
+            told: str = self.target.sync(
+                _tell_pods, self.target.name, self._namespace, callback_timeout=ANSWER_TIMEOUT
+            )
+        except Exception as error:
+            return f"Kubernetes does not say what pods wait for ({type(error).__name__}: {error})"
+        return told
 
-        labels = {"dask.org/cluster-name": self.target.name}
-        said = []
-        for pod in kr8s.get("pods", namespace=self._namespace, label_selector=labels):
-            status = pod.status
-            reasons = [
-                f"{item['reason']}: {item.get('message', '')}".rstrip(": ")
-                for item in status.get("conditions", [])
-                if item["status"] == "False" and item.get("reason")
-            ]
-            said.append(f"pod {pod.name} {status['phase']} ({', '.join(reasons) or 'no reason given'})")
-        return "; ".join(said) or f"the operator has made no pods of {self.target.name}; look at its log"
+    def _end(self) -> None:
+        patience = CLOSE_TIMEOUT + ANSWER_TIMEOUT
+        self.target.sync(self.target._close, timeout=CLOSE_TIMEOUT, callback_timeout=patience)
+
+
+async def _tell_pods(name: str, namespace: str) -> str:
+    """Say of each pod of a cluster its phase, and what keeps it from running."""
+    import kr8s
+
+    said = []
+    selector = {"dask.org/cluster-name": name}
+    async for pod in kr8s.asyncio.get("pods", namespace=namespace, label_selector=selector):
+        reasons = "; ".join(dict.fromkeys(_reasons(pod.raw.get("status", {})))) or "no reason given"
+        said.append(f"pod {pod.name} {pod.raw.get('status', {}).get('phase', 'Pending')} ({reasons})")
+    return "; ".join(said) or f"the operator has made no pods of {name}; look at its log"
+
+
+def _reasons(status: Mapping[str, Any]) -> Iterator[str]:
+    """Find in a pod's status what its containers wait for, how they ended before, and what the pod lacks."""
+    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    for container in containers:
+        waiting = container.get("state", {}).get("waiting")
+        if waiting:
+            yield _reason(waiting)
+        ended = container.get("lastState", {}).get("terminated")
+        if ended:
+            yield f"{container.get('name')} ended with {ended.get('exitCode')}, {_reason(ended)}"
+    for condition in status.get("conditions", []):
+        if condition.get("status") == "False" and condition.get("reason"):
+            yield _reason(condition)
+
+
+def _reason(item: Mapping[str, Any]) -> str:
+    return f"{item.get('reason', 'no reason given')}: {item.get('message', '')}".rstrip(": ")
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:

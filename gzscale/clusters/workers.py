@@ -102,9 +102,12 @@ class Workers:
         if not hasattr(self.target, "close"):
             return
         try:
-            self.target.close()
+            self._end()
         except Exception as error:  # A worker that was about to start does not undo a night that is done.
             _log.warning("the cluster did not close in order: %s: %s", type(error).__name__, error)
+
+    def _end(self) -> None:
+        self.target.close()
 
 
 def missing_extra(kind: str, extra: str, error: ImportError) -> ClusterError:
