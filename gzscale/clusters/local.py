@@ -53,9 +53,14 @@ def make_cuda(preset: CudaPreset) -> Workers:
     from distributed.system import MEMORY_LIMIT
 
     try:
+        gpus = len(preset.gpus) if preset.gpus else _count_gpus()
+        number = preset.cut_workers or max(count_cores() - gpus, 1)
+        # By itself dask-cuda's workers share the whole memory, as if no others were there.
+        share = MEMORY_LIMIT // (number + gpus)
         cluster = LocalCUDACluster(
             CUDA_VISIBLE_DEVICES=preset.gpus,
             resources={PREDICT: 1},
+            memory_limit=share,
             local_directory=preset.scratch,
             **_QUIET,
         )
@@ -64,12 +69,10 @@ def make_cuda(preset: CudaPreset) -> Workers:
             f"cluster cuda: {type(error).__name__}: {error}; is there a GPU, and its driver? "
             "`gzscale doctor` tells, and --cluster local needs none"
         ) from error
-    gpus = len(cluster.worker_spec)
-    number = preset.cut_workers or max(count_cores() - gpus, 1)
     options = {
         "nthreads": 1,
         "resources": {CUT: 1},
-        "memory_limit": int(MEMORY_LIMIT / (number + gpus)),
+        "memory_limit": share,
         "local_directory": preset.scratch,
         "dashboard": False,
         "silence_logs": 50,
@@ -80,6 +83,14 @@ def make_cuda(preset: CudaPreset) -> Workers:
         cluster.worker_spec[f"cut-{place}"] = {"cls": Nanny, "options": options}
     cluster.scale(len(cluster.worker_spec))
     return Workers(cluster)
+
+
+def _count_gpus() -> int:
+    """Return how many GPUs dask-cuda uses where none are named."""
+    from dask_cuda.utils import get_n_gpus
+
+    number: int = get_n_gpus()
+    return number
 
 
 def reach_address(preset: AddressPreset) -> Workers:

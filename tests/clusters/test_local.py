@@ -31,19 +31,40 @@ def seen_devices(dask_worker):
 def two_gpus(monkeypatch):
     """A stand-in of dask-cuda: workers named by their device, that see it alone."""
     from distributed import LocalCluster
+    from distributed.system import MEMORY_LIMIT
 
     class LocalCUDACluster(LocalCluster):
-        def __init__(self, CUDA_VISIBLE_DEVICES=None, **options):
-            super().__init__(n_workers=0, memory_limit="1GB", **options)
+        def __init__(self, CUDA_VISIBLE_DEVICES=None, memory_limit="auto", **options):
+            devices = CUDA_VISIBLE_DEVICES or [0, 1]
+            # As dask-cuda does: each an equal share of all memory, whatever else runs.
+            limit = MEMORY_LIMIT // len(devices) if memory_limit == "auto" else memory_limit
+            super().__init__(n_workers=0, memory_limit=limit, **options)
             spec = self.new_spec
-            for device in CUDA_VISIBLE_DEVICES or [0, 1]:
+            for device in devices:
                 own = {**spec["options"], "env": {"CUDA_VISIBLE_DEVICES": str(device)}}
                 self.worker_spec[device] = {**spec, "options": own}
             self.scale(len(self.worker_spec))
 
     module = ModuleType("dask_cuda")
     module.LocalCUDACluster = LocalCUDACluster
+    utils = ModuleType("dask_cuda.utils")
+    utils.get_n_gpus = lambda: 2
     monkeypatch.setitem(sys.modules, "dask_cuda", module)
+    monkeypatch.setitem(sys.modules, "dask_cuda.utils", utils)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpus", [None, [0]])
+def test_those_that_predict_and_those_that_cut_share_the_memory(two_gpus, gpus):
+    from distributed.system import MEMORY_LIMIT
+
+    workers = local.make_cuda(CudaPreset(gpus=gpus, cut_workers=2))
+    try:
+        limits = [item["options"]["memory_limit"] for item in workers.target.worker_spec.values()]
+    finally:
+        workers.close()
+    assert len(limits) == 2 + len(gpus or [0, 1])
+    assert 0.99 * MEMORY_LIMIT < sum(limits) <= MEMORY_LIMIT
 
 
 @pytest.mark.slow
@@ -82,15 +103,17 @@ def test_without_dask_cuda_it_says_what_to_install(monkeypatch):
         pass
 
 
-def test_without_a_driver_it_says_so(monkeypatch):
+@pytest.mark.parametrize("gpus", [None, [0]])
+def test_without_a_driver_it_says_so(monkeypatch, gpus):
     def broken(**options):
         raise RuntimeError("NVML library not found")
 
-    module = ModuleType("dask_cuda")
-    module.LocalCUDACluster = broken
+    module, utils = ModuleType("dask_cuda"), ModuleType("dask_cuda.utils")
+    module.LocalCUDACluster = utils.get_n_gpus = broken
     monkeypatch.setitem(sys.modules, "dask_cuda", module)
+    monkeypatch.setitem(sys.modules, "dask_cuda.utils", utils)
     with pytest.raises(ClusterError, match="NVML library not found; is there a GPU, and its driver"):
-        local.make_cuda(CudaPreset())
+        local.make_cuda(CudaPreset(gpus=gpus))
 
 
 def test_a_scheduler_that_does_not_answer(monkeypatch):
