@@ -19,7 +19,7 @@ from gzscale.night.origins import Origins
 from gzscale.night.planned import PlannedPartition
 from gzscale.night.scratch import Room
 from gzscale.night.shares import Shares
-from gzscale.night.station import clear_scratch, executing, run_cut, run_stage, set_allowed_deaths
+from gzscale.night.station import clear_scratch, executing, let_go, run_cut, run_stage, set_allowed_deaths
 from gzscale.night.tally import Failure
 from gzscale.night.work import Summary, predict
 from gzscale.storage import sha256_hex
@@ -222,7 +222,7 @@ class Flight:
         """Let a worker go that cannot do the work, and give its partition to another."""
         self._why = str(error)
         if error.worker:
-            self._ask(self._cluster.client.retire_workers, [error.worker], close_workers=True)
+            self._ask(self._cluster.client.run_on_scheduler, let_go, worker=error.worker)
         if flown.moved >= OTHER_WORKERS:
             return flown.item, Failure(flown.item.partition.path, flown.item.rows, f"WorkerError: {error}")
         self._submit(flown.item, ANYWHERE, flown.moved + 1)

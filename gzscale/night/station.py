@@ -19,10 +19,21 @@ __all__ = [
     "clear_scratch",
     "executing",
     "is_device_error",
+    "let_go",
     "run_cut",
     "run_stage",
     "set_allowed_deaths",
 ]
+
+#: What errors of the device are called, by torch, its compiled code and cuDNN.
+_DEVICE_ERRORS = (
+    "AcceleratorError",
+    "CUDA error",
+    "CUDA driver error",
+    "CUDA out of memory",
+    "cuDNN error",
+    "Triton Error [CUDA]",
+)
 
 
 def run_cut(*arguments: Any, room: scratch.Room) -> Summary:
@@ -96,9 +107,7 @@ def run_stage(stage: Callable[..., Summary], *arguments: Any) -> Summary:
 def is_device_error(error: RuntimeError) -> bool:
     """Tell whether torch complains of the device: after such an error a process has no use of its GPU."""
     told = f"{type(error).__name__} {error}"
-    return not isinstance(error, GzscaleError) and any(
-        word in told for word in ("AcceleratorError", "CUDA error", "CUDA out of memory", "cuDNN error")
-    )
+    return not isinstance(error, GzscaleError) and any(word in told for word in _DEVICE_ERRORS)
 
 
 def executing(dask_scheduler: Any) -> dict[str, tuple[str, float]]:
@@ -108,6 +117,12 @@ def executing(dask_scheduler: Any) -> dict[str, tuple[str, float]]:
         for worker in dask_scheduler.workers.values()
         for task, seconds in worker.executing.items()
     }
+
+
+async def let_go(dask_scheduler: Any, worker: str) -> None:
+    """Let a worker go, with what it holds where no other can take it; runs on the scheduler."""
+    await dask_scheduler.retire_workers(workers=[worker], close_workers=True)
+    await dask_scheduler.remove_worker(worker, expected=True, stimulus_id=f"let-go-{worker}")
 
 
 def set_allowed_deaths(dask_scheduler: Any, deaths: int) -> None:
