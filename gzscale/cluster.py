@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from gzscale.clusters.health import check_workers
+from gzscale.clusters.health import Demands, check_workers, own_versions
 from gzscale.clusters.keeper import Keeper
 from gzscale.clusters.kubernetes import make_kubernetes
 from gzscale.clusters.local import make_cuda, make_local, reach_address
@@ -94,14 +94,16 @@ def open_cluster(name: str) -> Iterator[Cluster]:
 
 
 def _open(preset: Preset, name: str) -> Iterator[Cluster]:
+    from gzscale.clusters.newcomers import watch_newcomers
     from gzscale.clusters.sampling import ShortProfile
 
     workers = _MAKERS[preset.kind](preset)
     try:
         with _connect(workers, preset, name) as client:
             _wait(client, workers, preset, name)
-            scratch_free = parse_bytes(preset.scratch_free)
-            compute = check_workers(client, scratch_free, preset.wants_gpu)
+            demands = Demands(own_versions(), parse_bytes(preset.scratch_free), preset.wants_gpu)
+            compute = check_workers(client, demands)
+            refused = watch_newcomers(client, demands, compute)
             client.register_plugin(ShortProfile())
             keeper = Keeper(client, workers)
             keeper.start()
@@ -111,9 +113,9 @@ def _open(preset: Preset, name: str) -> Iterator[Cluster]:
                     compute,
                     preset.partition_limit,
                     preset.start_timeout,
-                    workers.waits_for,
+                    lambda: "; ".join([*refused, workers.waits_for()]),
                     parse_bytes(preset.scratch_cap),
-                    scratch_free,
+                    demands.scratch_free,
                 )
             finally:
                 keeper.stop()

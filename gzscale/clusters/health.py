@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,25 @@ from gzscale.errors import ClusterError
 from gzscale.night.compute import compute_kind
 from gzscale.night.fingerprint import code_digest
 
-__all__ = ["WorkerReport", "check_workers", "report"]
+__all__ = ["Demands", "Problem", "WorkerReport", "check_workers", "own_versions", "report"]
 
 #: Seconds that a worker's clock may be apart from this process's. S3 refuses requests that are
 #: 15 minutes off, and the report draws the workers' spans on one axis.
 CLOCK_TOLERANCE = 5.0
-#: Packages whose version shapes results.
-_PACKAGES = ("numpy", "torch", "zarr", "pyarrow", "astropy", "distributed")
+#: Packages whose version shapes results: in their last bits, or the bytes in which they are stored.
+_PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "llvmlite",
+    "torch",
+    "zarr",
+    "numcodecs",
+    "pyarrow",
+    "astropy",
+    "cdshealpix",
+    "distributed",
+)
 _CODE = ("catalog", "cutouts", "models", "night", "surveys", "tasks", "errors.py")
 
 
@@ -78,17 +90,67 @@ def report(dask_worker: Any) -> WorkerReport:
     )
 
 
-def check_workers(client: Any, scratch_free: int, wants_gpu: bool) -> str:
+@dataclass(frozen=True)
+class Problem:
+    """What may be wrong with a worker, and what to do about it."""
+
+    what: str
+    remedy: str
+
+
+OTHER_CODE = Problem("runs other code than this process", "install the same gzscale there and start it anew")
+OTHER_TIME = Problem("has another time than this process", "synchronise the clocks (chronyc makestep)")
+NO_SPACE = Problem(
+    "has too little scratch space", "free some, or name another folder as the preset's `scratch`"
+)
+NO_GPU = Problem(
+    "is to predict on a GPU and has none that works",
+    "look at nvidia-smi there; --cluster local predicts on cores",
+)
+SILENT = Problem("cannot say what it runs", "install the same gzscale there and start it anew")
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What is asked of every worker.
+
+    Attributes
+    ----------
+    versions
+        See `own_versions`.
+    scratch_free
+        Bytes that must be free in its scratch folder.
+    wants_gpu
+        Whether predictions are meant for GPUs.
+    """
+
+    versions: Mapping[str, str]
+    scratch_free: int
+    wants_gpu: bool
+
+    def unmet(self, item: WorkerReport, seconds_off: float) -> Iterator[tuple[Problem, str]]:
+        """Yield what is wrong with a worker whose clock is so many seconds off, with the numbers."""
+        differences = _differences(item.versions, self.versions)
+        if differences:
+            yield OTHER_CODE, differences
+        if seconds_off > CLOCK_TOLERANCE:
+            yield OTHER_TIME, f"{seconds_off:.1f} s off, {CLOCK_TOLERANCE:.0f} s allowed"
+        if item.free < self.scratch_free:
+            needed = f"{self.scratch_free / 1e9:.2f} GB needed"
+            yield NO_SPACE, f"{item.free / 1e9:.2f} GB free in {item.scratch}, {needed}"
+        if self.wants_gpu and item.compute and not item.compute.startswith("cuda"):
+            yield NO_GPU, item.compute
+
+
+def check_workers(client: Any, demands: Demands) -> str:
     """Ask every worker that is up, and refuse what would spoil the night.
 
     Parameters
     ----------
     client
         `distributed.Client`.
-    scratch_free
-        Bytes that must be free in each worker's scratch folder.
-    wants_gpu
-        Whether predictions are meant for GPUs.
+    demands
+        What is asked of them.
 
     Returns
     -------
@@ -104,36 +166,12 @@ def check_workers(client: Any, scratch_free: int, wants_gpu: bool) -> str:
     before = time.time()
     reports = _ask(client)
     after = time.time()
-    own = own_versions()
-    _refuse(
-        "runs other code than this process",
-        "install the same gzscale there and start it anew",
-        {name: _differences(item.versions, own) for name, item in reports.items()},
-    )
-    _refuse(
-        "has another time than this process",
-        "synchronise the clocks (chronyc makestep)",
-        {name: _apart(item.clock, before, after) for name, item in reports.items()},
-    )
-    _refuse(
-        "has too little scratch space",
-        "free some, or name another folder as the preset's `scratch`",
-        {
-            name: f"{item.free / 1e9:.2f} GB free in {item.scratch}, {scratch_free / 1e9:.2f} GB needed"
-            if item.free < scratch_free
-            else ""
-            for name, item in reports.items()
-        },
-    )
-    if wants_gpu:
-        _refuse(
-            "is to predict on a GPU and has none that works",
-            "look at nvidia-smi there; --cluster local predicts on cores",
-            {
-                name: item.compute if item.compute and not item.compute.startswith("cuda") else ""
-                for name, item in reports.items()
-            },
-        )
+    found = {
+        name: dict(demands.unmet(item, max(before - item.clock, item.clock - after, 0.0)))
+        for name, item in reports.items()
+    }
+    for problem in (OTHER_CODE, OTHER_TIME, NO_SPACE, NO_GPU):
+        _refuse(problem, {name: unmet.get(problem, "") for name, unmet in found.items()})
     kinds = sorted({item.compute for item in reports.values() if item.compute})
     if len(kinds) != 1:
         raise ClusterError(
@@ -153,29 +191,19 @@ def _ask(client: Any) -> dict[str, WorkerReport]:
     except Exception as error:
         raise ClusterError(f"the workers do not answer: {type(error).__name__}: {error}") from error
     wrong = {names[at]: item for at, item in answers.items() if not isinstance(item, WorkerReport)}
-    _refuse(
-        "cannot say what it runs",
-        "install the same gzscale there and start it anew",
-        {name: f"{type(item).__name__}: {item}" for name, item in wrong.items()},
-    )
+    _refuse(SILENT, {name: f"{type(item).__name__}: {item}" for name, item in wrong.items()})
     return {names[at]: item for at, item in answers.items()}
 
 
-def _refuse(what: str, remedy: str, problems: Mapping[str, str]) -> None:
+def _refuse(problem: Problem, details: Mapping[str, str]) -> None:
     """Raise for workers that have a problem, naming the first three."""
-    found = [f"{name} ({problem})" for name, problem in problems.items() if problem]
+    found = [f"{name} ({detail})" for name, detail in details.items() if detail]
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        raise ClusterError(f"worker {'; worker '.join(found[:3])}{more}: {what}; {remedy}")
+        raise ClusterError(f"worker {'; worker '.join(found[:3])}{more}: {problem.what}; {problem.remedy}")
 
 
 def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
     return ", ".join(
         f"{key} {there.get(key, 'none')}, here {here[key]}" for key in here if there.get(key) != here[key]
     )
-
-
-def _apart(clock: float, before: float, after: float) -> str:
-    """Say by how much a clock lies outside of the time between question and answer."""
-    off = max(before - clock, clock - after, 0.0)
-    return f"{off:.1f} s off, {CLOCK_TOLERANCE:.0f} s allowed" if off > CLOCK_TOLERANCE else ""

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from gzscale.clusters import health
-from gzscale.clusters.health import WorkerReport, check_workers, own_versions
+from gzscale.clusters.health import Demands, WorkerReport, own_versions
 from gzscale.errors import ClusterError
 from gzscale.night.compute import compute_kind
 
@@ -27,6 +27,10 @@ class Workers:
         assert function is health.report
         assert on_error == "return"
         return {at: self.answers[at] for at in workers}
+
+
+def check_workers(workers, scratch_free, wants_gpu):
+    return health.check_workers(workers, Demands(own_versions(), scratch_free, wants_gpu))
 
 
 def answer(**changes):
@@ -48,6 +52,7 @@ def test_good_workers_say_what_they_compute_with():
             "cut-1 at .*code 000000000000.*other code.*install",
         ),
         ({"versions": {**own_versions(), "torch": "1.0"}}, False, "torch 1.0, here"),
+        ({"versions": {**own_versions(), "numba": "0.1"}}, False, "numba 0.1, here"),
         ({"versions": {}}, False, "gzscale none"),
         # The time is that of the import, some minutes before the test of a long run.
         ({"clock": time.time() - 36000}, False, r"3[67]\d{3}\.\d s off, 5 s allowed.*synchronise"),
