@@ -35,6 +35,9 @@ TICK = 1.0
 HOST_GONE = 60.0
 #: Seconds that the night waits for workers that are told to do something: one that hangs never answers.
 ANSWER_TIMEOUT = 30.0
+#: Seconds that workers of both kinds have to be there before it is forgotten that some were missing: one that
+#: is sent away, or dies as it starts, comes and goes, and a night that does nothing would go on for ever.
+SETTLED = 60.0
 #: In the place of a host's name: any.
 ANYWHERE = ""
 
@@ -91,7 +94,7 @@ class Flight:
         self._attempt = itertools.count()
         self._ticked = time.monotonic()
         self._looked = time.monotonic()
-        self._lonely = 0.0
+        self._lonely = self._complete = 0.0
         self._why = ""
         self._hosts = self._ask(count_hosts, cluster.client)
         self._seen = dict.fromkeys(self._hosts, time.monotonic())
@@ -216,6 +219,7 @@ class Flight:
             # Letting go at once keeps the scheduler's memory independent of the night's length.
             for future in flown.futures:
                 future.release()
+        self._lonely = 0.0
         return flown.item, outcome
 
     def _move(self, flown: _Airborne, error: WorkerError) -> tuple[PlannedPartition, Failure] | None:
@@ -234,8 +238,7 @@ class Flight:
         now = time.monotonic()
         self._hosts = self._ask(count_hosts, self._cluster.client)
         self.slots = max(1, slots["CUT"])
-        self._lonely = 0.0 if all(slots.values()) else self._lonely or now
-        if self._lonely and now - self._lonely > self._cluster.patience:
+        if self._is_lonely(now, all(slots.values())):
             told = ", ".join(f"{number} of {kind}" for kind, number in slots.items())
             raise ClusterError(
                 f"for {self._cluster.patience:.0f} s there have been workers for {told}; "
@@ -249,6 +252,17 @@ class Flight:
             return None
         self._looked = now
         return self._late(limit)
+
+    def _is_lonely(self, now: float, complete: bool) -> bool:
+        """Tell whether workers of a kind have been missing for longer than the cluster's patience."""
+        if complete:
+            self._complete = self._complete or now
+            if now - self._complete >= SETTLED:
+                self._lonely = 0.0
+            return False
+        self._complete = 0.0
+        self._lonely = self._lonely or now
+        return now - self._lonely > self._cluster.patience
 
     def _without_host(self, now: float) -> tuple[PlannedPartition, Lost] | None:
         """Give partitions whose host has gone to any other."""

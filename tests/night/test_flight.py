@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -111,3 +112,24 @@ def test_a_night_whose_workers_were_all_let_go_ends_with_the_reason(tmp_path, st
     said = r"0 of CUT, 0 of PREDICT; worker \S+: its GPU fails .*illegal memory access.*run the night again"
     with pytest.raises(ClusterError, match=said):
         fly(tmp_path, workers=1, broken=1, patience=1.0)
+
+
+def test_workers_that_come_and_go_do_not_keep_a_night_waiting_for_ever(tmp_path, stages, monkeypatch):
+    # As those that are sent away: there at one look in five.
+    seen = itertools.cycle([1, 0, 0, 0, 0])
+    monkeypatch.setattr(module, "count_slots", lambda client: dict.fromkeys(KINDS, next(seen)))
+    monkeypatch.setattr(module, "TICK", 0.05)
+    began = time.monotonic()
+
+    def not_for_ever():
+        assert time.monotonic() - began < 20
+
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None) as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        cluster = Cluster(client, "", 3600.0, 1.0, lambda: "worker late is not let in")
+        flight = Flight(cluster, toy_config(tmp_path), Origins({}, {}), "n1", not_for_ever)
+        said = "workers for 0 of CUT, 0 of PREDICT; worker late is not let in; run the night again"
+        with pytest.raises(ClusterError, match=said):
+            list(flight.fly([PlannedPartition(Partition(0, 1), 5, "d")], 1, 2))
