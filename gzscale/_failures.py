@@ -6,13 +6,34 @@ import ssl
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["describe", "is_missing", "passes", "remedy", "status_of"]
+__all__ = ["describe", "is_denied", "is_missing", "passes", "refuses_credentials", "remedy", "status_of"]
 
 #: HTTP statuses that pass: throttled, in conflict, or a server's own trouble.
 PASSING_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 #: What S3 calls temporary credentials whose time is over.
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
+#: What S3, its imitators and AWS's token service call credentials that they do not know.
+_UNKNOWN = frozenset(
+    {
+        "AuthFailure",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidIdentityToken",
+        "InvalidSecurity",
+        "InvalidToken",
+        "InvalidTokenId",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+#: Signed at a time that is not the server's: refused as wrong credentials are, and mended otherwise.
+_SKEWED = "RequestTimeTooSkewed"
+#: Workers are this process's children, with its environment, or were started by somebody else with another.
+_RENEW = (
+    "renew them and run the same command, which goes on from here (workers that somebody else started, or in "
+    "pods, have their own: renew those, and start the workers anew)"
+)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -47,10 +68,36 @@ def is_missing(error: BaseException) -> bool:
     return isinstance(error, FileNotFoundError) or status_of(error) in {404, 410}
 
 
+def is_denied(error: BaseException) -> bool:
+    """Say whether what was asked for may not be had, be it there or not."""
+    return status_of(error) in {401, 403}
+
+
+def refuses_credentials(error: BaseException) -> bool:
+    """Say whether it is the credentials that are refused, or absent, whatever was asked for."""
+    import botocore.exceptions as boto  # type: ignore[import-untyped]
+
+    without = (
+        boto.NoCredentialsError,
+        boto.PartialCredentialsError,
+        boto.CredentialRetrievalError,
+        boto.TokenRetrievalError,
+        boto.NoAuthTokenError,
+        boto.SSOError,
+    )
+    code = _answer(error).get("Error", {}).get("Code")
+    return (
+        code in _EXPIRED
+        or code in _UNKNOWN
+        or code == _SKEWED
+        or any(isinstance(link, without) for link in _chain(error))
+    )
+
+
 def passes(error: BaseException) -> bool:
     """Say whether the same request may succeed a little later."""
     import aiohttp
-    import botocore.exceptions as boto  # type: ignore[import-untyped]
+    import botocore.exceptions as boto
 
     status = status_of(error)
     if status is not None:
@@ -86,8 +133,14 @@ def remedy(error: BaseException) -> str:
     if code == "NoSuchBucket":
         return "make the bucket, or correct the URL"
     if code in _EXPIRED:
-        return "the credentials have expired: renew them, and run the same command; it goes on from here"
-    if status in {401, 403} or "Credentials" in type(error).__name__:
+        return f"the credentials have expired: {_RENEW}"
+    if code == _SKEWED:
+        return "synchronise this host's clock (chronyc makestep), and run the same command again"
+    if refuses_credentials(error):
+        return (
+            f"storage knows no such credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, {_RENEW}"
+        )
+    if status in {401, 403}:
         return "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do (`gzscale doctor`)"
     if passes(error):
         return "the server is in trouble or out of reach: run the same command again later (`gzscale doctor`)"

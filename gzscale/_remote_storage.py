@@ -14,6 +14,7 @@ References
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import random
@@ -26,10 +27,10 @@ from typing import Any, TypeVar
 import fsspec
 import fsspec.asyn
 
-from gzscale._failures import describe, is_missing, passes, remedy
+from gzscale._failures import describe, is_denied, is_missing, passes, refuses_credentials, remedy
 from gzscale._local_storage import Entry, Storage
 from gzscale._web import Download, request
-from gzscale.errors import MissingError, StorageError
+from gzscale.errors import CredentialsError, MissingError, StorageError
 
 __all__ = ["ATTEMPTS", "HttpStorage", "RemoteStorage"]
 
@@ -41,6 +42,8 @@ ATTEMPTS = 6
 FIRST_PAUSE = 0.25
 #: Longest wait for a connection, and for the next bytes of an answer [s].
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
+#: Seconds within which refused credentials are not looked up again.
+LOOK_UP_PAUSE = 10.0
 
 
 class RemoteStorage(Storage):
@@ -59,29 +62,51 @@ class RemoteStorage(Storage):
     @property
     def _fs(self) -> Any:
         """The file system of this process: a forked child must not use its parent's sockets."""
-        if self._client is None or self._client[0] != os.getpid():
+        mine = self._client  # Another thread may forget it.
+        if mine is None or mine[0] != os.getpid():
             environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
             with _clients_lock:
-                self._client = (os.getpid(), _client(self.root.partition(":")[0], os.getpid(), environment))
-        return self._client[1]
+                mine = (os.getpid(), _client(self.root.partition(":")[0], os.getpid(), environment))
+            self._client = mine
+        return mine[1]
 
     def _retry(self, key: str, call: Callable[[], _T]) -> _T:
         """Call until it succeeds, fails for good, or `ATTEMPTS` are used up."""
         for attempt in range(1, ATTEMPTS + 1):
+            client = None
             try:
+                client = self._fs
                 return call()
             except StorageError:
                 raise
             except Exception as error:
                 if is_missing(error):
                     raise MissingError(f"{self.url(key)}: nothing is stored there") from error
-                if not passes(error) or attempt == ATTEMPTS:
-                    tried = f"attempt {attempt} of {ATTEMPTS}"
-                    raise StorageError(
-                        f"{self.url(key)}: {describe(error)} ({tried}); {remedy(error)}"
-                    ) from error
+                refused = refuses_credentials(error)
+                if refused and client is not None and attempt < ATTEMPTS and self._look_up(client):
+                    continue
+                if refused or not passes(error) or attempt == ATTEMPTS:
+                    raise self._failure(key, error, f"attempt {attempt} of {ATTEMPTS}") from error
             time.sleep(random.uniform(0, FIRST_PAUSE * 2 ** (attempt - 1)))
         raise AssertionError("unreachable")
+
+    def _failure(self, key: str, error: Exception, tried: str) -> StorageError:
+        """Say what a request has failed of for good."""
+        told = f"{self.url(key)}: {describe(error)} ({tried}); {remedy(error)}"
+        if refuses_credentials(error):
+            return CredentialsError(told)
+        return StorageError(told, errno.EACCES if is_denied(error) else None)
+
+    def _look_up(self, refused: Any) -> bool:
+        """Take a client with the credentials of now, and say whether it is another than the one refused.
+
+        A client keeps those that it found in a file, though the file was renewed since.
+        """
+        self._client = None
+        if self._fs is refused:
+            _forget_clients()
+            self._client = None
+        return self._fs is not refused
 
 
 class HttpStorage(RemoteStorage):
@@ -157,6 +182,16 @@ class HttpStorage(RemoteStorage):
 
 
 _clients_lock = threading.Lock()
+_forgot = float("-inf")
+
+
+def _forget_clients() -> None:
+    """Have clients made anew, once for all threads that are refused at about the same time."""
+    global _forgot
+    with _clients_lock:
+        if time.monotonic() - _forgot > LOOK_UP_PAUSE:
+            _client.cache_clear()
+            _forgot = time.monotonic()
 
 
 @functools.lru_cache(maxsize=8)

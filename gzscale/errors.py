@@ -15,6 +15,7 @@ __all__ = [
     "CatalogError",
     "ClusterError",
     "ConfigError",
+    "CredentialsError",
     "DamageError",
     "GzscaleError",
     "ImageError",
@@ -130,6 +131,15 @@ class MissingError(StorageError, FileNotFoundError):
     code = "MISSING"
 
     def __init__(self, message: str, number: int | None = errno.ENOENT) -> None:
+        super().__init__(message, number)
+
+
+class CredentialsError(StorageError, PermissionError):
+    """Storage refuses this process's credentials, whatever is asked for; no image is to blame."""
+
+    code = "CREDENTIALS"
+
+    def __init__(self, message: str, number: int | None = errno.EACCES) -> None:
         super().__init__(message, number)
 
 

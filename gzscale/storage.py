@@ -7,19 +7,21 @@ environment (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID`` ...), never from a URL.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from gzscale._failures import status_of
+from gzscale._failures import is_denied, refuses_credentials, status_of
 from gzscale._local_storage import Entry, LocalStorage, Storage, require_file
+from gzscale._refusals import witnesses_of
 from gzscale._remote_storage import HttpStorage, RemoteStorage
 from gzscale._uploads import parts_of, put_parts
-from gzscale.errors import MissingError, StorageError
+from gzscale.errors import CredentialsError, MissingError, StorageError
 
 __all__ = [
     "Entry",
@@ -31,6 +33,8 @@ __all__ = [
     "open_storage",
     "sha256_hex",
 ]
+
+_T = TypeVar("_T")
 
 #: Bytes of a file that are read at one time.
 FILE_PIECE = 2**20
@@ -76,26 +80,61 @@ class S3Storage(RemoteStorage):
         self._prefix = f"{prefix}/" if prefix else ""
 
     def _call(self, key: str, method: str, **options: Any) -> Any:
-        return self._retry(key, lambda: self._fs.call_s3(method, Bucket=self._bucket, **options))
+        def ask() -> Any:
+            return self._fs.call_s3(method, Bucket=self._bucket, **options)
+
+        return self._retry(key, ask) if method.startswith("list_") else self._change(key, ask)
 
     def get(self, key: str) -> bytes:
         """Return the bytes stored under ``key``, in one request."""
-        path = f"{self._bucket}/{self._prefix}{key}"
-        return bytes(self._retry(key, lambda: self._fs.cat_file(path, max_concurrency=1)))
+        data = self._retry(key, lambda: bytes(self._fs.cat_file(self._path(key), max_concurrency=1)))
+        witnesses_of(self.root).note(key)
+        return data
 
     def get_range(self, key: str, start: int, stop: int) -> bytes:
         """Return bytes ``start`` to ``stop`` with a range request."""
-        path = f"{self._bucket}/{self._prefix}{key}"
+        if stop <= start:
+            return b""
+        data = self._retry(key, lambda: self._range(key, start, stop))
+        witnesses_of(self.root).note(key)
+        return data
 
-        def read() -> bytes:
-            try:
-                return bytes(self._fs.cat_file(path, start=start, end=stop))
-            except OSError as error:
-                if status_of(error) == 416:  # it ends before `start`
-                    return b""
-                raise
+    def _path(self, key: str) -> str:
+        return f"{self._bucket}/{self._prefix}{key}"
 
-        return self._retry(key, read) if stop > start else b""
+    def _range(self, key: str, start: int, stop: int) -> bytes:
+        try:
+            return bytes(self._fs.cat_file(self._path(key), start=start, end=stop))
+        except OSError as error:
+            if status_of(error) == 416:  # it ends before `start`
+                return b""
+            raise
+
+    def _failure(self, key: str, error: Exception, tried: str) -> StorageError:
+        """See `RemoteStorage`; a denied object may be the first of all."""
+        failure = super()._failure(key, error, tried)
+        if failure.errno != errno.EACCES or isinstance(failure, CredentialsError):
+            return failure
+        more = witnesses_of(self.root).contradict(key, self._denies)
+        return CredentialsError(f"{failure}; {more}") if more else failure
+
+    def _denies(self, key: str) -> bool:
+        try:
+            self._range(key, 0, 1)
+        except Exception as error:
+            return is_denied(error) or refuses_credentials(error)
+        return False
+
+    def _change(self, key: str, ask: Callable[[], _T]) -> _T:
+        """Ask for a change: who may not store one object may store none, and the night cannot go on."""
+        try:
+            return self._retry(key, ask)
+        except CredentialsError:
+            raise
+        except StorageError as error:
+            if error.errno == errno.EACCES:
+                raise CredentialsError(str(error)) from error
+            raise
 
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Put one object, in parts where it is large."""
@@ -145,19 +184,28 @@ class S3Storage(RemoteStorage):
                 raise
             return True
 
-        return self._retry(key, put) or self._was_written_by(key, writer)
+        return self._change(key, put) or self._was_written_by(key, writer)
 
     def _was_written_by(self, key: str, writer: str) -> bool:
         try:
-            head = self._call(key, "head_object", Key=self._prefix + key)
+            head = self._retry(key, lambda: self._head(key))
         except MissingError:
             return False
         return bool(head.get("Metadata", {}).get("writer") == writer)
 
+    def _head(self, key: str) -> Any:
+        try:
+            return self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._prefix + key)
+        except Exception as error:
+            # The answer has no body, so that what is refused, and why, is asked for again in another way.
+            if status_of(error) in {400, 401, 403}:
+                self._range(key, 0, 1)
+            raise
+
     def stat(self, key: str) -> Entry | None:
         """Ask for the object's size and ETag, or None where there is none."""
         try:
-            head = self._call(key, "head_object", Key=self._prefix + key)
+            head = self._retry(key, lambda: self._head(key))
         except MissingError:
             return None
         return Entry(key, int(head["ContentLength"]), str(head["ETag"]).strip('"'))

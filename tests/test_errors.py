@@ -27,6 +27,7 @@ CODES = {
     "LockedError": "LOCKED",
     "DamageError": "DAMAGE",
     "ClusterError": "CLUSTER",
+    "CredentialsError": "CREDENTIALS",
 }
 #: Append only: quarantine tables of years ago hold these.
 REASONS = [

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from gzscale.errors import BundleError, StorageError
+from gzscale.errors import BundleError, CredentialsError, StorageError
 from gzscale.models.backbone import Network
 from gzscale.models.field import BundleGeometry, Geometry, same_field, scale_rule
 from gzscale.models.inputs import (
@@ -291,6 +291,8 @@ def _read(path: str) -> bytes:
         if entry is not None and entry.size > MAX_BYTES:
             raise BundleError(f"{path}: {entry.size} bytes; a bundle has at most {MAX_BYTES}")
         return storage.get(name)
+    except CredentialsError:  # They concern more than the bundle.
+        raise
     except StorageError as error:
         raise BundleError(f"{path}: cannot be read: {error}") from error
 

@@ -9,6 +9,7 @@ locks: a file is fetched once, and at most ``concurrency`` are on their way.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gzscale.errors import ImageError, MissingError, Reason, StorageError
+from gzscale.errors import CredentialsError, GzscaleError, ImageError, MissingError, Reason, StorageError
 from gzscale.storage import Entry, open_storage
 from gzscale.surveys.stored import FileBytes, open_stored
 
@@ -89,15 +90,26 @@ class Fetcher:
         ------
         ImageError
             UNREACHABLE_IMAGE if the server does not say.
+        CredentialsError
+            If it is no image that is refused but whoever asks, here as in all that follows.
         """
         storage = open_storage(self.root)
+        denied: StorageError | None = None
         for name in names:
             try:
                 entry = storage.stat(name)
+            except CredentialsError:
+                raise
             except StorageError as error:
-                raise _unreachable(error) from error
+                # S3 denies what is not there, too, where the bucket may not be listed.
+                if error.errno != errno.EACCES:
+                    raise _unreachable(error) from error
+                denied = denied or error
+                continue
             if entry is not None:
                 return entry
+        if denied is not None:
+            raise _unreachable(denied) from denied
         return None
 
     def read(self, names: tuple[str, ...]) -> tuple[str, bytes]:
@@ -208,6 +220,8 @@ class Fetcher:
             return storage.get(name) if span is None else storage.get_range(name, *span)
         except MissingError as error:
             raise ImageError(Reason.MISSING_IMAGE, f"{error}; fetch it, or check survey.root") from error
+        except CredentialsError:
+            raise
         except StorageError as error:
             raise _unreachable(error) from error
 
@@ -224,7 +238,7 @@ class Fetcher:
                         self._transfer(entry, path)
             self._sweep(keep=path)
         except OSError as error:
-            if isinstance(error, ImageError):
+            if isinstance(error, GzscaleError):
                 raise
             raise StorageError(
                 f"{path}: {error.strerror or error}; free space below {self.cache}, or set "
