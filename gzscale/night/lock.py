@@ -3,7 +3,7 @@
 The lock is a small record that is created only where there is none. Its holder
 renews it; a lock whose process is gone (same table of processes), or which was not
 renewed for `EXPIRY` seconds (any other), is taken over, by exactly one of those who
-try. A holder that finds its lock taken, or cannot renew it in time, is told.
+try. A holder that finds its lock taken, cannot renew it in time, or may not, is told.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from gzscale.errors import LockedError, MissingError, StorageError
+from gzscale.errors import CredentialsError, LockedError, MissingError, StorageError
 from gzscale.night.fingerprint import canonical_json
 from gzscale.storage import Storage
 
@@ -49,6 +49,7 @@ class Hold:
         self._storage = storage
         self._renewed = time.monotonic()
         self._taken = ""
+        self._trouble: StorageError | None = None
 
     def check(self) -> None:
         """Raise if the lock may be another's by now.
@@ -57,22 +58,34 @@ class Hold:
         ------
         LockedError
             If another night has taken it, or it could not be renewed for `SURRENDER` seconds.
+        CredentialsError
+            If storage has refused the credentials at the last renewal.
         """
         if self._taken:
             raise LockedError(
                 f"{self._storage.url()}: {self._taken} has taken this output's lock, so that this night "
                 "stops; one of the two machines was out of reach, or its clock is wrong"
             )
-        age = time.monotonic() - self._renewed
+        age, trouble = time.monotonic() - self._renewed, self._trouble
+        if isinstance(trouble, CredentialsError):
+            # Without them nothing can be stored or released: the rest of the night would be in vain.
+            raise CredentialsError(
+                f"this night's lock is not renewed any more, for storage refuses the credentials: {trouble}"
+            ) from trouble
         if age > SURRENDER:
+            why = f"storage does not answer ({trouble})" if trouble else "storage does not answer"
             raise LockedError(
-                f"{self._storage.url(KEY)}: not renewed for {age:.0f} s, since storage does not answer; this "
+                f"{self._storage.url(KEY)}: not renewed for {age:.0f} s, since {why}; this "
                 "night stops before another takes the lock; run it again, it goes on from here"
             )
 
     def renewed(self) -> None:
         """Note that the lock was renewed."""
-        self._renewed = time.monotonic()
+        self._renewed, self._trouble = time.monotonic(), None
+
+    def failed(self, error: StorageError) -> None:
+        """Note that it could not be renewed this time."""
+        self._trouble = error
 
     def taken(self, by: str) -> None:
         """Note that somebody else has it."""
@@ -197,6 +210,6 @@ def _renew(storage: Storage, token: dict[str, Any], stop: threading.Event, hold:
                 return
             if storage.replace(KEY, canonical_json({**token, "renewed": time.time()}), entry.tag):
                 hold.renewed()
-        except StorageError:
+        except StorageError as error:
             # A renewal that fails is tried again at the next turn; the lock holds for six of them.
-            continue
+            hold.failed(error)

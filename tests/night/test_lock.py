@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gzscale.errors import LockedError
+from gzscale.errors import CredentialsError, LockedError, StorageError
 from gzscale.night import lock
 from gzscale.night.lock import KEY, hold_lock
 from gzscale.storage import open_storage
@@ -123,15 +123,54 @@ def test_a_holder_that_cannot_renew_stops_before_another_takes_over(storage, mon
         _wait_until_lost(hold, "storage does not answer")
 
 
-def _wait_until_lost(hold, said):
-    def wait():
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            hold.check()
-            time.sleep(0.01)
+class Refusing:
+    """An output that fails to answer once it is told with what."""
 
+    def __init__(self, storage):
+        self._storage, self.error = storage, None
+
+    def __getattr__(self, name):
+        if self.error is not None and name in {"stat", "get", "replace"}:
+            raise self.error
+        return getattr(self._storage, name)
+
+
+def test_a_lock_that_cannot_be_renewed_for_its_credentials_says_so_at_once(storage, monkeypatch):
+    monkeypatch.setattr(lock, "RENEWAL", 0.02)
+    refusing = Refusing(storage)
+    with hold_lock(refusing, "first") as hold:
+        refusing.error = CredentialsError("s3://b/ledger/LOCK: HTTP 400 ExpiredToken; renew them")
+        with pytest.raises(
+            CredentialsError, match=r"lock is not renewed.*credentials.*ExpiredToken; renew them"
+        ):
+            _wait(hold)
+        refusing.error = None
+        deadline = time.monotonic() + 10
+        while hold._trouble is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        hold.check()
+
+
+def test_a_lock_that_cannot_be_renewed_tells_why(storage, monkeypatch):
+    monkeypatch.setattr(lock, "RENEWAL", 0.02)
+    monkeypatch.setattr(lock, "SURRENDER", 0.2)
+    refusing = Refusing(storage)
+    with hold_lock(refusing, "first") as hold:
+        refusing.error = StorageError("s3://b/ledger/LOCK: HTTP 503 SlowDown")
+        _wait_until_lost(hold, r"storage does not answer \(s3://b/ledger/LOCK: HTTP 503 SlowDown\)")
+
+
+def _wait(hold):
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        hold.check()
+        time.sleep(0.01)
+
+
+def _wait_until_lost(hold, said):
     with pytest.raises(LockedError, match=said):
-        wait()
+        _wait(hold)
 
 
 def test_a_process_of_another_container_is_not_looked_for_here(storage, monkeypatch):
