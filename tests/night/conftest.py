@@ -7,8 +7,13 @@ import shutil
 from dataclasses import dataclass
 
 import pytest
+import yaml
+from click.testing import CliRunner
+from distributed import LocalCluster
 from toy import ToySurvey, toy_config
 
+from flows import nightly as flow
+from gzscale.cli import main
 from gzscale.config import NightConfig
 from gzscale.night import origins as origin_module
 from gzscale.night import plan as planning
@@ -81,3 +86,38 @@ def ran(first_night, tmp_path):
     return dataclasses.replace(
         first_night, config=first_night.config.model_copy(update={"output": str(output)})
     )
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """The address of a cluster whose one worker lives in this process."""
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        resources={"CUT": 1, "PREDICT": 1},
+        dashboard_address=":0",
+        silence_logs=50,
+        processes=False,
+        protocol="tcp://",
+    ) as cluster:
+        yield cluster.scheduler.address
+
+
+@pytest.fixture
+def run(scheduler, tmp_path, monkeypatch):
+    """Run `gzscale night` in this process, its stages without Prefect's server."""
+    for stage in ("plan_stage", "process_stage", "release_stage", "prune_stage", "report_stage"):
+        monkeypatch.setattr(flow, stage, getattr(flow, stage).fn)
+    monkeypatch.setattr(flow, "nightly", flow.nightly.fn)
+    monkeypatch.setattr(flow, "_tell", lambda *arguments, **options: None)
+    monkeypatch.setattr(flow, "end_server_with_us", lambda: None)
+
+    def night(config, name):
+        tree = config.model_copy(update={"cluster": scheduler}).model_dump(mode="json")
+        path = tmp_path / "night.yaml"
+        path.write_text(yaml.safe_dump(tree))
+        done = CliRunner().invoke(main, ["night", str(path), "--night", name])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done
+
+    return night

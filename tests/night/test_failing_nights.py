@@ -8,82 +8,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from click.testing import CliRunner
-from distributed import LocalCluster
 from faults import SLOW_DOWN, Fault
 from small_night import write_small_night
 from toy import toy_catalog, toy_config
+from whole_nights import account_of, commits, newer, released, stored
 
 import gzscale._remote_storage
-from flows import nightly as flow
 from gzscale.cli import main
 from gzscale.night.plan import make_plan
 from gzscale.night.verify import verify
-from gzscale.storage import open_storage
-
-
-@pytest.fixture(scope="module")
-def scheduler():
-    """The address of a cluster whose one worker lives in this process."""
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        resources={"CUT": 1, "PREDICT": 1},
-        dashboard_address=":0",
-        silence_logs=50,
-        processes=False,
-        protocol="tcp://",
-    ) as cluster:
-        yield cluster.scheduler.address
-
-
-@pytest.fixture
-def run(scheduler, tmp_path, monkeypatch):
-    """Run `gzscale night` in this process, its stages without Prefect's server."""
-    for stage in ("plan_stage", "process_stage", "release_stage", "prune_stage", "report_stage"):
-        monkeypatch.setattr(flow, stage, getattr(flow, stage).fn)
-    monkeypatch.setattr(flow, "nightly", flow.nightly.fn)
-    monkeypatch.setattr(flow, "_tell", lambda *arguments, **options: None)
-    monkeypatch.setattr(flow, "end_server_with_us", lambda: None)
-
-    def night(config, name):
-        tree = config.model_copy(update={"cluster": scheduler}).model_dump(mode="json")
-        path = tmp_path / "night.yaml"
-        path.write_text(yaml.safe_dump(tree))
-        done = CliRunner().invoke(main, ["night", str(path), "--night", name])
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done
-
-    return night
-
-
-def account_of(output):
-    """What `gzscale status` says of the last night, once its account was seen to close."""
-    account = json.loads(CliRunner().invoke(main, ["status", str(output), "--json"]).stdout)
-    assert account["planned"] == account["done"] + sum(account["quarantined"].values()) + account["failed"]
-    return account
-
-
-def stored(output, prefix):
-    storage = open_storage(output)
-    return {entry.key: storage.get(entry.key) for entry in storage.list(prefix)}
-
-
-def commits(output):
-    """The commits of predictions by partition; one that is made again has other bytes."""
-    found = stored(output, "ledger/predict")
-    return {
-        key.removeprefix("ledger/predict/").removesuffix(".json"): data
-        for key, data in found.items()
-        if key.endswith(".json")
-    }
-
-
-def newer(commits, before):
-    """The partitions whose commit was made since."""
-    return {path for path, data in commits.items() if data != before.get(path)}
-
 
 # A partition that cannot be stored --------------------------------------------------------------
 
@@ -221,13 +155,6 @@ def impatient(monkeypatch):
     monkeypatch.setattr("gzscale._remote_storage.READ_TIMEOUT", 0.5)
     yield
     gzscale._remote_storage._client.cache_clear()
-
-
-def released(output):
-    """The bytes of the latest release, whatever the day in its name."""
-    release = json.loads(open_storage(output).get("releases/LATEST"))["release"]
-    files = stored(output, f"releases/{release}")
-    return {key.removeprefix(f"releases/{release}/"): data for key, data in files.items()}
 
 
 @pytest.mark.s3
