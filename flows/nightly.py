@@ -32,7 +32,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from flows.embedded import end_server_with_us  # noqa: E402
 from gzscale.cluster import open_cluster  # noqa: E402
 from gzscale.config import NightConfig, load_config  # noqa: E402
-from gzscale.errors import ConfigError, StorageError  # noqa: E402
+from gzscale.errors import ConfigError, CredentialsError, StorageError  # noqa: E402
 from gzscale.memory import keep_one_arena, return_freed_memory  # noqa: E402
 from gzscale.night.accounting import accounting, close_account  # noqa: E402
 from gzscale.night.dispatch import process  # noqa: E402
@@ -63,9 +63,10 @@ def new_night_name() -> str:
 
 
 def _can_pass(task: Any, run: Any, state: Any) -> bool:
-    """Retry what may pass: storage and network, not a wrong configuration."""
+    """Retry what may pass: storage and network, not a wrong configuration or credentials that are refused."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, StorageError | TimeoutError | ConnectionError)
+    passing = isinstance(error, StorageError | TimeoutError | ConnectionError)
+    return passing and not isinstance(error, CredentialsError)
 
 
 def _tell(make: Callable[..., Any], *values: Any, **options: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gzscale.cluster import Cluster
 from gzscale.config import NightConfig
-from gzscale.errors import GzscaleError
+from gzscale.errors import CredentialsError, GzscaleError
 from gzscale.night.flight import Flight, Lost
 from gzscale.night.images import LostSurvey
 from gzscale.night.ledger import Count, add_counts
@@ -61,6 +61,8 @@ def process(
     ------
     ClusterError
         If no worker of either kind is left for longer than the cluster's patience.
+    CredentialsError
+        If storage refuses those of a worker: every partition would end alike.
     """
     start = time.perf_counter()
     origin = dataclasses.replace(origins(config), compute=cluster.compute)
@@ -98,6 +100,8 @@ def _give_up(config: NightConfig, origin: Origins, item: PlannedPartition, lost:
     try:
         made = commit_cutouts(config, origin, survey, item.partition, item.digest)
         return commit_predictions(config, origin, item.partition, item.digest, made)
+    except CredentialsError:
+        raise
     except GzscaleError as error:
         return Failure(item.partition.path, item.rows, f"{lost.detail}; then {type(error).__name__}: {error}")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from gzscale.cluster import Cluster, count_hosts, count_slots
 from gzscale.config import NightConfig
-from gzscale.errors import ClusterError, Reason, WorkerError
+from gzscale.errors import ClusterError, CredentialsError, Reason, WorkerError
 from gzscale.night.origins import Origins
 from gzscale.night.planned import PlannedPartition
 from gzscale.night.scratch import Room
@@ -120,6 +120,8 @@ class Flight:
         ------
         ClusterError
             If the scheduler is gone, or no worker of a kind is left for longer than the cluster's patience.
+        CredentialsError
+            If storage refuses those of a worker.
         """
         self._ask(self._cluster.client.run_on_scheduler, set_allowed_deaths, deaths=deaths - 1)
         shares = Shares(len(items), self._wanted(per_slot))
@@ -321,7 +323,7 @@ def _outcome(flown: _Airborne) -> Summary | Failure | Lost:
     if error is None:
         summary: Summary = future.result()
         return summary
-    if isinstance(error, WorkerError):
+    if isinstance(error, WorkerError | CredentialsError):
         raise error
     if isinstance(error, KilledWorker):
         stage = str(error.task).partition("-")[0]

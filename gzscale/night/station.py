@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gzscale.clusters.workers import PREDICT
-from gzscale.errors import GzscaleError, WorkerError
+from gzscale.errors import CredentialsError, GzscaleError, WorkerError
 from gzscale.memory import return_freed_memory
 from gzscale.night import scratch
 
@@ -85,6 +85,8 @@ def run_stage(stage: Callable[..., Summary], *arguments: Any) -> Summary:
     ------
     WorkerError
         If it is the worker that fails and not the partition; with the worker's address.
+    CredentialsError
+        If storage refuses the worker's.
     """
     from distributed import get_worker
 
@@ -92,6 +94,8 @@ def run_stage(stage: Callable[..., Summary], *arguments: Any) -> Summary:
         return stage(*arguments)
     except WorkerError as error:
         raise WorkerError(str(error), get_worker().address) from error
+    except CredentialsError as error:
+        raise CredentialsError(f"worker {get_worker().address}: {error}") from error
     except RuntimeError as error:
         if not is_device_error(error):
             raise
