@@ -16,6 +16,7 @@ from gzscale.night.ledger import Count, add_counts
 from gzscale.night.openings import Openings
 from gzscale.night.origins import Origins, origins, survey_of
 from gzscale.night.planned import Plan, PlannedPartition
+from gzscale.night.reach import ask_workers
 from gzscale.night.tally import Failure, Tally
 from gzscale.night.work import Summary, commit_cutouts, commit_predictions
 
@@ -60,10 +61,12 @@ def process(
     Raises
     ------
     ClusterError
-        If no worker of either kind is left for longer than the cluster's patience.
+        If no worker of either kind is left for longer than the cluster's patience, or one does not reach
+        what the night reads or writes.
     CredentialsError
-        If storage refuses those of a worker: every partition would end alike.
+        If storage refuses those of a worker, now or later: every partition would end alike.
     """
+    ask_workers(cluster.client, config)
     start = time.perf_counter()
     origin = dataclasses.replace(origins(config), compute=cluster.compute)
     tally = Tally()

@@ -35,6 +35,7 @@ from gzscale.night.origins import (
     rows_key,
     survey_of,
 )
+from gzscale.night.reach import check_reach
 from gzscale.night.sharing import Sharing
 from gzscale.night.tables import parquet_bytes, read_parquet
 from gzscale.storage import Storage, open_storage, sha256_hex
@@ -74,7 +75,8 @@ class Summary:
 
 
 def _check_worker(config: NightConfig, origin: Origins) -> None:
-    """Refuse to work with other code or bundles than the night was planned with."""
+    """Refuse to work with other code or bundles than the night was planned with, or without its output."""
+    check_reach(config.output)
     if replace(origins(config), compute=origin.compute) != origin:
         raise WorkerError(
             f"worker {_worker()} has other code, bundles or index files than the night's main process; "

@@ -17,6 +17,7 @@ from flows import nightly as flow
 from gzscale.cli import main
 from gzscale.errors import CredentialsError, StorageError
 from gzscale.night import plan as planning
+from gzscale.night import reach
 from gzscale.night.verify import verify
 from gzscale.storage import open_storage
 from gzscale.surveys.sdss_ids import Release, encode_objid
@@ -25,6 +26,12 @@ FIELDS = range(100, 108, 2)
 EACH = 3
 
 pytestmark = pytest.mark.s3
+
+
+@pytest.fixture(autouse=True)
+def new_worker():
+    """The worker lives in this process: what it was asked before is forgotten."""
+    reach.check_reach.cache_clear()
 
 
 @pytest.fixture
@@ -151,6 +158,15 @@ def test_one_frame_that_may_not_be_read_quarantines_its_objects(s3, survey, gate
     account = account_of(survey.output)
     assert account["done"] == (len(FIELDS) - 1) * EACH
     assert account["quarantined"] == {"UNREACHABLE_IMAGE": EACH}
+
+
+def test_credentials_that_are_refused_from_the_start_end_the_night_before_any_work(s3, survey, gate, run):
+    gate("/sky", (403, EXPIRED.replace(b"ExpiredToken", b"InvalidAccessKeyId"))).open = False
+    done = run(survey, "n1")
+    assert done.exit_code == 2, done.output
+    assert "gzscale: CREDENTIALS: " in done.output
+    assert "storage knows no such credentials" in done.output
+    assert commits(survey.output) == {}
 
 
 def test_prefect_tries_a_stage_again_for_storage_and_not_for_credentials():
