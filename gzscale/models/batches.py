@@ -1,0 +1,108 @@
+"""How many images a batch has: what a device was found to do best with, and how a count is divided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+
+import torch
+
+__all__ = ["BATCH_CPU", "BATCH_CUDA", "LEAST_CUDA", "MOST_CUDA", "Known", "find_batch", "parts"]
+
+#: Images of a batch on a CPU: what fits into its caches.
+BATCH_CPU = 32
+#: On a GPU, where the search begins and where it ends: a partition of 2,048 should be several blocks, or
+#: copying one never overlaps computing the last.
+BATCH_CUDA = 512
+MOST_CUDA = 2048
+#: The smallest that what is left of a count is done in.
+LEAST_CUDA = 256
+#: How much faster a doubled batch has to be.
+GAIN = 1.05
+
+
+class Known:
+    """Batch sizes that were found in this process, by bundle and device.
+
+    A bundle that was not read from a file has nothing to be known by, and is tried anew by each engine.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[Hashable, int] = {}
+
+    def get(self, sha256: str, device: torch.device) -> int:
+        """Return what was found, 0 if nothing was."""
+        return self._sizes.get((sha256, str(device)), 0)
+
+    def put(self, sha256: str, device: torch.device, size: int) -> None:
+        """Remember what was found."""
+        if sha256:
+            self._sizes[sha256, str(device)] = size
+
+
+def find_batch(measure: Callable[[int], tuple[float, bytes]], first: int, most: int) -> int:
+    """Double a batch until the device is no faster with it.
+
+    A larger one has to say the same, too: kernels are chosen by the shape of a batch, and what a night
+    releases must not hang on how fast a device happened to be.
+
+    Parameters
+    ----------
+    measure
+        Takes a size and returns images a second, and what the first of the images came to.
+    first
+        Where to begin; halved until the device's memory holds it.
+    most
+        The largest size.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If not even one image fits.
+    """
+    best, rate, said = _first(measure, first)
+    if best < first:
+        return best
+    while 2 * best <= most:
+        try:
+            faster, same = measure(2 * best)
+        except torch.OutOfMemoryError:
+            break
+        if same != said or faster < GAIN * rate:
+            break
+        best, rate = 2 * best, faster
+    return best
+
+
+def _first(measure: Callable[[int], tuple[float, bytes]], size: int) -> tuple[int, float, bytes]:
+    while True:
+        try:
+            return (size, *measure(size))
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
+
+
+def parts(count: int, batch: int, least: int) -> Iterator[tuple[int, int]]:
+    """Divide images into batches of few sizes.
+
+    Parameters
+    ----------
+    count
+        Number of images.
+    batch
+        Size of a batch. What is left is done in halves of it, quarters and so on.
+    least
+        The smallest size; the last batch of all is padded to it.
+
+    Yields
+    ------
+    int, int
+        Where a batch starts, and its size, which may reach beyond ``count``.
+    """
+    start, size = 0, batch
+    while start < count:
+        while size > max(count - start, least):
+            size = max(size // 2, least)
+        yield start, size
+        start += size

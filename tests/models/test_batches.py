@@ -1,0 +1,77 @@
+"""How large a batch is: found by trying, remembered, and counts divided into few sizes."""
+
+import pytest
+import torch
+
+from gzscale.models.batches import Known, find_batch, parts
+
+
+def device_of(rates, memory=10**9, said=lambda size: b"same"):
+    """Stand in for a device: images a second by size, and how many fit."""
+    tried = []
+
+    def measure(size):
+        tried.append(size)
+        if size > memory:
+            raise torch.OutOfMemoryError("no memory for so many")
+        return rates[size], said(size)
+
+    return measure, tried
+
+
+RISING = {size: 100.0 * min(size, 512) for size in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)}
+
+
+def test_doubled_until_the_device_is_no_faster():
+    measure, tried = device_of(RISING)
+    assert find_batch(measure, 128, 4096) == 512
+    assert tried == [128, 256, 512, 1024]
+
+
+def test_no_further_than_the_most():
+    measure, tried = device_of(RISING)
+    assert find_batch(measure, 128, 256) == 256
+    assert tried == [128, 256]
+
+
+@pytest.mark.parametrize(("memory", "found"), [(300, 256), (128, 128), (100, 64), (1, 1)])
+def test_as_much_as_fits(memory, found):
+    assert find_batch(device_of(RISING, memory)[0], 128, 4096) == found
+
+
+def test_not_even_one_fits():
+    with pytest.raises(torch.OutOfMemoryError):
+        find_batch(device_of(RISING, 0)[0], 128, 4096)
+
+
+def test_a_size_whose_kernels_round_otherwise_is_not_taken():
+    measure, _ = device_of(RISING, said=lambda size: b"same" if size <= 256 else b"other")
+    assert find_batch(measure, 128, 4096) == 256
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "least", "sizes"),
+    [
+        (2048, 2048, 256, [2048]),
+        (1500, 2048, 256, [1024, 256, 256]),
+        (1500, 512, 256, [512, 512, 256, 256]),
+        (3, 512, 256, [256]),
+        (70, 32, 32, [32, 32, 32]),
+        (5, 2, 2, [2, 2, 2]),
+        (0, 32, 32, []),
+        (9, 4, 8, [4, 4, 4]),
+    ],
+)
+def test_a_count_is_divided_into_few_sizes(count, batch, least, sizes):
+    divided = list(parts(count, batch, least))
+    assert [size for _, size in divided] == sizes
+    assert [start for start, _ in divided] == [sum(sizes[:number]) for number in range(len(sizes))]
+
+
+def test_a_size_is_known_by_bundle_and_device():
+    known, device = Known(), torch.device("cuda:0")
+    known.put("abc", device, 256)
+    known.put("", device, 128)
+    assert known.get("abc", device) == 256
+    assert known.get("abc", torch.device("cuda:1")) == 0
+    assert known.get("", device) == 0
