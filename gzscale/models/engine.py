@@ -1,16 +1,16 @@
 """Inference: batches prepared ahead, the network on the device, averaged over symmetries.
 
-Every batch has the same shape (a ragged last one is padded), so that the same kernels run
-whatever the number of objects: compiled code is reused on a GPU, and on a CPU an object's
-output does not depend, to the bit, on the other objects of its batch or on the number of threads.
+Every batch has one of few shapes (a ragged last one is padded), so that the same kernels run whatever the
+number of objects: on a GPU they are captured once for each shape, and on a CPU an object's output does not
+depend, to the bit, on the other objects of its batch or on the number of threads.
 """
 
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -19,43 +19,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gzscale.errors import BundleError
+from gzscale.models.ahead import ahead
+from gzscale.models.batches import BATCH_CPU, BATCH_CUDA, LEAST_CUDA, MOST_CUDA, Known, find_batch, parts
 from gzscale.models.bundle import Bundle
+from gzscale.models.device import choose_device, has_native_bfloat16
 from gzscale.models.inputs import Stretch, from_flux, from_pictures, to_channels
+from gzscale.models.layout import Layout, join
 from gzscale.models.network import fuse
 from gzscale.models.observation import Observation
+from gzscale.models.replay import Replay, capture
+from gzscale.models.transfer import Slot, forget, transfer_to
 
-__all__ = ["Engine", "choose_device", "has_native_bfloat16"]
+__all__ = ["Engine", "choose_device", "has_native_bfloat16", "run_together"]
 
 _T = TypeVar("_T")
 
-#: Images of a batch; on a CPU, what fits into its caches.
-BATCH_CPU = 32
-BATCH_CUDA = 512
-#: Batches that wait, prepared, beside the one in use.
-AHEAD = 2
+#: Name of each head -> its output.
+Outputs = dict[str, NDArray[np.float32]]
 
-
-def choose_device() -> torch.device:
-    """Return the GPU if there is one that works, else the CPU."""
-    if torch.cuda.is_available():
-        try:
-            torch.zeros(1, device="cuda").add_(1).item()
-            return torch.device("cuda")
-        except RuntimeError:  # a driver too old, or a GPU of another process
-            return torch.device("cpu")
-    return torch.device("cpu")
-
-
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Tell whether the device multiplies bfloat16 in hardware, so that it is faster than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            flags = next((line for line in file if line.startswith("flags")), "").split()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+#: Batch sizes that engines of this process have found, and what they are found with.
+_KNOWN = Known()
+_EXAMPLES, _TRIES = 64, 4
 
 
 class Engine:
@@ -68,7 +52,8 @@ class Engine:
     device
         Where to run; the GPU if there is one that works, else the CPU.
     batch
-        Images of a batch. Halved, for good, when the device's memory does not hold it.
+        Images of a batch; by default what suits a CPU, and on a GPU what is found by trying, once for a
+        bundle in a process. Halved, for good, when the device's memory does not hold it.
 
     Raises
     ------
@@ -79,14 +64,23 @@ class Engine:
     def __init__(self, bundle: Bundle, device: torch.device | str | None = None, batch: int = 0) -> None:
         self.bundle = bundle
         self.device = torch.device(device) if device is not None else choose_device()
-        self.batch = batch or (BATCH_CUDA if self.device.type == "cuda" else BATCH_CPU)
+        on_gpu = self.device.type == "cuda"
+        known = batch or _KNOWN.get(bundle.sha256, self.device)
+        self.batch = known or (BATCH_CUDA if on_gpu else BATCH_CPU)
         self.bfloat16 = has_native_bfloat16(self.device)
         network = fuse(bundle.build()).to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._is_settled = bool(known) or not on_gpu
+        self._least = LEAST_CUDA if on_gpu else self.batch
+        self._replay = Replay(self._forward, capture) if on_gpu else None
 
-    def run(
-        self, observation: Observation, objects: NDArray[np.integer] | None = None
-    ) -> dict[str, NDArray[np.float32]]:
+    @property
+    def layout(self) -> Layout:
+        """What it looks at: the bands in the order of its channels, and the central pixels."""
+        size, inputs = self.bundle.geometry.size, self.bundle.inputs
+        return Layout(inputs.bands, size, self.network.crop or size, not isinstance(inputs, Stretch))
+
+    def run(self, observation: Observation, objects: NDArray[np.integer] | None = None) -> Outputs:
         """Predict cutouts.
 
         Parameters
@@ -107,19 +101,7 @@ class Engine:
         BundleError
             If the bundle needs other bands, another size, or the scales are not n positive numbers.
         """
-        self._check(observation)
-        # The batch may be halved while the next ones are prepared: all parts of one have the same rows.
-        rows = self.batch
-        count = len(observation if objects is None else objects)
-
-        def prepared() -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-            for start in range(0, count, rows):
-                part = slice(start, start + rows)
-                block = observation.take(part if objects is None else objects[part])
-                yield len(block), tuple(self._host(array, rows) for array in self._arrays(block))
-
-        blocks = [self._predict(count, arrays, self._inputs) for count, arrays in _ahead(prepared())]
-        return self._gather(blocks)
+        return run_together([self], observation, objects)[0]
 
     def evidence(self, observation: Observation, head: str) -> NDArray[np.float32]:
         """Return maps of where in the cutouts a head's logits come from.
@@ -143,19 +125,22 @@ class Engine:
             See `run`; and if the bundle has no such head, or one without maps.
         """
         self._check(observation)
-        rows, parts = self.batch, []
+        arrays = self.layout.empty(self.batch, observation.images.dtype)
+        maps = []
         try:
-            for start in range(0, len(observation), rows):
-                block = observation.take(slice(start, start + rows))
-                arrays = [self._host(array, rows).to(self.device) for array in self._arrays(block)]
+            for start in range(0, len(observation), self.batch):
+                rows = slice(start, start + self.batch)
+                self.layout.fill(arrays, observation, rows)
+                moved = [torch.from_numpy(array).to(self.device) for array in arrays]
                 with torch.inference_mode(), self._autocast():
-                    prepared = self.network.prepare(self._inputs(*arrays))
-                    parts.append(self.network.evidence(prepared, head)[: len(block)].float().cpu().numpy())
+                    prepared = self.network.prepare(self._inputs(*moved))
+                    found = self.network.evidence(prepared, head).float().cpu().numpy()
+                maps.append(found[: len(observation.scale[rows])])
         except (KeyError, ValueError) as error:
             raise BundleError(f"bundle {self.bundle.name!r}: no evidence for {head!r}: {error}") from error
-        return np.concatenate(parts) if parts else np.empty((0, 0, 0), np.float32)
+        return np.concatenate(maps) if maps else np.empty((0, 0, 0), np.float32)
 
-    def run_pictures(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[dict[str, NDArray[np.float32]]]:
+    def run_pictures(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
         """Predict pictures, a block at a time.
 
         Parameters
@@ -175,17 +160,17 @@ class Engine:
             If the bundle was trained for anything that pictures do not show.
         """
         self.bundle.require_pictures()
-        size = self.bundle.geometry.size
+        self.settle()
+        for block in ahead(iter(pictures)):
+            yield _halving([self], functools.partial(self._block, block))
 
-        def to_inputs(block: Tensor) -> Tensor:
-            return from_pictures(block, size)
-
-        for block in _ahead(iter(pictures)):
-            rows = self.batch
-            parts = [block[start : start + rows] for start in range(0, len(block), rows)]
-            yield self._gather(
-                [self._predict(len(part), (self._host(part, rows),), to_inputs) for part in parts]
-            )
+    def settle(self) -> None:
+        """Find the batch by trying, unless it is known; on a CPU it always is."""
+        if self._is_settled:
+            return
+        self._is_settled = True
+        self.batch = find_batch(self._measure, self.batch, MOST_CUDA)
+        self._remember()
 
     def _check(self, observation: Observation) -> None:
         shape, bands, scale = observation.images.shape, observation.bands, observation.scale
@@ -204,21 +189,8 @@ class Engine:
                 f"shape {observation.extinction.shape}, not {shape[:2]} and {shape[:1]}"
             )
 
-    def _arrays(self, block: Observation) -> tuple[NDArray, ...]:
-        """Return what `_inputs` takes of a block: only the bands and the pixels that the network looks at."""
-        seen = self._seen()
-        places = [block.bands.find(band) for band in self.bundle.bands]
-        images = block.images[:, :, seen, seen][:, places]
-        if isinstance(self.bundle.inputs, Stretch):
-            return images, block.scale
-        noise = block.noise[:, places]
-        for channel, place in enumerate(places):
-            if place < 0:
-                images[:, channel], noise[:, channel] = np.nan, np.nan
-        return images, block.scale, noise, block.extinction
-
     def _inputs(self, *arrays: Tensor) -> Tensor:
-        """Turn what `_arrays` returns into what the network takes, on the device."""
+        """Turn the arrays of the bundle's layout into what the network takes, where they lie."""
         inputs = self.bundle.inputs
         if isinstance(inputs, Stretch):
             images, scale = arrays
@@ -226,38 +198,25 @@ class Engine:
         images, scale, noise, extinction = arrays
         return to_channels(images, scale, noise, extinction, inputs)
 
-    def _seen(self) -> slice:
-        """Rows and columns of a cutout that the network looks at; no others are prepared."""
-        size = self.bundle.geometry.size
-        side = self.network.crop or size
-        return slice((size - side) // 2, (size - side) // 2 + side)
+    def _block(self, block: NDArray[np.uint8]) -> Outputs:
+        """Predict a block of pictures."""
+        outputs = []
+        for start, size in parts(len(block), self.batch, self._least):
+            pictures = torch.from_numpy(np.ascontiguousarray(block[start : start + size]))
+            moved = _padded(pictures, size).to(self.device)
+            outputs.append(self._batch(from_pictures(moved, self.bundle.geometry.size)))
+        return self._gather(outputs, len(block))
 
-    def _host(self, array: NDArray, rows: int) -> Tensor:
-        """Copy an array to host memory of one batch, padded with its last row."""
-        missing = rows - len(array)
-        if missing > 0:
-            array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+    def _rows(self, inputs: Tensor, count: int) -> dict[str, Tensor]:
+        """Predict the first ``count`` rows of inputs, a batch at a time."""
+        outputs = [
+            self._batch(_padded(inputs[start : start + size], size))
+            for start, size in parts(count, self.batch, self._least)
+        ]
+        return {name: torch.cat([part[name] for part in outputs])[:count] for name in outputs[0]}
 
-    def _predict(
-        self, count: int, arrays: tuple[Tensor, ...], to_inputs: Callable[..., Tensor]
-    ) -> dict[str, Tensor]:
-        """Predict one padded batch; its first ``count`` rows count."""
-        while True:
-            size = min(self.batch, len(arrays[0]))
-            try:
-                parts = []
-                for start in range(0, count, size):
-                    part = (_padded(array[start : start + size], size) for array in arrays)
-                    moved = [tensor.to(self.device, non_blocking=True) for tensor in part]
-                    parts.append(self._forward(to_inputs(*moved)))
-                return {name: torch.cat([part[name] for part in parts])[:count] for name in parts[0]}
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                self.batch = size // 2
-                torch.cuda.empty_cache()
+    def _batch(self, inputs: Tensor) -> dict[str, Tensor]:
+        return self._forward(inputs) if self._replay is None else self._replay(inputs)
 
     def _forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Return the outputs, averaged over the views that the bundle asks for."""
@@ -275,12 +234,104 @@ class Engine:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
-    def _gather(self, blocks: list[dict[str, Tensor]]) -> dict[str, NDArray[np.float32]]:
+    def _measure(self, size: int) -> tuple[float, bytes]:
+        """Return how many images a second come of batches of a size, and what some of them come to."""
+        inputs = self.bundle.inputs
+        channels = len(inputs.bands) if isinstance(inputs, Stretch) else 2 * len(inputs.bands)
+        shape = (_EXAMPLES, channels, self.layout.side, self.layout.side)
+        examples = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        batch = examples.repeat(-(-size // _EXAMPLES), 1, 1, 1)[:size].to(self.device)
+        said = [value[:_EXAMPLES].cpu().numpy().tobytes() for value in self._batch(batch).values()]
+        start = time.perf_counter()
+        for _ in range(_TRIES):
+            last = self._batch(batch)
+        next(iter(last.values())).cpu()
+        return _TRIES * size / (time.perf_counter() - start), b"".join(said)
+
+    def _halve(self, batch: int) -> None:
+        """Take half of a batch that was too much, unless it is less already; remember it."""
+        self.batch = min(self.batch, max(batch // 2, 1))
+        self._least = min(self._least, self.batch)
+        self._remember()
+
+    def _remember(self) -> None:
+        """Keep the batch for the process, and nothing of those that were tried."""
+        _KNOWN.put(self.bundle.sha256, self.device, self.batch)
+        if self._replay is not None:
+            self._replay.clear()
+
+    def _gather(self, blocks: Sequence[dict[str, Tensor]], count: int) -> Outputs:
         if not blocks:
             return {
                 name: np.empty((0, len(names)), np.float32) for name, names in self.bundle.outputs.items()
             }
-        return {name: torch.cat([block[name] for block in blocks]).cpu().numpy() for name in blocks[0]}
+        whole = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+        return {name: value[:count].cpu().numpy() for name, value in whole.items()}
+
+
+def run_together(
+    engines: Sequence[Engine], observation: Observation, objects: NDArray[np.integer] | None = None
+) -> list[Outputs]:
+    """Predict the same cutouts with several bundles, each block read, copied and moved once for all of them.
+
+    Parameters
+    ----------
+    engines
+        On one device.
+    observation, objects
+        See `Engine.run`.
+
+    Returns
+    -------
+    list of dict[str, NDArray[np.float32]]
+        What `Engine.run` of each returns, and it raises what that raises.
+    """
+    for engine in engines:
+        engine._check(observation)
+        engine.settle()
+    return _halving(engines, lambda: _run(engines, observation, objects))
+
+
+def _run(
+    engines: Sequence[Engine], observation: Observation, objects: NDArray[np.integer] | None
+) -> list[Outputs]:
+    count = len(observation if objects is None else objects)
+    layout, rows = join(engine.layout for engine in engines), max(engine.batch for engine in engines)
+    transfer = transfer_to(engines[0].device, layout, observation.images.dtype, rows)
+
+    def fill(slot: Slot, start: int) -> None:
+        part = slice(start, min(start + rows, count))
+        slot.count = part.stop - start
+        reach = (parts(slot.count, engine.batch, engine._least) for engine in engines)
+        slot.rows = min(rows, max(sum(size for _, size in every) for every in reach))
+        arrays = tuple(array[: slot.rows] for array in slot.arrays)
+        layout.fill(arrays, observation, part if objects is None else objects[part])
+
+    def make(tensors: tuple[Tensor, ...]) -> list[Tensor]:
+        return [engine._inputs(*layout.pick(tensors, engine.layout)) for engine in engines]
+
+    said: list[list[dict[str, Tensor]]] = [[] for _ in engines]
+    for slot in transfer.stream(range(0, count, rows), fill):
+        for engine, inputs, blocks in zip(engines, transfer.send(slot, make), said, strict=True):
+            blocks.append(engine._rows(inputs, slot.count))
+        transfer.done(slot)
+    return [engine._gather(blocks, count) for engine, blocks in zip(engines, said, strict=True)]
+
+
+def _halving(engines: Sequence[Engine], attempt: Callable[[], _T]) -> _T:
+    """Try with smaller and smaller batches, as long as the device's memory does not hold them."""
+    while True:
+        largest = max(engine.batch for engine in engines)
+        try:
+            return attempt()
+        except torch.OutOfMemoryError:
+            if largest == 1:
+                raise
+        # Only here, where the error and the tensors of its frames are gone, is there anything to give back.
+        for engine in engines:
+            engine._halve(largest)
+        forget()
+        torch.cuda.empty_cache()
 
 
 def _padded(tensor: Tensor, size: int) -> Tensor:
@@ -294,42 +345,3 @@ def _symmetries(images: Tensor) -> Iterator[Tensor]:
     for mirrored in (images, images.flip(-1)):
         for turns in range(4):
             yield torch.rot90(mirrored, turns, (2, 3))
-
-
-def _ahead(items: Iterator[_T], depth: int = AHEAD) -> Iterator[_T]:
-    """Yield the items of an iterator that a thread runs at most ``depth`` items ahead.
-
-    An error of the iterator is raised here; leaving early stops the thread.
-    """
-    waiting: queue.Queue[tuple[bool, object]] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(last: bool, item: object) -> bool:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                waiting.put((last, item), timeout=0.1)
-                return True
-        return False
-
-    def produce() -> None:
-        try:
-            for item in items:
-                if not put(False, item):
-                    return
-            put(True, None)
-        except BaseException as error:
-            put(True, error)
-
-    thread = threading.Thread(target=produce, name="prepare", daemon=True)
-    thread.start()
-    try:
-        while True:
-            last, item = waiting.get()
-            if last:
-                if isinstance(item, BaseException):
-                    raise item
-                return
-            yield item  # type: ignore[misc]
-    finally:
-        stop.set()
-        thread.join()

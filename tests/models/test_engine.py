@@ -1,67 +1,20 @@
 import dataclasses
-import threading
 
 import numpy as np
 import pytest
 import torch
+from small_bundles import flux_bundle
 
 from gzscale.errors import BundleError
 from gzscale.models import engine as engine_module
-from gzscale.models.bundle import Bundle, BundleGeometry
-from gzscale.models.engine import Engine, _ahead
+from gzscale.models.engine import Engine
 from gzscale.models.inputs import (
-    SDSS_REDDENING,
-    SDSS_STRETCH,
-    FluxInputs,
     from_flux,
     from_pictures,
     to_channels,
 )
-from gzscale.models.network import build_network
 from gzscale.models.observation import Observation
-from gzscale.models.votes import ANSWERS, QUESTIONS, asked
-
-PARAMETERS = {"widths": [8, 16], "blocks": [1, 1], "heads": {"vote_fractions": "tree"}, "crop": 28}
-
-
-@pytest.fixture(scope="module")
-def bundle():
-    torch.manual_seed(3)
-    network = build_network("residual", PARAMETERS)
-    for module in network.modules():  # statistics as after training, so that folding them is tested
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.3)
-            module.running_var.uniform_(0.5, 2)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, 0, 0.3)
-    return Bundle(
-        task="morphology",
-        name="small",
-        network="residual",
-        parameters=PARAMETERS,
-        geometry=BundleGeometry(32, "0.08 * size"),
-        inputs=SDSS_STRETCH,
-        symmetries=8,
-        outputs={"vote_fractions": ANSWERS},
-        training={},
-        scores={},
-        terms={},
-        tensors=network.state_dict(),
-    )
-
-
-@pytest.fixture
-def cutouts(rng):
-    images = rng.gamma(0.5, 0.1, (21, 5, 32, 32)).astype(np.float16)
-    images[2, :, :9] = np.nan
-    images[3] = np.nan
-    images[4, 2, 5, 5] = np.inf
-    return images, rng.uniform(0.2, 2.0, 21)
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(11)
+from gzscale.models.votes import QUESTIONS, asked
 
 
 @pytest.fixture
@@ -212,45 +165,6 @@ def test_one_view_where_the_bundle_says_so(bundle, cutouts):
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
 
 
-def flux_bundle(bands="gri", required="r"):
-    torch.manual_seed(4)
-    parameters = {
-        "channels": 2 * len(bands),
-        "widths": [8],
-        "blocks": [1],
-        "heads": {"pdf": {"kind": "pdf", "bins": 7}},
-        "mean": 0.0,
-        "spread": 1.0,
-        "crop": 24,
-    }
-    network = build_network("residual", parameters)
-    torch.nn.init.normal_(network.heads["pdf"].logits.weight, 0, 0.5)
-    inputs = FluxInputs(bands, required, (0.02,) * len(bands), tuple(SDSS_REDDENING[band] for band in bands))
-    return Bundle(
-        task="redshifts",
-        name="flux",
-        network="residual",
-        parameters=parameters,
-        geometry=BundleGeometry(32, 0.396),
-        inputs=inputs,
-        symmetries=8,
-        outputs={"pdf": [str(number) for number in range(7)]},
-        training={},
-        scores={},
-        terms={},
-        tensors=network.state_dict(),
-    )
-
-
-@pytest.fixture
-def measured(cutouts, rng):
-    images = cutouts[0]
-    noise = rng.uniform(0.01, 0.05, (21, 5)).astype(np.float32)
-    ebv = rng.uniform(0, 0.3, 21).astype(np.float32)
-    ebv[5] = np.nan
-    return Observation(images, "ugriz", np.full(21, 0.396), noise, ebv)
-
-
 @pytest.mark.usefixtures("in_float32")
 def test_flux_equals_a_plain_loop_over_the_views(measured):
     bundle = flux_bundle()
@@ -292,33 +206,6 @@ def test_flux_is_not_told_by_pictures(rng):
     pictures = rng.integers(0, 255, (1, 32, 32, 3), dtype=np.uint8)
     with pytest.raises(BundleError, match="FITS"):
         next(Engine(flux_bundle(), "cpu").run_pictures([pictures]))
-
-
-def test_reading_ahead_is_bounded_and_ends():
-    made = []
-
-    def items():
-        for number in range(100):
-            made.append(number)
-            yield number
-
-    before = threading.active_count()
-    ahead = _ahead(items(), depth=2)
-    assert next(ahead) == 0
-    ahead.close()
-    assert len(made) <= 6
-    assert threading.active_count() == before
-
-
-def test_an_error_while_reading_ahead_is_raised():
-    def items():
-        yield 1
-        raise OSError("lost")
-
-    ahead = _ahead(items())
-    assert next(ahead) == 1
-    with pytest.raises(OSError, match="lost"):
-        next(ahead)
 
 
 def test_a_gpu_that_does_not_work_is_not_chosen(monkeypatch):

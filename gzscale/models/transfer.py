@@ -1,0 +1,170 @@
+"""Blocks on their way from a survey's arrays to the device that computes with them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gzscale.models.ahead import AHEAD, through_ring
+from gzscale.models.layout import Layout
+
+__all__ = ["CudaTransfer", "Slot", "Transfer", "forget", "transfer_to"]
+
+_T = TypeVar("_T")
+
+#: Threads that fill blocks for a GPU, and blocks: while they fill, one is copied and one computed with.
+_FILLERS = min(4, os.cpu_count() or 1)
+
+
+@dataclass
+class Slot:
+    """Memory of one block.
+
+    Attributes
+    ----------
+    number
+        Its place in the ring.
+    tensors
+        On the host, and ``arrays`` the same memory, to be filled.
+    count
+        Objects that are in it.
+    rows
+        Rows that are filled; those beyond ``count`` are padding.
+    """
+
+    number: int
+    tensors: tuple[Tensor, ...]
+    arrays: tuple[NDArray[Any], ...] = field(init=False)
+    count: int = 0
+    rows: int = 0
+
+    def __post_init__(self) -> None:
+        self.arrays = tuple(tensor.numpy() for tensor in self.tensors)
+
+
+class Transfer:
+    """A ring of blocks in host memory, for a CPU: what was filled is what is computed with.
+
+    Parameters
+    ----------
+    layout, dtype
+        What a block holds, and the type of its images.
+    rows
+        Objects of a block at most.
+    """
+
+    threads = 1
+    depth = AHEAD + 1
+
+    def __init__(self, layout: Layout, dtype: np.dtype[Any], rows: int) -> None:
+        self.slots = [
+            Slot(number, tuple(self._place(array) for array in layout.empty(rows, dtype)))
+            for number in range(self.depth)
+        ]
+
+    def stream(self, items: Iterable[_T], fill: Callable[[Slot, _T], None]) -> Iterator[Slot]:
+        """Yield slots filled with items, in order; see `gzscale.models.ahead.through_ring`."""
+
+        def fill_when_free(slot: Slot, item: _T) -> None:
+            self._wait(slot)
+            fill(slot, item)
+
+        return through_ring(items, self.slots, fill_when_free, self.threads)
+
+    def send(self, slot: Slot, make: Callable[[tuple[Tensor, ...]], list[Tensor]]) -> list[Tensor]:
+        """Return what is made of a slot's rows on the device."""
+        return make(tuple(tensor[: slot.rows] for tensor in slot.tensors))
+
+    def done(self, slot: Slot) -> None:
+        """Say that all that is computed with what was made of a slot is on its way."""
+
+    def _place(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array)
+
+    def _wait(self, slot: Slot) -> None:
+        """Wait until a slot's memory may be written."""
+
+
+class CudaTransfer(Transfer):
+    """A ring in pinned memory and one on a GPU; copies, and what is made of them, run on their own stream.
+
+    The device's buffers live as long as the ring, and events say who may use them: `Tensor.record_stream`
+    would leave it to the allocator's polling when memory is free again.
+
+    Parameters
+    ----------
+    layout, dtype, rows
+        See `Transfer`.
+    device
+        The GPU.
+    """
+
+    threads = _FILLERS
+    depth = _FILLERS + AHEAD
+
+    def __init__(self, layout: Layout, dtype: np.dtype[Any], rows: int, device: torch.device) -> None:
+        super().__init__(layout, dtype, rows)
+        self._device = device
+        self._copies = torch.cuda.Stream(device)
+        self._moved = [
+            tuple(torch.empty_like(tensor, device=device) for tensor in slot.tensors) for slot in self.slots
+        ]
+        self._made: list[list[Tensor]] = [[] for _ in self.slots]
+        # When a slot's memory may be written again: on the host, and on the device.
+        self._copied, self._used = ([torch.cuda.Event() for _ in self.slots] for _ in range(2))
+
+    def stream(self, items: Iterable[_T], fill: Callable[[Slot, _T], None]) -> Iterator[Slot]:
+        """See `Transfer.stream`."""
+        # Memory of the ring may have been another tensor's a moment ago, with kernels that still read it.
+        self._copies.wait_stream(torch.cuda.current_stream(self._device))
+        return super().stream(items, fill)
+
+    def send(self, slot: Slot, make: Callable[[tuple[Tensor, ...]], list[Tensor]]) -> list[Tensor]:
+        """See `Transfer.send`; what computes on the current stream from now on waits for it."""
+        moved = tuple(tensor[: slot.rows] for tensor in self._moved[slot.number])
+        with torch.cuda.stream(self._copies):
+            self._copies.wait_event(self._used[slot.number])
+            # From here on nothing reads what was made of the slot before.
+            self._made[slot.number] = []
+            for to, tensor in zip(moved, slot.tensors, strict=True):
+                to.copy_(tensor[: slot.rows], non_blocking=True)
+            self._copied[slot.number].record(self._copies)
+            made = self._made[slot.number] = make(moved)
+            ready = self._copies.record_event()
+        torch.cuda.current_stream(self._device).wait_event(ready)
+        return made
+
+    def done(self, slot: Slot) -> None:
+        """See `Transfer.done`."""
+        self._used[slot.number].record(torch.cuda.current_stream(self._device))
+
+    def _place(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).pin_memory()
+
+    def _wait(self, slot: Slot) -> None:
+        self._copied[slot.number].synchronize()
+
+
+def transfer_to(device: torch.device, layout: Layout, dtype: np.dtype[Any], rows: int) -> Transfer:
+    """Return a ring of blocks for a device: a GPU's is kept, since pinning memory takes long."""
+    if device.type == "cuda":
+        return _kept(device, layout, dtype, rows)
+    return Transfer(layout, dtype, rows)
+
+
+@functools.lru_cache(maxsize=2)
+def _kept(device: torch.device, layout: Layout, dtype: np.dtype[Any], rows: int) -> Transfer:
+    return CudaTransfer(layout, dtype, rows, device)
+
+
+def forget() -> None:
+    """Let go of the rings that are kept."""
+    _kept.cache_clear()

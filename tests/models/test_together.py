@@ -1,0 +1,156 @@
+"""Several bundles over one observation, and an engine as it is on a GPU, whose device is stood in for."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from small_bundles import flux_bundle
+
+from gzscale.models import engine as engine_module
+from gzscale.models.batches import Known
+from gzscale.models.engine import Engine, run_together
+from gzscale.models.layout import Layout
+from gzscale.models.observation import Observation
+from gzscale.models.replay import Replay
+
+
+@pytest.fixture(autouse=True)
+def _nothing_known(monkeypatch):
+    monkeypatch.setattr(engine_module, "_KNOWN", Known())
+
+
+def as_on_a_gpu(made, captured=None):
+    """Let an engine on the CPU do what it does on a GPU: try batches, capture, divide what is left."""
+    engine = Engine(made, "cpu")
+
+    def capture(function, example):
+        if captured is not None:
+            captured.append(len(example))
+        return function
+
+    engine._is_settled, engine._least = False, 4
+    engine._replay = Replay(engine._forward, capture)
+    return engine
+
+
+@pytest.mark.parametrize("objects", [None, np.array([20, 3, 3, 7, 11])])
+def test_the_same_bytes_as_one_after_the_other(bundle, measured, objects):
+    # Without z, which the last one can do without.
+    seen = dataclasses.replace(
+        measured, images=measured.images[:, :4], bands="ugri", noise=measured.noise[:, :4]
+    )
+    made = [bundle, flux_bundle(), flux_bundle("ugriz", "ir")]
+    expected = [Engine(one, "cpu").run(seen, objects) for one in made]
+    found = run_together([Engine(one, "cpu") for one in made], seen, objects)
+    for alone, together in zip(expected, found, strict=True):
+        assert alone.keys() == together.keys()
+        for name in alone:
+            assert alone[name].tobytes() == together[name].tobytes()
+
+
+def test_one_observation_is_read_once(bundle, measured, monkeypatch):
+    filled = []
+    fill = Layout.fill
+
+    def counting(layout, arrays, observation, rows):
+        filled.append(layout.bands)
+        fill(layout, arrays, observation, rows)
+
+    monkeypatch.setattr(Layout, "fill", counting)
+    run_together([Engine(bundle, "cpu"), Engine(flux_bundle(), "cpu")], measured)
+    assert filled == ["irg"]
+
+
+def test_batches_of_different_sizes(bundle, measured):
+    made = [bundle, flux_bundle()]
+    expected = [Engine(one, "cpu").run(measured) for one in made]
+    engines = [Engine(made[0], "cpu", batch=5), Engine(made[1], "cpu", batch=16)]
+    for alone, together in zip(expected, run_together(engines, measured), strict=True):
+        for name in alone:
+            np.testing.assert_allclose(alone[name], together[name], atol=1e-6)
+
+
+def test_one_that_has_no_memory_left_does_not_shrink_the_other_below_it(bundle, measured, monkeypatch):
+    large, small = Engine(bundle, "cpu", batch=16), Engine(flux_bundle(), "cpu", batch=8)
+    outputs = large.network.outputs
+
+    def little(prepared):
+        if len(prepared) > 8:
+            raise torch.OutOfMemoryError("no memory for so many")
+        return outputs(prepared)
+
+    monkeypatch.setattr(large.network, "outputs", little)
+    run_together([large, small], measured)
+    assert (large.batch, small.batch) == (8, 8)
+
+
+def test_the_batch_is_found_once_in_a_process(bundle, measured, monkeypatch):
+    shipped = dataclasses.replace(bundle, sha256="abc")
+    tried = []
+
+    def measure(size):
+        tried.append(size)
+        return float(min(size, 64)), b"same"
+
+    first = as_on_a_gpu(shipped)
+    monkeypatch.setattr(first, "_measure", measure)
+    first.run(measured)
+    first.run(measured)
+    assert (first.batch, tried) == (64, [32, 64, 128])
+    assert Engine(shipped, "cpu").batch == 64
+
+
+def test_a_batch_that_was_halved_stays_so(bundle, measured, monkeypatch):
+    shipped = dataclasses.replace(bundle, sha256="abc")
+    runner = Engine(shipped, "cpu", batch=16)
+    outputs = runner.network.outputs
+
+    def little(prepared):
+        if len(prepared) > 4:
+            raise torch.OutOfMemoryError("no memory for so many")
+        return outputs(prepared)
+
+    monkeypatch.setattr(runner.network, "outputs", little)
+    runner.run(measured)
+    assert runner.batch == 4
+    assert Engine(shipped, "cpu").batch == 4
+
+
+def test_what_is_left_is_done_in_parts_and_each_shape_is_captured_once(bundle, measured):
+    captured = []
+    expected = Engine(bundle, "cpu").run(measured)["vote_fractions"]
+    runner = as_on_a_gpu(bundle, captured)
+    runner._is_settled = True
+    for _ in range(2):
+        np.testing.assert_allclose(runner.run(measured)["vote_fractions"], expected, atol=1e-6)
+    # 21 objects: 16 and 4 and, padded, 4.
+    assert captured == [16, 4]
+
+
+def test_a_device_is_measured_with_what_the_network_takes(bundle):
+    for made in (bundle, flux_bundle()):
+        runner = as_on_a_gpu(made)
+        rate, said = runner._measure(8)
+        assert rate > 0
+        again, same = runner._measure(16)
+        assert again > 0
+        assert len(said) * 2 == len(same)
+
+
+def test_pictures_are_divided_as_cutouts_are(bundle):
+    made = np.random.default_rng(4)
+    blocks = [made.integers(0, 255, (n, 32, 32, 3), dtype=np.uint8) for n in (21, 3)]
+    expected = list(Engine(bundle, "cpu").run_pictures(iter(blocks)))
+    captured = []
+    runner = as_on_a_gpu(bundle, captured)
+    runner._is_settled = True
+    for alone, parted in zip(expected, runner.run_pictures(iter(blocks)), strict=True):
+        np.testing.assert_allclose(alone["vote_fractions"], parted["vote_fractions"], atol=1e-6)
+    assert captured == [16, 4]
+
+
+def test_nothing_to_do(bundle):
+    nothing = Observation.of(np.empty((0, 3, 32, 32), np.float16), "gri", np.empty(0))
+    found = run_together([Engine(bundle, "cpu"), Engine(flux_bundle(), "cpu")], nothing)
+    assert [tuple(outputs[name].shape for name in outputs) for outputs in found] == [((0, 37),), ((0, 7),)]

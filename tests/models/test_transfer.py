@@ -1,0 +1,149 @@
+"""Blocks on their way to a GPU, whose streams and events are stood in for: who waits for whom, and when."""
+
+import contextlib
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from gzscale.models import transfer
+from gzscale.models.layout import Layout
+from gzscale.models.observation import Observation
+from gzscale.models.transfer import CudaTransfer, Transfer
+
+LAYOUT = Layout("gr", 6, 4, False)
+
+
+class Stage:
+    """Streams and events that do nothing but say what was asked of them, in order."""
+
+    def __init__(self):
+        self.told, self.lock = [], threading.Lock()
+        self.current = "compute"
+
+    def tell(self, *words):
+        with self.lock:
+            self.told.append(words)
+
+
+@pytest.fixture
+def stage(monkeypatch):
+    made = Stage()
+
+    class Event:
+        def __init__(self):
+            self.recorded = 0
+
+        def record(self, stream):
+            self.recorded += 1
+            made.tell("record", id(self), stream.name)
+
+        def synchronize(self):
+            made.tell("synchronize", id(self), self.recorded)
+
+    class Stream:
+        def __init__(self, device=None, name="copies"):
+            self.name = name
+
+        def wait_event(self, event):
+            made.tell("wait", id(event), self.name)
+
+        def wait_stream(self, stream):
+            made.tell("wait_stream", stream.name, self.name)
+
+        def record_event(self):
+            event = Event()
+            event.record(self)
+            return event
+
+    @contextlib.contextmanager
+    def on(stream):
+        before, made.current = made.current, stream.name
+        yield
+        made.current = before
+
+    compute = Stream(name="compute")
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: compute)
+    monkeypatch.setattr(CudaTransfer, "_place", Transfer._place)
+    return made
+
+
+@pytest.fixture
+def seen():
+    rng = np.random.default_rng(3)
+    return Observation.of(rng.normal(size=(23, 2, 6, 6)).astype(np.float16), "gr", np.arange(1.0, 24.0))
+
+
+def through(ring, seen, rows=3):
+    """Send an observation and return the scales that arrive; the last block may be short."""
+
+    def fill(slot, start):
+        part = slice(start, min(start + rows, len(seen)))
+        slot.count = slot.rows = part.stop - start
+        LAYOUT.fill(tuple(array[: slot.rows] for array in slot.arrays), seen, part)
+
+    found = []
+    for slot in ring.stream(range(0, len(seen), rows), fill):
+        (scale,) = ring.send(slot, lambda tensors: [tensors[1].clone()])
+        found += scale.tolist()
+        ring.done(slot)
+    return found
+
+
+def test_everything_arrives_in_order(seen, stage):
+    expected = seen.scale.tolist()
+    assert through(Transfer(LAYOUT, seen.images.dtype, 3), seen) == expected
+    ring = CudaTransfer(LAYOUT, seen.images.dtype, 3, torch.device("cpu"))
+    # It is kept for the next partition.
+    assert through(ring, seen) == expected
+    assert through(ring, seen) == expected
+
+
+def test_a_slot_waits_for_its_last_use_on_both_sides(seen, stage):
+    ring = CudaTransfer(LAYOUT, seen.images.dtype, 3, torch.device("cpu"))
+    through(ring, seen)
+    assert stage.told[0] == ("wait_stream", "compute", "copies")
+    for number in range(ring.depth):
+        copied, used = id(ring._copied[number]), id(ring._used[number])
+        about = [words for words in stage.told if words[1] in (copied, used)]
+        round_trip = [
+            ("wait", used, "copies"),
+            ("record", copied, "copies"),
+            ("record", used, "compute"),
+        ]
+        uses = len(range(number, 8, ring.depth))
+        # The host's memory is written again only after as many copies have ended as were begun.
+        waits = [("synchronize", copied, turn) for turn in range(uses)]
+        assert [words for words in about if words[0] == "synchronize"] == waits
+        assert [words for words in about if words[0] != "synchronize"] == uses * round_trip
+
+
+def test_inputs_are_made_beside_the_computing_and_waited_for(seen, stage):
+    ring = CudaTransfer(LAYOUT, seen.images.dtype, 3, torch.device("cpu"))
+    slot = ring.slots[0]
+    slot.count = slot.rows = 3
+    LAYOUT.fill(slot.arrays, seen, slice(3))
+    where = []
+    ring.send(slot, lambda tensors: where.append(stage.current) or [tensors[1]])
+    assert where == ["copies"]
+    last, before = stage.told[-1], stage.told[-2]
+    assert last == ("wait", before[1], "compute")
+    assert before[0] == "record"
+
+
+def test_a_ring_of_a_gpu_is_kept_until_it_is_forgotten(seen, monkeypatch):
+    made = []
+    monkeypatch.setattr(transfer, "CudaTransfer", lambda *arguments: made.append(arguments) or object())
+    transfer.forget()
+    device = torch.device("cuda", 0)
+    first = transfer.transfer_to(device, LAYOUT, seen.images.dtype, 8)
+    assert transfer.transfer_to(device, Layout("gr", 6, 4, False), seen.images.dtype, 8) is first
+    assert transfer.transfer_to(device, LAYOUT, seen.images.dtype, 16) is not first
+    transfer.forget()
+    assert transfer.transfer_to(device, LAYOUT, seen.images.dtype, 8) is not first
+    transfer.forget()
+    assert len(made) == 3
