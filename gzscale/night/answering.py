@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from gzscale.config import NightConfig
 from gzscale.cutouts.store import Cutouts, read_cutouts
-from gzscale.models.bundle import load_bundle
-from gzscale.models.engine import Engine
+from gzscale.models.bundle import Bundle, load_bundle
+from gzscale.models.engine import Engine, run_together
 from gzscale.models.observation import Observation
 from gzscale.night.answers import Answers, observe, take_answers, usable_rows
 from gzscale.night.ledger import Record
@@ -86,13 +88,13 @@ def answer_all(
     seconds
         Time spent by step (``load``, ``infer``), to which is added.
     """
+    load_engines(config)
     answers: dict[str, Answers] = {}
     for geometry in dict.fromkeys(task.geometry for task in config.tasks.values()):
         with _timed(seconds, "load"):
             shown = _show(storage, record, geometry, rows)
-        for name, task in config.tasks.items():
-            if task.geometry == geometry:
-                answers[name] = _answer(config, name, shown, seconds)
+        names = [name for name, task in config.tasks.items() if task.geometry == geometry]
+        answers |= _answer(config, names, shown, seconds)
         del shown
     return [answers[name] for name in config.tasks]
 
@@ -109,17 +111,37 @@ def _show(storage: Storage, record: Record, geometry: str, rows: pa.Table) -> _S
     return _Shown(geometry, cutouts, gaps, observation, look(observation))
 
 
-def _answer(config: NightConfig, name: str, shown: _Shown, seconds: dict[str, float]) -> Answers:
-    """Run one task's bundle over the cutouts of its geometry."""
+def _answer(
+    config: NightConfig, names: list[str], shown: _Shown, seconds: dict[str, float]
+) -> dict[str, Answers]:
+    """Run the bundles of all tasks of a geometry over its cutouts."""
     with _timed(seconds, "load"):
-        bundle = open_bundle(config, name)
-        bundle.require(shown.cutouts.bands, config.geometries[shown.geometry], filters_of(config, name))
-    with _timed(seconds, "infer"):
-        usable = usable_rows(shown.cutouts, shown.seen, bundle)
-        outputs = _engine(location_of(config, name), bundle.sha256).run(shown.observation, usable)
-    return take_answers(
-        load_task(name), shown.geometry, shown.cutouts, shown.gaps, shown.seen, bundle, outputs
-    )
+        bundles = {name: _bundle_for(config, name, shown) for name in names}
+        usable = {name: usable_rows(shown.cutouts, shown.seen, bundles[name]) for name in names}
+    answers = {}
+    for alike in _alike(usable):
+        engines = [_engine(location_of(config, name), bundles[name].sha256) for name in alike]
+        with _timed(seconds, "infer"):
+            outputs = run_together(engines, shown.observation, usable[alike[0]])
+        for name, said in zip(alike, outputs, strict=True):
+            answers[name] = take_answers(
+                load_task(name), shown.geometry, shown.cutouts, shown.gaps, shown.seen, bundles[name], said
+            )
+    return answers
+
+
+def _bundle_for(config: NightConfig, name: str, shown: _Shown) -> Bundle:
+    bundle = open_bundle(config, name)
+    bundle.require(shown.cutouts.bands, config.geometries[shown.geometry], filters_of(config, name))
+    return bundle
+
+
+def _alike(usable: dict[str, NDArray[np.int64]]) -> list[list[str]]:
+    """Put tasks together that are shown the same rows: they are sent to the device once."""
+    groups: dict[bytes, list[str]] = {}
+    for name, rows in usable.items():
+        groups.setdefault(rows.tobytes(), []).append(name)
+    return list(groups.values())
 
 
 @contextlib.contextmanager
