@@ -21,6 +21,7 @@ from gzscale.night.answers import Answers, observe, take_answers, usable_rows
 from gzscale.night.ledger import Record
 from gzscale.night.origins import cutouts_prefix, filters_of, location_of, open_bundle
 from gzscale.night.tables import read_parquet
+from gzscale.night.turns import device_turn
 from gzscale.storage import Storage
 from gzscale.tasks.base import Seen, load_task
 from gzscale.tasks.seen import look
@@ -86,7 +87,7 @@ def answer_all(
     rows
         The partition's catalog rows.
     seconds
-        Time spent by step (``load``, ``infer``), to which is added.
+        Time spent by step (``load``, ``infer``, and ``wait`` for the device), to which is added.
     """
     load_engines(config)
     answers: dict[str, Answers] = {}
@@ -121,8 +122,11 @@ def _answer(
     answers = {}
     for alike in _alike(usable):
         engines = [_engine(location_of(config, name), bundles[name].sha256) for name in alike]
-        with _timed(seconds, "infer"):
-            outputs = run_together(engines, shown.observation, usable[alike[0]])
+        waited = time.perf_counter()
+        with device_turn(engines[0].device.type == "cuda"):
+            seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - waited
+            with _timed(seconds, "infer"):
+                outputs = run_together(engines, shown.observation, usable[alike[0]])
         for name, said in zip(alike, outputs, strict=True):
             answers[name] = take_answers(
                 load_task(name), shown.geometry, shown.cutouts, shown.gaps, shown.seen, bundles[name], said

@@ -1,0 +1,83 @@
+"""Turns at a device: one partition at a time, and beside it one that is read and one that is written."""
+
+import time
+
+import pytest
+from distributed import Client, LocalCluster, get_worker
+
+from gzscale.night.turns import IN_HAND, device_turn
+
+#: What the tasks of the cluster in this process did, in order.
+_TOLD = []
+
+
+def stage(number, on_gpu, turns=1):
+    _TOLD.append(("read", number))
+    time.sleep(0.05)
+    for _ in range(turns):
+        with device_turn(on_gpu):
+            _TOLD.append(("begin", number))
+            time.sleep(0.1)
+            _TOLD.append(("end", number))
+    time.sleep(0.05)
+    _TOLD.append(("written", number))
+    return get_worker().state.total_resources["PREDICT"]
+
+
+def run(resources, *arguments):
+    """Run eight partitions on one worker of one thread; return what it did, and PREDICT at the end."""
+    _TOLD.clear()
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with (
+        LocalCluster(resources=resources, **options) as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        futures = [
+            client.submit(stage, number, *arguments, resources={"PREDICT": 1}, pure=False)
+            for number in range(8)
+        ]
+        last = client.gather(futures)[-1]
+    return list(_TOLD), last
+
+
+def in_hand(told):
+    """Return the most partitions that were begun and not written at any time."""
+    now = most = 0
+    for what, _ in told:
+        now += {"read": 1, "written": -1}.get(what, 0)
+        most = max(most, now)
+    return most
+
+
+def test_a_gpu_predicts_while_the_next_is_read_and_the_last_written():
+    told, resources = run({"PREDICT": 1}, True)
+    on_device = [words for words in told if words[0] in ("begin", "end")]
+    # Never two at a time, whoever comes first.
+    for begin, end in zip(on_device[::2], on_device[1::2], strict=True):
+        assert (begin[0], end[0]) == ("begin", "end")
+        assert begin[1] == end[1]
+    assert sorted(number for what, number in told if what == "written") == list(range(8))
+    assert 2 <= in_hand(told) <= IN_HAND
+    ends = [place for place, words in enumerate(told) if words[0] == "end"]
+    reads = [place for place, words in enumerate(told) if words[0] == "read"]
+    # But for the first, each was being read before the one before it had been predicted.
+    assert all(read < end for read, end in zip(reads[1:], ends, strict=False))
+    assert resources == IN_HAND
+
+
+def test_a_task_of_several_turns_lets_one_in():
+    told, _ = run({"PREDICT": 1}, True, 2)
+    assert sum(what == "end" for what, _ in told) == 16
+    assert in_hand(told) <= IN_HAND
+
+
+@pytest.mark.parametrize(("resources", "on_gpu"), [({"PREDICT": 1}, False), ({"PREDICT": 1, "CUT": 1}, True)])
+def test_a_worker_without_a_gpu_of_its_own_holds_one_partition_at_a_time(resources, on_gpu):
+    told, left = run(resources, on_gpu)
+    assert in_hand(told) == 1
+    assert left == 1
+
+
+def test_outside_of_a_worker_it_is_a_lock():
+    with device_turn(True):
+        pass
