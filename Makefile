@@ -18,7 +18,7 @@ LENSES_rubin    := rubin-lenses-1
 REDSHIFTS_sdss  := sdss-sky-1
 REDSHIFTS_rubin := rubin-sky-1
 
-.PHONY: env night test bench train train-lenses train-redshifts lint clean
+.PHONY: env night test bench bench-long train train-lenses train-redshifts lint clean
 
 env: $(VENV)/.ready
 
@@ -40,6 +40,10 @@ test: env
 
 bench: env
 	$(BIN)/python tests/benchmarks/run.py
+
+# Two workers against one, nights of 10^4 to 10^6 objects, and every part killed at every stage: hours.
+bench-long: env
+	$(BIN)/python tests/benchmarks/run.py --long
 
 # A bundle from labelled pictures: make train LABELS=votes.csv IMAGES=images BUNDLE=own.safetensors
 train: $(if $(LABELS),$(if $(IMAGES),env))

@@ -1,11 +1,18 @@
 """Turns at a device: one partition at a time, and beside it one that is read and one that is written."""
 
+import contextlib
 import time
 
 import pytest
 from distributed import Client, LocalCluster, get_worker
 
+from gzscale.night import answering
+from gzscale.night.ledger import Ledger
+from gzscale.night.origins import origins
+from gzscale.night.station import run_stage
 from gzscale.night.turns import IN_HAND, device_turn
+from gzscale.night.work import Summary, predict
+from gzscale.storage import open_storage
 
 #: What the tasks of the cluster in this process did, in order.
 _TOLD = []
@@ -24,18 +31,23 @@ def stage(number, on_gpu, turns=1):
     return get_worker().state.total_resources["PREDICT"]
 
 
-def run(resources, *arguments):
-    """Run eight partitions on one worker of one thread; return what it did, and PREDICT at the end."""
-    _TOLD.clear()
+@contextlib.contextmanager
+def worker_of(resources):
+    """Connect to a worker of one thread in this process."""
     options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
     with (
         LocalCluster(resources=resources, **options) as local,
         Client(local, set_as_default=False) as client,
     ):
-        futures = [
-            client.submit(stage, number, *arguments, resources={"PREDICT": 1}, pure=False)
-            for number in range(8)
-        ]
+        yield client
+
+
+def run(resources, *arguments):
+    """Run eight partitions on one worker of one thread; return what it did, and PREDICT at the end."""
+    _TOLD.clear()
+    options = {"resources": {"PREDICT": 1}, "pure": False}
+    with worker_of(resources) as client:
+        futures = [client.submit(stage, number, *arguments, **options) for number in range(8)]
         last = client.gather(futures)[-1]
     return list(_TOLD), last
 
@@ -81,3 +93,32 @@ def test_a_worker_without_a_gpu_of_its_own_holds_one_partition_at_a_time(resourc
 def test_outside_of_a_worker_it_is_a_lock():
     with device_turn(True):
         pass
+
+
+def test_partitions_side_by_side_come_to_the_same_bytes(ran, monkeypatch):
+    storage = open_storage(ran.config.output)
+    keys = [entry.key for entry in storage.list("predictions")]
+    before = {key: storage.get(key) for key in keys}
+    for item in ran.plan.partitions:
+        Ledger(storage).revoke("predict", item.partition)
+    for key in keys:
+        storage.put(key, b"")
+    origin = origins(ran.config)
+    monkeypatch.setattr(answering, "device_turn", lambda on_gpu: device_turn(True))
+    with worker_of({"PREDICT": 1}) as client:
+        futures = [
+            client.submit(
+                run_stage,
+                predict,
+                *(ran.config, origin, item.partition, item.digest, Summary(item.partition)),
+                resources={"PREDICT": 1},
+                pure=False,
+            )
+            for item in ran.plan.partitions
+        ]
+        summaries = client.gather(futures)
+    assert {key: storage.get(key) for key in keys} == before
+    for summary in summaries:
+        assert summary.skipped == ()
+        assert summary.seconds["infer"] > 0
+        assert "wait" not in summary.seconds
