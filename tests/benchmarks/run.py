@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other; figures also as JSON in ``bench/``: ``make bench``, ``make bench-long``."""
+"""Every benchmark, one after the other; figures also as JSON: ``make bench``, ``make bench-long``."""
 
 from __future__ import annotations
 
