@@ -71,15 +71,19 @@ def capture(function: _Function, example: Tensor) -> _Function:
         If it does what a graph cannot hold, such as waiting for the device.
     """
     given = example.clone()
-    stream = torch.cuda.Stream(example.device)
-    stream.wait_stream(torch.cuda.current_stream(example.device))
+    current, stream = torch.cuda.current_stream(example.device), torch.cuda.Stream(example.device)
+    stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(_WARM):
             function(given)
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
-    # Other threads fill pinned memory and read partitions meanwhile: only this one's calls are watched.
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+    # A capture that fails leaves its own stream the current one: the outer block puts the other one back.
+    # Other threads fill pinned memory and read partitions meanwhile: this one's calls alone are watched.
+    with (
+        torch.cuda.stream(current),
+        torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+    ):
         said = function(given)
 
     def replay(inputs: Tensor) -> _Outputs:

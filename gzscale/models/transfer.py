@@ -119,7 +119,9 @@ class CudaTransfer(Transfer):
         ]
         self._made: list[list[Tensor]] = [[] for _ in self.slots]
         # When a slot's memory may be written again: on the host, and on the device.
-        self._copied, self._used = ([torch.cuda.Event() for _ in self.slots] for _ in range(2))
+        # Threads that wait for the first leave their core to others.
+        self._copied = [torch.cuda.Event(blocking=True) for _ in self.slots]
+        self._used = [torch.cuda.Event() for _ in self.slots]
 
     def stream(self, items: Iterable[_T], fill: Callable[[Slot, _T], None]) -> Iterator[Slot]:
         """See `Transfer.stream`."""

@@ -1,11 +1,13 @@
 """Batches as graphs: captured once for each shape, and run as they are where that fails."""
 
+import contextlib
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from gzscale.models.replay import Replay
+from gzscale.models.replay import Replay, capture
 
 
 def double(inputs):
@@ -53,3 +55,81 @@ def test_want_of_memory_is_told():
 
     with pytest.raises(torch.OutOfMemoryError):
         Replay(double, capture)(torch.ones(2))
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """Stand in for a device: which stream is the current one, and captures that can be made to fail."""
+    names = iter(("capturing",))
+    at_work = SimpleNamespace(current="compute", fails=False, replayed=0)
+
+    class Stream:
+        def __init__(self, device=None):
+            self.name = next(names)
+
+        def wait_stream(self, other):
+            pass
+
+        def synchronize(self):
+            pass
+
+    class Graph:
+        def replay(self):
+            at_work.replayed += 1
+
+    @contextlib.contextmanager
+    def on(stream):
+        before, at_work.current = at_work.current, stream.name
+        try:
+            yield
+        finally:
+            at_work.current = before
+
+    class Capture:
+        """As torch's own: when the end of a capture raises, the stream is not put back."""
+
+        def __init__(self, graph, stream, capture_error_mode):
+            assert capture_error_mode == "thread_local"
+            self.stream = stream
+
+        def __enter__(self):
+            self.before, at_work.current = at_work.current, self.stream.name
+
+        def __exit__(self, *error):
+            if at_work.fails:
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+            at_work.current = self.before
+
+    compute = SimpleNamespace(name="compute")
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: compute)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", Capture)
+    return at_work
+
+
+def test_a_capture_gives_what_it_was_given_to_the_graph_and_copies_what_it_says(device):
+    where, seen = [], []
+
+    def function(inputs):
+        where.append(device.current)
+        seen.append(inputs)
+        return {"same": inputs}
+
+    replay = capture(function, torch.zeros(3))
+    assert set(where) == {"capturing"}
+    said = replay(torch.ones(3))["same"]
+    assert device.replayed == 1
+    assert torch.equal(seen[-1], torch.ones(3))
+    replay(torch.full((3,), 5.0))
+    # What the graph writes next does not reach what was said before.
+    assert torch.equal(said, torch.ones(3))
+    assert len(where) == len(seen) < 5
+
+
+def test_a_capture_that_fails_leaves_the_stream_as_it_was(device):
+    device.fails = True
+    with pytest.raises(RuntimeError, match="during capture"):
+        capture(double, torch.zeros(3))
+    assert device.current == "compute"

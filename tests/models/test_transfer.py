@@ -32,7 +32,7 @@ def stage(monkeypatch):
     made = Stage()
 
     class Event:
-        def __init__(self):
+        def __init__(self, blocking=False):
             self.recorded = 0
 
         def record(self, stream):
