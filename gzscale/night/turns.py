@@ -1,4 +1,4 @@
-"""Turns at a GPU: while one partition is predicted, its worker reads the next and writes the last."""
+"""Turns at a GPU: while one partition is predicted, its worker reads the next ones and writes the last."""
 
 from __future__ import annotations
 
@@ -8,38 +8,34 @@ from collections.abc import Iterator
 
 from gzscale.clusters.workers import CUT, PREDICT
 
-__all__ = ["IN_HAND", "device_turn"]
+__all__ = ["IN_HAND", "device_turn", "let_next_in"]
 
-#: Partitions that a worker of a GPU has in hand: one is read, one predicted, one written. Each is in memory.
-IN_HAND = 3
+#: Partitions that a worker of a GPU has in hand: one is predicted and one written at most, and since
+#: reading one takes longest, two are read. Each is in memory.
+IN_HAND = 4
 
 _turn = threading.Lock()
 _thread = threading.local()
 
 
 @contextlib.contextmanager
-def device_turn(on_gpu: bool) -> Iterator[None]:
-    """Have the process's device for oneself.
-
-    Parameters
-    ----------
-    on_gpu
-        Whether the device is a GPU. Then, from the first turn of a Dask task on, its worker may begin the
-        next task, up to `IN_HAND`, unless it cuts as well. Without a GPU the cores are busy as it is, and a
-        worker holds one partition at a time.
-    """
+def device_turn() -> Iterator[None]:
+    """Have the process's device for oneself."""
     with _turn:
-        if on_gpu:
-            _let_next_in()
         yield
 
 
-def _let_next_in() -> None:
+def let_next_in() -> None:
+    """Let the worker of this Dask task begin the next one beside it, up to `IN_HAND`; for workers of a GPU.
+
+    Without a GPU the cores are busy as it is, and a worker holds one partition at a time; so does one that
+    cuts as well. Outside of a worker nothing is done.
+    """
     from distributed import get_worker, secede
 
     try:
         worker = get_worker()
-    except ValueError:  # No task of a worker.
+    except ValueError:
         return
     if CUT in worker.state.total_resources or getattr(_thread, "has_let", False):
         return

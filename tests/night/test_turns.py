@@ -1,16 +1,17 @@
-"""Turns at a device: one partition at a time, and beside it one that is read and one that is written."""
+"""Turns at a device: one partition at a time, and beside it others that are read and written."""
 
 import contextlib
 import time
 
 import pytest
+import torch
 from distributed import Client, LocalCluster, get_worker
 
 from gzscale.night import answering
 from gzscale.night.ledger import Ledger
 from gzscale.night.origins import origins
 from gzscale.night.station import run_stage
-from gzscale.night.turns import IN_HAND, device_turn
+from gzscale.night.turns import IN_HAND, device_turn, let_next_in
 from gzscale.night.work import Summary, predict
 from gzscale.storage import open_storage
 
@@ -20,9 +21,11 @@ _TOLD = []
 
 def stage(number, on_gpu, turns=1):
     _TOLD.append(("read", number))
+    if on_gpu:
+        let_next_in()
     time.sleep(0.05)
     for _ in range(turns):
-        with device_turn(on_gpu):
+        with device_turn():
             _TOLD.append(("begin", number))
             time.sleep(0.1)
             _TOLD.append(("end", number))
@@ -34,7 +37,7 @@ def stage(number, on_gpu, turns=1):
 @contextlib.contextmanager
 def worker_of(resources):
     """Connect to a worker of one thread in this process."""
-    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
     with (
         LocalCluster(resources=resources, **options) as local,
         Client(local, set_as_default=False) as client,
@@ -61,7 +64,7 @@ def in_hand(told):
     return most
 
 
-def test_a_gpu_predicts_while_the_next_is_read_and_the_last_written():
+def test_a_gpu_predicts_while_the_next_are_read_and_the_last_written():
     told, resources = run({"PREDICT": 1}, True)
     on_device = [words for words in told if words[0] in ("begin", "end")]
     # Never two at a time, whoever comes first.
@@ -77,7 +80,7 @@ def test_a_gpu_predicts_while_the_next_is_read_and_the_last_written():
     assert resources == IN_HAND
 
 
-def test_a_task_of_several_turns_lets_one_in():
+def test_a_task_may_have_several_turns():
     told, _ = run({"PREDICT": 1}, True, 2)
     assert sum(what == "end" for what, _ in told) == 16
     assert in_hand(told) <= IN_HAND
@@ -90,8 +93,9 @@ def test_a_worker_without_a_gpu_of_its_own_holds_one_partition_at_a_time(resourc
     assert left == 1
 
 
-def test_outside_of_a_worker_it_is_a_lock():
-    with device_turn(True):
+def test_outside_of_a_worker_nobody_is_let_in():
+    let_next_in()
+    with device_turn():
         pass
 
 
@@ -104,7 +108,7 @@ def test_partitions_side_by_side_come_to_the_same_bytes(ran, monkeypatch):
     for key in keys:
         storage.put(key, b"")
     origin = origins(ran.config)
-    monkeypatch.setattr(answering, "device_turn", lambda on_gpu: device_turn(True))
+    monkeypatch.setattr(answering, "choose_device", lambda: torch.device("cuda"))
     with worker_of({"PREDICT": 1}) as client:
         futures = [
             client.submit(
