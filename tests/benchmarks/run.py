@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("frames", "stamps", "engine", "gpu", "labels", "folder", "release", "night", "coadds")
+BENCHMARKS = ("frames", "stamps", "engine", "gpu", "labels", "folder", "release", "night", "coadds", "plan")
 #: Those that take hours on two cores, and want a machine that does nothing else.
 LONG = ("scaling", "millions", "kill_matrix")
 
