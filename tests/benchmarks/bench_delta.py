@@ -30,8 +30,8 @@ CHANGED, NEW = 500, 200
 
 
 def split(whole):
-    """Return the first night's catalog, and the second's changed and new objects."""
-    near = whole.take(pc.sort_indices(whole["coord_ra"])).slice(0, 4 * (CHANGED + NEW))
+    """Part objects, sorted by right ascension, into the first night's and the second's changed and new."""
+    near = whole.slice(0, 4 * (CHANGED + NEW))
     picked = near.take(np.random.default_rng(1).permutation(near.num_rows)[: CHANGED + NEW])
     new = picked.slice(0, NEW)
     first = whole.filter(pc.invert(pc.is_in(whole["objectId"], new["objectId"])))
@@ -87,12 +87,15 @@ def check(before, after, changed, new):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("night", type=Path)
+    parser.add_argument("--objects", type=int, help="of the first, by right ascension; by default all")
     parser.add_argument("--folder", type=Path, default=Path("bench/delta"))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     shutil.rmtree(given.folder, ignore_errors=True)
     given.folder.mkdir(parents=True)
-    first, changed, new = split(pq.read_table(load_config(str(given.night)).catalog.path))
+    whole = pq.read_table(load_config(str(given.night)).catalog.path)
+    whole = whole.take(pc.sort_indices(whole["coord_ra"])).slice(0, given.objects)
+    first, changed, new = split(whole)
     paths = [given.folder / "first.parquet", given.folder / "second.parquet"]
     pq.write_table(first, paths[0])
     pq.write_table(pa.concat_tables([changed, new]), paths[1])
