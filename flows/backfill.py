@@ -80,8 +80,6 @@ def backfill(
         try:
             own = [text.replace(PLACEHOLDER, day) for text in settings]
             accounts[day] = nightly(config.replace(PLACEHOLDER, day), own)
-            if accounts[day]["failed"]:
-                failed[day] = f"{accounts[day]['failed']} objects failed"
         except GzscaleError as error:
             failed[day] = f"{error.code}: {error}"
         if failed and not go_on:

@@ -32,7 +32,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from flows.embedded import end_server_with_us  # noqa: E402
 from gzscale.cluster import open_cluster  # noqa: E402
 from gzscale.config import NightConfig, load_config  # noqa: E402
-from gzscale.errors import ConfigError, CredentialsError, StorageError  # noqa: E402
+from gzscale.errors import ConfigError, CredentialsError, GzscaleError, StorageError  # noqa: E402
 from gzscale.memory import keep_one_arena, return_freed_memory  # noqa: E402
 from gzscale.night.accounting import accounting, close_account  # noqa: E402
 from gzscale.night.dispatch import process  # noqa: E402
@@ -48,13 +48,46 @@ from gzscale.night.tally import Failure, Tally  # noqa: E402
 from gzscale.night.work import Summary  # noqa: E402
 from gzscale.storage import open_storage  # noqa: E402
 
-__all__ = ["Setting", "new_night_name", "nightly"]
+__all__ = ["FailedNight", "Setting", "new_night_name", "nightly"]
 
 #: One ``--set`` of the command line; what does not look like one is refused before a run begins.
 Setting = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*=", description="key=value, the key dotted")]
 
+#: Failed partitions that a run's message names; the account and the report have more.
+MOST_NAMED = 3
+
 #: Seconds between two updates of the progress artifact: each is a request to the server.
 ARTIFACT_EVERY = 15.0
+
+
+class FailedNight(GzscaleError):
+    """A night came to its end, and objects of it failed: nothing was released.
+
+    Parameters
+    ----------
+    output
+        Folder or URL of the night's output.
+    account
+        The night's account: see `gzscale.night.accounting.accounting`.
+    """
+
+    code = "FAILED"
+
+    def __init__(self, output: str, account: dict[str, Any]) -> None:
+        self.output, self.account = output, account
+        failures = account["failures"]
+        named = [f"{item['partition']} ({item['rows']} objects): {item['error']}" for item in failures]
+        more = [f"{len(named) - MOST_NAMED} more partitions"] if len(named) > MOST_NAMED else []
+        told = "; ".join([*named[:MOST_NAMED], *more])
+        super().__init__(
+            f"night {account['night']}: {account['failed']} of {account['planned']} objects failed, "
+            f"{account['done']} are done, {sum(account['quarantined'].values())} quarantined; nothing was "
+            f"released: {told}. Mend the cause and run the night again: what is committed is left alone. "
+            f"`gzscale status {output}` has the account"
+        )
+
+    def __reduce__(self) -> tuple[type[FailedNight], tuple[str, dict[str, Any]]]:
+        return type(self), (self.output, self.account)
 
 
 def new_night_name() -> str:
@@ -169,6 +202,9 @@ def nightly(config: str, settings: list[Setting] | None = None, night: str | Non
 
     Raises
     ------
+    FailedNight
+        If objects failed, once account and report are made: a run that failed has to say so
+        to Prefect, whose automations notify of it.
     GzscaleError
         If the night as a whole cannot be done.
     """
@@ -203,7 +239,10 @@ def nightly(config: str, settings: list[Setting] | None = None, night: str | Non
             # Only now: until the record says so, a night that starts anew needs the rows of the one before.
             prune_stage(loaded, name)
         report_stage(loaded, name)
-    return accounting(record)
+    account = accounting(record)
+    if account["failed"]:
+        raise FailedNight(loaded.output, account)
+    return account
 
 
 def _stages(config: NightConfig, record: NightRecord, hold: Hold) -> None:

@@ -123,9 +123,12 @@ def night(
         click.echo("nothing to do: catalog, images, bundles and code are those of the last night")
         _print_account(accounting(last), loaded.output)
         return
-    from flows.nightly import nightly
+    from flows.nightly import FailedNight, nightly
 
-    account = nightly(config, given, name)
+    try:
+        account = nightly(config, given, name)
+    except FailedNight as error:
+        account = error.account
     _print_account(account, loaded.output)
     if account["failed"]:
         sys.exit(1)
