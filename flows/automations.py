@@ -1,6 +1,6 @@
 """Makes Prefect's automations: notifications of failed, crashed and late runs, and the end of dead ones.
 
-Run once, and again after a change: ``python -m flows.automations custom-webhook/night-alerts``.
+Run once, and again after a change: ``python -m flows.automations custom-webhook/night-alerts [SECONDS]``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prefect.events.schemas.automations import EventTrigger, Posture  # noqa: E4
 
 __all__ = ["automations", "make_automations"]
 
-#: Heartbeats that a run may miss before it counts as dead: its process was killed, or its machine.
+#: How long a run may send no heartbeat before it counts as dead: its process was killed, or its machine.
 SILENCE = timedelta(minutes=5)
 _RUN: dict[str, str | list[str]] = {"prefect.resource.id": "prefect.flow-run.*"}
 _EACH = {"prefect.resource.id"}
@@ -35,13 +35,15 @@ _BODY = (
 )
 
 
-def automations(block: UUID) -> list[Automation]:
+def automations(block: UUID, silence: timedelta = SILENCE) -> list[Automation]:
     """Describe the automations.
 
     Parameters
     ----------
     block
         Identifier of the notification block that messages go to.
+    silence
+        How long a run may send no heartbeat; more than two of `deploy/prefect.yaml`'s intervals.
     """
     return [
         Automation(
@@ -84,21 +86,21 @@ def automations(block: UUID) -> list[Automation]:
                 for_each=_EACH,
                 posture=Posture.Proactive,
                 threshold=1,
-                within=SILENCE,
+                within=silence,
             ),
             actions=[
                 ChangeFlowRunState(
                     state=StateType.CRASHED,
                     name="Crashed",
                     force=False,
-                    message=f"no heartbeat for {SILENCE}: the process or its machine was killed",
+                    message=f"no heartbeat for {silence}: the process or its machine was killed",
                 )
             ],
         ),
     ]
 
 
-async def make_automations(block_name: str) -> list[str]:
+async def make_automations(block_name: str, silence: timedelta = SILENCE) -> list[str]:
     """Create the automations on Prefect's server, in the place of older ones of the same names.
 
     Parameters
@@ -106,6 +108,8 @@ async def make_automations(block_name: str) -> list[str]:
     block_name
         ``type/name`` of a notification block, as ``prefect block ls`` shows it. The
         address that it sends to, a secret, is kept in the block alone.
+    silence
+        How long a run may send no heartbeat before it counts as dead.
 
     Returns
     -------
@@ -122,7 +126,7 @@ async def make_automations(block_name: str) -> list[str]:
     if identifier is None:
         raise ValueError(f"block {block_name} is not saved on the server")
     names = []
-    for automation in automations(identifier):
+    for automation in automations(identifier, silence):
         with contextlib.suppress(ValueError):  # There is none of that name yet.
             await (await Automation.aread(name=automation.name)).adelete()
         await automation.acreate()
@@ -131,6 +135,10 @@ async def make_automations(block_name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m flows.automations TYPE/NAME of a notification block (`prefect block ls`)")
-    print("\n".join(asyncio.run(make_automations(sys.argv[1]))))
+    if len(sys.argv) not in (2, 3):
+        sys.exit(
+            "usage: python -m flows.automations TYPE/NAME of a notification block (`prefect block ls`) "
+            f"[SECONDS without heartbeat after which a run is dead: {SILENCE.total_seconds():.0f}]"
+        )
+    given = timedelta(seconds=float(sys.argv[2])) if len(sys.argv) > 2 else SILENCE
+    print("\n".join(asyncio.run(make_automations(sys.argv[1], given))))

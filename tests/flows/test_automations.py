@@ -1,6 +1,7 @@
 """Automations: what goes wrong is notified of, and a run that is silent ends."""
 
 import uuid
+from datetime import timedelta
 
 from flows.automations import SILENCE, automations
 
@@ -16,9 +17,9 @@ def test_failed_crashed_and_late_runs_are_notified_of():
 
 
 def test_a_silent_run_is_ended_once_for_each():
-    dead = automations(uuid.uuid4())[2]
+    dead, quicker = automations(uuid.uuid4())[2], automations(uuid.uuid4(), timedelta(seconds=75))[2]
     assert dead.trigger.posture.value == "Proactive"
     assert dead.trigger.after == {"prefect.flow-run.heartbeat"}
     assert "prefect.flow-run.heartbeat" in dead.trigger.expect
-    assert dead.trigger.within == SILENCE
+    assert (dead.trigger.within, quicker.trigger.within) == (SILENCE, timedelta(seconds=75))
     assert dead.actions[0].state.value == "CRASHED"
