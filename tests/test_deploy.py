@@ -7,6 +7,7 @@ import inspect
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -71,14 +72,32 @@ def test_images_are_small_pinned_and_not_root(name):
     text = (DEPLOY / name).read_text()
     bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
     assert len(bases) == 2  # what builds is left behind
-    assert all(re.search(r":\d+\.\d+-slim", base) for base in bases)
-    assert "--constraint constraints.txt" in text
+    assert all(re.search(r":\d+\.\d+\.\d+-slim", base) for base in bases)
+    assert "--constraint constraints.txt --constraint deploy/constraints.txt" in text
     assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["1000"]
     ignored = (HOME / ".dockerignore").read_text().split()
     for source in re.findall(r"^COPY (?:--chown=\S+ )?([^-\n]+)$", text, re.MULTILINE):
         for item in source.split()[:-1]:
             assert (HOME / item).exists()
-            assert f"!{item.removeprefix('./')}" in ignored
+            assert f"!{item.split('/')[0]}" in ignored
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+def test_images_have_what_deployments_and_surveys_need(name):
+    extras = set(tomllib.loads((HOME / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    (given,) = re.findall(r'"\.\[([\w,]+)\]" prefect-kubernetes$', (DEPLOY / name).read_text(), re.MULTILINE)
+    assert set(given.split(",")) == extras - {"test", "dev"} - ({"gpu"} if name == "Dockerfile" else set())
+
+
+def test_what_only_images_have_is_pinned():
+    ours, theirs = (
+        dict(re.findall(r"^([\w.-]+)==(\S+)$", path.read_text(), re.MULTILINE))
+        for path in (HOME / "constraints.txt", DEPLOY / "constraints.txt")
+    )
+    assert {"dask-cuda", "prefect-kubernetes", "nvidia-cudnn-cu13", "nvidia-nccl-cu13", "triton"} <= set(
+        theirs
+    )
+    assert not {name.lower() for name in ours} & set(theirs)
 
 
 def test_the_compose_file_s_services_know_each_other():
