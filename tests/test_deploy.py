@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prefect.utilities.templating import apply_values, find_placeholders
 
 from gzscale.clusters.kubernetes import read_manifest
 from gzscale.clusters.workers import ENVIRONMENT
@@ -183,11 +185,69 @@ def test_pods_of_dask_manifests_fit_kubernetes_schemas(document):
         validate.validate(pod, KUBERNETES, strict=True)
 
 
-@pytest.mark.parametrize(
-    "document", documents(DEPLOY / "kubernetes" / "prefect-worker.yaml"), ids=lambda item: item["kind"]
-)
+PREFECT_MANIFESTS = [
+    document
+    for name in ("prefect-server.yaml", "prefect-worker.yaml")
+    for document in documents(DEPLOY / "kubernetes" / name)
+]
+
+
+def named(document):
+    return f"{document['kind']}-{document['metadata']['name']}"
+
+
+@pytest.mark.parametrize("document", PREFECT_MANIFESTS, ids=named)
 def test_manifests_fit_kubernetes_schemas(document):
     pytest.importorskip("kubernetes_validate").validate(document, KUBERNETES, strict=True)
+
+
+def test_what_manifests_name_is_made_by_them_or_told_in_the_readme():
+    made = {named(document) for document in PREFECT_MANIFESTS}
+    readme = (DEPLOY / "README.md").read_text()
+    pods = [
+        document["spec"]["template"]["spec"]
+        for document in [*PREFECT_MANIFESTS, job({})]
+        if "template" in document.get("spec", {})
+    ]
+    assert len(pods) == 4
+    for pod in pods:
+        account = pod.get("serviceAccountName")
+        assert account is None or f"ServiceAccount-{account}" in made
+        text = json.dumps(pod)
+        for name in re.findall(r'"configMapRef": {"name": "([\w-]+)"', text):
+            assert f"ConfigMap-{name}" in made
+        for name in re.findall(r'"secret(?:Key)?Ref": {"name": "([\w-]+)"', text):
+            assert f"create secret generic {name} " in readme
+    (settings,) = (item["data"] for item in PREFECT_MANIFESTS if item["kind"] == "ConfigMap")
+    address = re.fullmatch(r"http://([\w-]+):4200/api", settings["PREFECT_API_URL"])
+    assert address is not None
+    assert f"Service-{address[1]}" in made
+    assert settings["GZSCALE_OUTPUT"].startswith("s3://")
+    assert (DEPLOY / "clusters" / f"{settings['GZSCALE_CLUSTER']}.yaml").is_file()
+
+
+def job(given):
+    """The Job of a run, as Prefect's Kubernetes worker fills it in."""
+    template = json.loads((DEPLOY / "kubernetes" / "job-template.json").read_text())
+    variables = template["variables"]["properties"]
+    values = {name: item["default"] for name, item in variables.items() if "default" in item} | given
+    configuration = template["job_configuration"]
+    assert {item.name for item in find_placeholders(configuration)} == set(variables)
+    return apply_values(configuration, values)["job_manifest"]
+
+
+def test_the_job_of_a_run_fits_kubernetes_schema():
+    validate = pytest.importorskip("kubernetes_validate")
+    command = ["prefect", "flow-run", "execute"]
+    variables = [{"name": "PREFECT__FLOW_RUN_ID", "value": "x"}]
+    made = job({"command": command, "env": variables, "labels": {"prefect.io/flow-run-id": "x"}})
+    validate.validate(made, KUBERNETES, strict=True)
+
+
+def test_a_run_s_job_takes_what_deployments_set():
+    template = json.loads((DEPLOY / "kubernetes" / "job-template.json").read_text())
+    for deployment in deployments():
+        assert set(deployment["work_pool"]["job_variables"]) <= set(template["variables"]["properties"])
 
 
 def test_shell_scripts_parse_and_name_shipped_presets():
