@@ -159,12 +159,12 @@ class Site:
             raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def deploy(self, cron: str, parameters: dict[str, Any]) -> None:
+    def deploy(self, cron: str, parameters: dict[str, Any], active: bool) -> None:
         """Make the pool and the deployments of deploy/prefect.yaml, `nightly` with another schedule."""
         self.command(*PREFECT, "work-pool", "create", POOL, "--type", "process")
         tree = yaml.safe_load((HOME / "deploy" / "prefect.yaml").read_text())
         nightly = next(item for item in tree["deployments"] if item["name"] == "nightly")
-        nightly["schedules"] = [{"cron": cron, "timezone": "UTC", "active": True}]
+        nightly["schedules"] = [{"cron": cron, "timezone": "UTC", "active": active}]
         nightly["parameters"] = parameters
         path = self.folder / "prefect.yaml"
         path.write_text(yaml.safe_dump(tree))
@@ -204,7 +204,8 @@ class Site:
         return not any(run["state_type"] in {"PENDING", "RUNNING"} for run in self.runs())
 
     def start_run(self, parameters: dict[str, Any]) -> str:
-        """Ask for a run now; return its identifier."""
+        """Ask for a run once none has the deployment's place; return its identifier."""
+        self.until(self.idle, "the end of the runs before")
         path = f"/deployments/{self.deployment()['id']}/create_flow_run"
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         return self.api("POST", path, body)["id"]
