@@ -294,7 +294,7 @@ CASES: dict[str, tuple[Callable[[Site, Output], tuple[Checks, str]], int, float]
     "overlapping runs": (overlap, 100, 5 * SLOW),
     "objects that fail": (failing, 40, 0.0),
     "night killed": (night_killed, 100, SLOW),
-    "server restarted": (server_restarted, 100, 24 * SLOW),
+    "server restarted": (server_restarted, 100, 30 * SLOW),
     "worker and night killed": (worker_killed, 100, SLOW),
 }
 
