@@ -56,7 +56,7 @@ class Layout:
         What the observation lacks of the bands is NaN; rows beyond the objects are the last one's.
         """
         scale = observation.scale[rows]
-        count, seen = len(scale), self._centre(self.size, self.side)
+        count, seen = len(scale), self._centre(self.side)
         places = [observation.bands.find(band) for band in self.bands]
         for channel, place in enumerate(places):
             known = place >= 0
@@ -74,16 +74,19 @@ class Layout:
         kept = tensors if wanted.measured else tensors[:2]
         if (wanted.bands, wanted.side) == (self.bands, self.side):
             return kept
-        seen = self._centre(self.side, wanted.side)
+        # Where the cutout's own centre lies, in what was sent: halves are rounded as if it were cut anew.
+        start = self._centre(wanted.side).start - self._centre(self.side).start
+        seen = slice(start, start + wanted.side)
         places = [self.bands.index(band) for band in wanted.bands]
         images = torch.stack([kept[0][:, place, seen, seen] for place in places], dim=1)
         if not wanted.measured:
             return images, kept[1]
         return images, kept[1], torch.stack([kept[2][:, place] for place in places], dim=1), kept[3]
 
-    @staticmethod
-    def _centre(size: int, side: int) -> slice:
-        return slice((size - side) // 2, (size - side) // 2 + side)
+    def _centre(self, side: int) -> slice:
+        """Return where a cutout's central square of some side is."""
+        start = (self.size - side) // 2
+        return slice(start, start + side)
 
 
 def join(layouts: Iterable[Layout]) -> Layout:

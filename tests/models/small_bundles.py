@@ -36,7 +36,7 @@ def votes_bundle():
     )
 
 
-def flux_bundle(bands="gri", required="r"):
+def flux_bundle(bands="gri", required="r", crop=24):
     """Return a residual network with random weights that measures flux in some bands."""
     torch.manual_seed(4)
     parameters = {
@@ -46,7 +46,7 @@ def flux_bundle(bands="gri", required="r"):
         "heads": {"pdf": {"kind": "pdf", "bins": 7}},
         "mean": 0.0,
         "spread": 1.0,
-        "crop": 24,
+        "crop": crop,
     }
     network = build_network("residual", parameters)
     torch.nn.init.normal_(network.heads["pdf"].logits.weight, 0, 0.5)

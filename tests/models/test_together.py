@@ -49,6 +49,18 @@ def test_the_same_bytes_as_one_after_the_other(bundle, measured, objects):
             assert alone[name].tobytes() == together[name].tobytes()
 
 
+def test_the_same_pixels_whether_one_is_odd_and_another_even(bundle, measured):
+    odd = flux_bundle(crop=27)
+    made = [bundle, flux_bundle(), odd]
+    for some in (made[1:], made):
+        expected = [Engine(one, "cpu").run(measured) for one in some]
+        for alone, together in zip(
+            expected, run_together([Engine(one, "cpu") for one in some], measured), strict=True
+        ):
+            for name in alone:
+                assert alone[name].tobytes() == together[name].tobytes()
+
+
 def test_one_observation_is_read_once(bundle, measured, monkeypatch):
     filled = []
     fill = Layout.fill
