@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 
 import torch
+from torch import Tensor
 
-__all__ = ["BATCH_CPU", "BATCH_CUDA", "LEAST_CUDA", "MOST_CUDA", "Known", "find_batch", "parts"]
+__all__ = [
+    "BATCH_CPU",
+    "BATCH_CUDA",
+    "LEAST_CUDA",
+    "MOST_CUDA",
+    "Known",
+    "find_batch",
+    "find_sizes",
+    "padded",
+    "parts",
+]
 
 #: Images of a batch on a CPU: what fits into its caches.
 BATCH_CPU = 32
@@ -21,22 +32,53 @@ GAIN = 1.05
 
 
 class Known:
-    """Batch sizes that were found in this process, by bundle and device.
+    """Batch sizes that were found in this process, the full and the least one, by bundle and device.
 
     A bundle that was not read from a file has nothing to be known by, and is tried anew by each engine.
     """
 
     def __init__(self) -> None:
-        self._sizes: dict[Hashable, int] = {}
+        self._sizes: dict[Hashable, tuple[int, int]] = {}
 
-    def get(self, sha256: str, device: torch.device) -> int:
-        """Return what was found, 0 if nothing was."""
-        return self._sizes.get((sha256, str(device)), 0)
+    def get(self, sha256: str, device: torch.device) -> tuple[int, int]:
+        """Return what was found, zeros if nothing was."""
+        return self._sizes.get((sha256, str(device)), (0, 0))
 
-    def put(self, sha256: str, device: torch.device, size: int) -> None:
+    def put(self, sha256: str, device: torch.device, size: int, least: int) -> None:
         """Remember what was found."""
         if sha256:
-            self._sizes[sha256, str(device)] = size
+            self._sizes[sha256, str(device)] = size, least
+
+
+def find_sizes(
+    measure: Callable[[int], tuple[float, bytes]], first: int, most: int, least: int
+) -> tuple[int, int]:
+    """Find a batch, and how small those may be in which what is left of a count is done.
+
+    An object's bits must not hang on how many others it came with, so that these have to say the same, too.
+
+    Parameters
+    ----------
+    measure, first, most
+        See `find_batch`.
+    least
+        The smallest size to be tried; ``first`` is at most twice that.
+
+    Returns
+    -------
+    int, int
+        The batch, and the least size that says the same.
+    """
+    said: dict[int, bytes] = {}
+
+    def tried(size: int) -> tuple[float, bytes]:
+        rate, said[size] = measure(size)
+        return rate, said[size]
+
+    batch = find_batch(tried, first, most)
+    if least < batch:
+        tried(least)
+    return batch, min(size for size, words in said.items() if words == said[batch])
 
 
 def find_batch(measure: Callable[[int], tuple[float, bytes]], first: int, most: int) -> int:
@@ -106,3 +148,10 @@ def parts(count: int, batch: int, least: int) -> Iterator[tuple[int, int]]:
             size = max(size // 2, least)
         yield start, size
         start += size
+
+
+def padded(tensor: Tensor, size: int) -> Tensor:
+    """Return a batch with its last row repeated up to a size."""
+    if len(tensor) == size:
+        return tensor
+    return torch.cat([tensor, tensor[-1:].expand(size - len(tensor), *tensor.shape[1:])])

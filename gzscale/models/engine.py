@@ -20,7 +20,16 @@ from torch import Tensor
 
 from gzscale.errors import BundleError
 from gzscale.models.ahead import ahead
-from gzscale.models.batches import BATCH_CPU, BATCH_CUDA, LEAST_CUDA, MOST_CUDA, Known, find_batch, parts
+from gzscale.models.batches import (
+    BATCH_CPU,
+    BATCH_CUDA,
+    LEAST_CUDA,
+    MOST_CUDA,
+    Known,
+    find_sizes,
+    padded,
+    parts,
+)
 from gzscale.models.bundle import Bundle
 from gzscale.models.device import choose_device, has_native_bfloat16
 from gzscale.models.inputs import Stretch, from_flux, from_pictures, to_channels
@@ -65,13 +74,13 @@ class Engine:
         self.bundle = bundle
         self.device = torch.device(device) if device is not None else choose_device()
         on_gpu = self.device.type == "cuda"
-        known = batch or _KNOWN.get(bundle.sha256, self.device)
+        known, least = (batch, batch) if batch else _KNOWN.get(bundle.sha256, self.device)
         self.batch = known or (BATCH_CUDA if on_gpu else BATCH_CPU)
+        self._least = least or (LEAST_CUDA if on_gpu else self.batch)
         self.bfloat16 = has_native_bfloat16(self.device)
         network = fuse(bundle.build()).to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._is_settled = bool(known) or not on_gpu
-        self._least = LEAST_CUDA if on_gpu else self.batch
         self._replay = Replay(self._forward, capture) if on_gpu else None
 
     @property
@@ -169,7 +178,7 @@ class Engine:
         if self._is_settled:
             return
         self._is_settled = True
-        self.batch = find_batch(self._measure, self.batch, MOST_CUDA)
+        self.batch, self._least = find_sizes(self._measure, self.batch, MOST_CUDA, self._least)
         self._remember()
 
     def _check(self, observation: Observation) -> None:
@@ -203,14 +212,14 @@ class Engine:
         outputs = []
         for start, size in parts(len(block), self.batch, self._least):
             pictures = torch.from_numpy(np.ascontiguousarray(block[start : start + size]))
-            moved = _padded(pictures, size).to(self.device)
+            moved = padded(pictures, size).to(self.device)
             outputs.append(self._batch(from_pictures(moved, self.bundle.geometry.size)))
         return self._gather(outputs, len(block))
 
     def _rows(self, inputs: Tensor, count: int) -> dict[str, Tensor]:
         """Predict the first ``count`` rows of inputs, a batch at a time."""
         outputs = [
-            self._batch(_padded(inputs[start : start + size], size))
+            self._batch(padded(inputs[start : start + size], size))
             for start, size in parts(count, self.batch, self._least)
         ]
         return {name: torch.cat([part[name] for part in outputs])[:count] for name in outputs[0]}
@@ -256,7 +265,7 @@ class Engine:
 
     def _remember(self) -> None:
         """Keep the batch for the process, and nothing of those that were tried."""
-        _KNOWN.put(self.bundle.sha256, self.device, self.batch)
+        _KNOWN.put(self.bundle.sha256, self.device, self.batch, self._least)
         if self._replay is not None:
             self._replay.clear()
 
@@ -332,12 +341,6 @@ def _halving(engines: Sequence[Engine], attempt: Callable[[], _T]) -> _T:
             engine._halve(largest)
         forget()
         torch.cuda.empty_cache()
-
-
-def _padded(tensor: Tensor, size: int) -> Tensor:
-    if len(tensor) == size:
-        return tensor
-    return torch.cat([tensor, tensor[-1:].expand(size - len(tensor), *tensor.shape[1:])])
 
 
 def _symmetries(images: Tensor) -> Iterator[Tensor]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gzscale.models.batches import Known, find_batch, parts
+from gzscale.models.batches import Known, find_batch, find_sizes, padded, parts
 
 
 def device_of(rates, memory=10**9, said=lambda size: b"same"):
@@ -50,6 +50,28 @@ def test_a_size_whose_kernels_round_otherwise_is_not_taken():
 
 
 @pytest.mark.parametrize(
+    ("other", "sizes"),
+    [
+        ((), (512, 64)),
+        ((64,), (512, 128)),
+        ((1024, 64), (512, 128)),
+        ((256,), (128, 64)),
+        ((128,), (128, 128)),
+    ],
+)
+def test_what_is_left_is_done_in_sizes_that_round_alike(other, sizes):
+    measure, tried = device_of(RISING, said=lambda size: b"other" if size in other else b"same")
+    assert find_sizes(measure, 128, 4096, 64) == sizes
+    assert len(tried) == len(set(tried))
+
+
+def test_what_is_left_is_no_larger_than_what_fits():
+    measure, tried = device_of(RISING, 40)
+    assert find_sizes(measure, 128, 4096, 64) == (32, 32)
+    assert tried == [128, 64, 32]
+
+
+@pytest.mark.parametrize(
     ("count", "batch", "least", "sizes"),
     [
         (2048, 2048, 256, [2048]),
@@ -70,8 +92,12 @@ def test_a_count_is_divided_into_few_sizes(count, batch, least, sizes):
 
 def test_a_size_is_known_by_bundle_and_device():
     known, device = Known(), torch.device("cuda:0")
-    known.put("abc", device, 256)
-    known.put("", device, 128)
-    assert known.get("abc", device) == 256
-    assert known.get("abc", torch.device("cuda:1")) == 0
-    assert known.get("", device) == 0
+    known.put("abc", device, 256, 64)
+    known.put("", device, 128, 64)
+    assert known.get("abc", device) == (256, 64)
+    assert known.get("abc", torch.device("cuda:1")) == (0, 0)
+    assert known.get("", device) == (0, 0)
+
+
+def test_a_batch_is_padded_with_its_last_row():
+    assert padded(torch.tensor([[1], [2]]), 4).tolist() == [[1], [2], [2], [2]]

@@ -109,8 +109,19 @@ def test_the_batch_is_found_once_in_a_process(bundle, measured, monkeypatch):
     monkeypatch.setattr(first, "_measure", measure)
     first.run(measured)
     first.run(measured)
-    assert (first.batch, tried) == (64, [32, 64, 128])
-    assert Engine(shipped, "cpu").batch == 64
+    # The last is what the rest of a count is done in.
+    assert (first.batch, first._least, tried) == (64, 4, [32, 64, 128, 4])
+    later = Engine(shipped, "cpu")
+    assert (later.batch, later._least) == (64, 4)
+
+
+def test_small_batches_that_round_otherwise_are_not_used(bundle, measured, monkeypatch):
+    shipped, captured = dataclasses.replace(bundle, sha256="abc"), []
+    first = as_on_a_gpu(shipped, captured)
+    monkeypatch.setattr(first, "_measure", lambda size: (1.0, b"small" if size < 32 else b"same"))
+    first.run(measured)
+    assert (first.batch, first._least, captured) == (32, 32, [32])
+    assert Engine(shipped, "cpu")._least == 32
 
 
 def test_a_batch_that_was_halved_stays_so(bundle, measured, monkeypatch):
