@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Iterator
 
 import torch
@@ -13,10 +14,12 @@ __all__ = [
     "LEAST_CUDA",
     "MOST_CUDA",
     "Known",
+    "examples",
     "find_batch",
     "find_sizes",
     "padded",
     "parts",
+    "speed",
 ]
 
 #: Images of a batch on a CPU: what fits into its caches.
@@ -27,6 +30,10 @@ BATCH_CUDA = 512
 MOST_CUDA = 2048
 #: The smallest that what is left of a count is done in.
 LEAST_CUDA = 256
+#: Different images that a batch is tried with, and compared by.
+_EXAMPLES = 64
+#: How often it is timed.
+_TRIES = 4
 #: How much faster a doubled batch has to be.
 GAIN = 1.05
 
@@ -155,3 +162,19 @@ def padded(tensor: Tensor, size: int) -> Tensor:
     if len(tensor) == size:
         return tensor
     return torch.cat([tensor, tensor[-1:].expand(size - len(tensor), *tensor.shape[1:])])
+
+
+def examples(size: int, channels: int, side: int) -> Tensor:
+    """Return a batch of square images at random, always the same ones, a few of them different."""
+    made = torch.rand((_EXAMPLES, channels, side, side), generator=torch.Generator().manual_seed(0))
+    return made.repeat(-(-size // _EXAMPLES), 1, 1, 1)[:size]
+
+
+def speed(function: Callable[[Tensor], dict[str, Tensor]], batch: Tensor) -> tuple[float, bytes]:
+    """Return how many images a second a function takes, and what it says of the first of them."""
+    said = [value[:_EXAMPLES].cpu().numpy().tobytes() for value in function(batch).values()]
+    start = time.perf_counter()
+    for _ in range(_TRIES):
+        last = function(batch)
+    next(iter(last.values())).cpu()
+    return _TRIES * len(batch) / (time.perf_counter() - start), b"".join(said)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -26,17 +26,19 @@ from gzscale.models.batches import (
     LEAST_CUDA,
     MOST_CUDA,
     Known,
+    examples,
     find_sizes,
     padded,
     parts,
+    speed,
 )
 from gzscale.models.bundle import Bundle
 from gzscale.models.device import choose_device, has_native_bfloat16
-from gzscale.models.inputs import Stretch, from_flux, from_pictures, to_channels
+from gzscale.models.inputs import Stretch, from_flux, from_pictures, symmetries, to_channels
 from gzscale.models.layout import Layout, join
 from gzscale.models.network import fuse
 from gzscale.models.observation import Observation
-from gzscale.models.replay import Replay, capture
+from gzscale.models.replay import Replay, capture, clear_all
 from gzscale.models.transfer import Slot, forget, transfer_to
 
 __all__ = ["Engine", "choose_device", "has_native_bfloat16", "run_together"]
@@ -48,7 +50,6 @@ Outputs = dict[str, NDArray[np.float32]]
 
 #: Batch sizes that engines of this process have found, and what they are found with.
 _KNOWN = Known()
-_EXAMPLES, _TRIES = 64, 4
 
 
 class Engine:
@@ -81,7 +82,7 @@ class Engine:
         network = fuse(bundle.build()).to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._is_settled = bool(known) or not on_gpu
-        self._replay = Replay(self._forward, capture) if on_gpu else None
+        self._replay = Replay(capture) if on_gpu else None
 
     @property
     def layout(self) -> Layout:
@@ -225,14 +226,14 @@ class Engine:
         return {name: torch.cat([part[name] for part in outputs])[:count] for name in outputs[0]}
 
     def _batch(self, inputs: Tensor) -> dict[str, Tensor]:
-        return self._forward(inputs) if self._replay is None else self._replay(inputs)
+        return self._forward(inputs) if self._replay is None else self._replay(self._forward, inputs)
 
     def _forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Return the outputs, averaged over the views that the bundle asks for."""
         total: dict[str, Tensor] = {}
         with torch.inference_mode(), self._autocast():
             prepared = self.network.prepare(inputs)
-            for view in _symmetries(prepared) if self.bundle.symmetries == 8 else (prepared,):
+            for view in symmetries(prepared) if self.bundle.symmetries == 8 else (prepared,):
                 outputs = self.network.outputs(view.contiguous(memory_format=torch.channels_last))
                 for name, value in outputs.items():
                     total[name] = total[name] + value if name in total else value
@@ -245,17 +246,11 @@ class Engine:
 
     def _measure(self, size: int) -> tuple[float, bytes]:
         """Return how many images a second come of batches of a size, and what some of them come to."""
+        if self._replay is not None:
+            self._replay.clear()  # what was captured of another size keeps its memory
         inputs = self.bundle.inputs
         channels = len(inputs.bands) if isinstance(inputs, Stretch) else 2 * len(inputs.bands)
-        shape = (_EXAMPLES, channels, self.layout.side, self.layout.side)
-        examples = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-        batch = examples.repeat(-(-size // _EXAMPLES), 1, 1, 1)[:size].to(self.device)
-        said = [value[:_EXAMPLES].cpu().numpy().tobytes() for value in self._batch(batch).values()]
-        start = time.perf_counter()
-        for _ in range(_TRIES):
-            last = self._batch(batch)
-        next(iter(last.values())).cpu()
-        return _TRIES * size / (time.perf_counter() - start), b"".join(said)
+        return speed(self._batch, examples(size, channels, self.layout.side).to(self.device))
 
     def _halve(self, batch: int) -> None:
         """Take half of a batch that was too much, unless it is less already; remember it."""
@@ -336,15 +331,11 @@ def _halving(engines: Sequence[Engine], attempt: Callable[[], _T]) -> _T:
         except torch.OutOfMemoryError:
             if largest == 1:
                 raise
-        # Only here, where the error and the tensors of its frames are gone, is there anything to give back.
+        # Only here, where the error and the tensors of its frames are gone, is there anything to give back;
+        # other bundles' engines hold some of it, too, and those that are gone may lie in cycles.
         for engine in engines:
             engine._halve(largest)
         forget()
+        clear_all()
+        gc.collect()
         torch.cuda.empty_cache()
-
-
-def _symmetries(images: Tensor) -> Iterator[Tensor]:
-    """Yield the 8 symmetries of the square: 4 rotations, each with its mirror image."""
-    for mirrored in (images, images.flip(-1)):
-        for turns in range(4):
-            yield torch.rot90(mirrored, turns, (2, 3))

@@ -17,6 +17,7 @@ References
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,7 @@ __all__ = [
     "from_flux",
     "from_pictures",
     "render",
+    "symmetries",
     "to_channels",
 ]
 
@@ -271,3 +273,10 @@ def from_pictures(pictures: Tensor, size: int) -> Tensor:
     images = functional.avg_pool2d(images, PICTURE_FACTOR)
     start = (images.shape[-1] - size) // 2
     return images[..., start : start + size, start : start + size]
+
+
+def symmetries(images: Tensor) -> Iterator[Tensor]:
+    """Yield the 8 symmetries of the square: 4 rotations, each with its mirror image."""
+    for mirrored in (images, images.flip(-1)):
+        for turns in range(4):
+            yield torch.rot90(mirrored, turns, (2, 3))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
+import weakref
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-__all__ = ["Replay", "capture"]
+__all__ = ["Replay", "capture", "clear_all"]
 
 _log = logging.getLogger(__name__)
 
@@ -19,40 +21,60 @@ _Function = Callable[[Tensor], _Outputs]
 _WARM = 3
 
 
+_lock = threading.Lock()
+_every: weakref.WeakSet[Replay] = weakref.WeakSet()
+
+
 class Replay:
     """A function of one tensor, captured for each shape that it is called with.
 
+    The function is not kept: a method would hold its object, with its weights and this, in a cycle.
+
     Parameters
     ----------
-    function
-        The same kernels whenever it is given the same shape.
     capture
         Makes of a function and an example one that is faster; see `capture`. Where it fails, but for want of
         memory, the function is run as it is.
     """
 
-    def __init__(self, function: _Function, capture: Callable[[_Function, Tensor], _Function]) -> None:
-        self._function, self._capture = function, capture
-        self._captured: dict[torch.Size, _Function] = {}
+    def __init__(self, capture: Callable[[_Function, Tensor], _Function]) -> None:
+        self._capture = capture
+        self._captured: dict[torch.Size, _Function | None] = {}
+        with _lock:
+            _every.add(self)
 
-    def __call__(self, inputs: Tensor) -> _Outputs:
-        """Return the function's value."""
+    def __call__(self, function: _Function, inputs: Tensor) -> _Outputs:
+        """Return a function's value: always the same one, with the same kernels for the same shape."""
         if inputs.shape not in self._captured:
-            self._captured[inputs.shape] = self._make(inputs)
-        return self._captured[inputs.shape](inputs)
+            self._captured[inputs.shape] = self._make(function, inputs)
+        captured = self._captured[inputs.shape]
+        return function(inputs) if captured is None else captured(inputs)
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether there is anything captured, and nothing that could not be."""
+        return bool(self._captured) and None not in self._captured.values()
 
     def clear(self) -> None:
         """Let go of what was captured, and of its memory."""
         self._captured.clear()
 
-    def _make(self, inputs: Tensor) -> _Function:
+    def _make(self, function: _Function, inputs: Tensor) -> _Function | None:
         try:
-            return self._capture(self._function, inputs)
+            return self._capture(function, inputs)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             _log.warning("no CUDA graph of a batch of shape %s: %s", tuple(inputs.shape), error)
-            return self._function
+            return None
+
+
+def clear_all() -> None:
+    """Let go of all that was captured in this process."""
+    with _lock:
+        every = list(_every)
+    for replay in every:
+        replay.clear()
 
 
 def capture(function: _Function, example: Tensor) -> _Function:

@@ -136,8 +136,7 @@ def ceiling(engine: Engine, seen: Observation, seconds: float) -> dict[str, floa
 
 def is_captured(engine: Engine) -> bool:
     """Tell whether an engine's batches are CUDA graphs, and not run kernel by kernel for want of one."""
-    made = engine._replay._captured.values() if engine._replay is not None else ()
-    return bool(made) and all(function is not engine._replay._function for function in made)
+    return engine._replay is not None and engine._replay.is_captured
 
 
 def stages(engine: Engine, source: Source, seconds: float) -> dict[str, float]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gzscale.models.replay import Replay, capture
+from gzscale.models.replay import Replay, capture, clear_all
 
 
 def double(inputs):
@@ -24,12 +24,14 @@ def recording(captured):
 
 def test_captured_once_for_each_shape():
     captured = []
-    replay = Replay(double, recording(captured))
+    replay = Replay(recording(captured))
+    assert not replay.is_captured
     for rows in (4, 2, 4, 2, 4):
-        assert torch.equal(replay(torch.ones(rows))["twice"], torch.full((rows,), 2.0))
+        assert torch.equal(replay(double, torch.ones(rows))["twice"], torch.full((rows,), 2.0))
     assert captured == [(4,), (2,)]
+    assert replay.is_captured
     replay.clear()
-    replay(torch.ones(4))
+    replay(double, torch.ones(4))
     assert captured == [(4,), (2,), (4,)]
 
 
@@ -40,13 +42,24 @@ def test_run_as_it_is_where_it_cannot_be_captured(caplog):
         tried.append(example.shape)
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
-    replay = Replay(double, capture)
+    replay = Replay(capture)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            assert torch.equal(replay(torch.ones(2))["twice"], torch.full((2,), 2.0))
+            assert torch.equal(replay(double, torch.ones(2))["twice"], torch.full((2,), 2.0))
     assert len(tried) == 1
+    assert not replay.is_captured
     assert len(caplog.records) == 1
     assert "not permitted" in caplog.text
+
+
+def test_all_of_them_are_let_go_of_at_once():
+    captured = []
+    both = [Replay(recording(captured)) for _ in range(2)]
+    for _ in range(2):
+        for replay in both:
+            replay(double, torch.ones(4))
+        clear_all()
+    assert len(captured) == 4
 
 
 def test_want_of_memory_is_told():
@@ -54,7 +67,7 @@ def test_want_of_memory_is_told():
         raise torch.OutOfMemoryError("none left")
 
     with pytest.raises(torch.OutOfMemoryError):
-        Replay(double, capture)(torch.ones(2))
+        Replay(capture)(double, torch.ones(2))
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 """Several bundles over one observation, and an engine as it is on a GPU, whose device is stood in for."""
 
 import dataclasses
+import functools
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -30,7 +33,7 @@ def as_on_a_gpu(made, captured=None):
         return function
 
     engine._is_settled, engine._least = False, 4
-    engine._replay = Replay(engine._forward, capture)
+    engine._replay = Replay(capture)
     return engine
 
 
@@ -149,6 +152,48 @@ def test_what_is_left_is_done_in_parts_and_each_shape_is_captured_once(bundle, m
         np.testing.assert_allclose(runner.run(measured)["vote_fractions"], expected, atol=1e-6)
     # 21 objects: 16 and 4 and, padded, 4.
     assert captured == [16, 4]
+
+
+def test_an_engine_goes_with_its_last_name(bundle, measured):
+    runner = as_on_a_gpu(bundle, [])
+    # As a CUDA graph, which knows nothing of the function.
+    runner._replay._capture = lambda function, example: functools.partial(
+        lambda said, _: said, function(example)
+    )
+    runner._is_settled = True
+    runner.run(measured)
+    gone = weakref.ref(runner)
+    gc.disable()
+    try:
+        del runner
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_want_of_memory_takes_what_other_engines_captured(bundle, measured, monkeypatch):
+    other, runner = as_on_a_gpu(flux_bundle()), as_on_a_gpu(bundle)
+    other._is_settled = runner._is_settled = True
+    other.run(measured)
+    outputs = runner.network.outputs
+
+    def little(prepared):
+        if len(prepared) > 8:
+            raise torch.OutOfMemoryError("no memory for so many")
+        return outputs(prepared)
+
+    monkeypatch.setattr(runner.network, "outputs", little)
+    assert other._replay.is_captured
+    runner.run(measured)
+    assert runner.batch == 8
+    assert not other._replay.is_captured
+
+
+def test_one_size_is_captured_at_a_time_while_they_are_tried(bundle):
+    runner = as_on_a_gpu(bundle)
+    for size in (8, 16):
+        runner._measure(size)
+        assert [shape[0] for shape in runner._replay._captured] == [size]
 
 
 def test_a_device_is_measured_with_what_the_network_takes(bundle):
