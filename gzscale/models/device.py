@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 __all__ = ["choose_device", "has_native_bfloat16"]
 
 
 def choose_device() -> torch.device:
-    """Return the GPU if there is one that works, else the CPU."""
-    if torch.cuda.is_available():
-        try:
-            torch.zeros(1, device="cuda").add_(1).item()
-            return torch.device("cuda")
-        except RuntimeError:  # a driver too old, or a GPU of another process
+    """Return the GPU if there is one that works, be its memory full or not, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    try:
+        _try_gpu()
+    except torch.OutOfMemoryError:
+        pass
+    except RuntimeError as error:  # a driver too old, or a GPU of another process
+        # That is also what is said when not even the driver's own part of it fits.
+        if "out of memory" not in str(error):
             return torch.device("cpu")
-    return torch.device("cpu")
+    return torch.device("cuda")
+
+
+@functools.cache
+def _try_gpu() -> None:
+    """Compute something: once in a process, if it works."""
+    torch.zeros(1, device="cuda").add_(1).item()
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

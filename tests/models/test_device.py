@@ -1,0 +1,52 @@
+"""Which device is chosen: a GPU that works, though its memory be full."""
+
+import pytest
+import torch
+
+from gzscale.models import device
+from gzscale.models.device import choose_device
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Stand in for a GPU: what it raises, and how often it was tried."""
+    errors, tried = [], []
+    zeros = torch.zeros
+
+    def on_gpu(*shape, device):
+        tried.append(device)
+        if errors:
+            raise errors[0]
+        return zeros(*shape)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", on_gpu)
+    device._try_gpu.cache_clear()
+    yield errors, tried
+    device._try_gpu.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("error", "chosen"),
+    [
+        (RuntimeError("CUDA error: no kernel image is available"), "cpu"),
+        (RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"), "cpu"),
+        (RuntimeError("CUDA error: out of memory"), "cuda"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"), "cuda"),
+    ],
+)
+def test_a_gpu_that_does_not_work_is_not_chosen_and_one_that_is_full_is(gpu, error, chosen):
+    errors, tried = gpu
+    errors.append(error)
+    assert choose_device().type == chosen
+    errors.clear()
+    # It is asked again, until it works.
+    for _ in range(3):
+        assert choose_device().type == "cuda"
+    assert tried == ["cuda", "cuda"]
+
+
+def test_without_a_gpu_none_is_chosen(gpu, monkeypatch):
+    choose_device()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device().type == "cpu"
