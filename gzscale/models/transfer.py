@@ -149,7 +149,8 @@ class CudaTransfer(Transfer):
         self._used[slot.number].record(torch.cuda.current_stream(self._device))
 
     def _place(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).pin_memory()
+        # Pinned from the start: what is pinned later is copied, to be overwritten.
+        return torch.empty_like(torch.from_numpy(array), pin_memory=True)
 
     def _wait(self, slot: Slot) -> None:
         self._copied[slot.number].synchronize()
@@ -162,7 +163,8 @@ def transfer_to(device: torch.device, layout: Layout, dtype: np.dtype[Any], rows
     return Transfer(layout, dtype, rows)
 
 
-@functools.lru_cache(maxsize=2)
+# As many as a night's tasks have: with one too few, each would be pinned again and again.
+@functools.lru_cache(maxsize=8)
 def _kept(device: torch.device, layout: Layout, dtype: np.dtype[Any], rows: int) -> Transfer:
     return CudaTransfer(layout, dtype, rows, device)
 

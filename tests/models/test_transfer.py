@@ -147,3 +147,23 @@ def test_a_ring_of_a_gpu_is_kept_until_it_is_forgotten(seen, monkeypatch):
     assert transfer.transfer_to(device, LAYOUT, seen.images.dtype, 8) is not first
     transfer.forget()
     assert len(made) == 3
+
+
+def test_rings_of_several_tasks_are_kept_side_by_side(seen, monkeypatch):
+    made = []
+    monkeypatch.setattr(transfer, "CudaTransfer", lambda *arguments: made.append(arguments) or object())
+    transfer.forget()
+    device = torch.device("cuda", 0)
+    for _ in range(2):
+        for side in (2, 4, 6):
+            for measured in (False, True):
+                transfer.transfer_to(device, Layout("gr", 6, side, measured), seen.images.dtype, 8)
+    transfer.forget()
+    assert len(made) == 6
+
+
+def test_memory_is_pinned_from_the_start(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "empty_like", lambda like, **how: asked.append((like.shape, like.dtype, how)))
+    CudaTransfer._place(None, np.empty((2, 3), np.float16))
+    assert asked == [((2, 3), torch.float16, {"pin_memory": True})]
