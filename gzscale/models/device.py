@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import threading
 
 import torch
 
-__all__ = ["choose_device", "has_native_bfloat16"]
+__all__ = ["choose_device", "device_turn", "has_native_bfloat16"]
+
+
+_turn = threading.RLock()
+
+
+def device_turn(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Have a GPU for oneself, of all threads of the process; a thread that has it may take it again.
+
+    Rings of blocks, and the memory that graphs read and write, are shared. A CPU is everybody's.
+    """
+    return _turn if device.type == "cuda" else contextlib.nullcontext()
 
 
 def choose_device() -> torch.device:

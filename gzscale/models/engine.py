@@ -33,7 +33,7 @@ from gzscale.models.batches import (
     speed,
 )
 from gzscale.models.bundle import Bundle
-from gzscale.models.device import choose_device, has_native_bfloat16
+from gzscale.models.device import choose_device, device_turn, has_native_bfloat16
 from gzscale.models.inputs import Stretch, from_flux, from_pictures, symmetries, to_channels
 from gzscale.models.layout import Layout, join
 from gzscale.models.network import fuse
@@ -172,15 +172,18 @@ class Engine:
         self.bundle.require_pictures()
         self.settle()
         for block in ahead(iter(pictures)):
-            yield _halving([self], functools.partial(self._block, block))
+            with device_turn(self.device):
+                outputs = _halving([self], functools.partial(self._block, block))
+            yield outputs
 
     def settle(self) -> None:
         """Find the batch by trying, unless it is known; on a CPU it always is."""
-        if self._is_settled:
-            return
-        self._is_settled = True
-        self.batch, self._least = find_sizes(self._measure, self.batch, MOST_CUDA, self._least)
-        self._remember()
+        with device_turn(self.device):
+            if self._is_settled:
+                return
+            self._is_settled = True
+            self.batch, self._least = find_sizes(self._measure, self.batch, MOST_CUDA, self._least)
+            self._remember()
 
     def _check(self, observation: Observation) -> None:
         shape, bands, scale = observation.images.shape, observation.bands, observation.scale
@@ -292,8 +295,10 @@ def run_together(
     """
     for engine in engines:
         engine._check(observation)
-        engine.settle()
-    return _halving(engines, lambda: _run(engines, observation, objects))
+    with device_turn(engines[0].device):
+        for engine in engines:
+            engine.settle()
+        return _halving(engines, lambda: _run(engines, observation, objects))
 
 
 def _run(

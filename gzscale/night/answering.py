@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from gzscale.config import NightConfig
 from gzscale.cutouts.store import Cutouts, read_cutouts
 from gzscale.models.bundle import Bundle, load_bundle
+from gzscale.models.device import device_turn
 from gzscale.models.engine import Engine, choose_device, run_together
 from gzscale.models.observation import Observation
 from gzscale.night.answers import Answers, observe, take_answers, usable_rows
 from gzscale.night.ledger import Record
 from gzscale.night.origins import cutouts_prefix, filters_of, location_of, open_bundle
 from gzscale.night.tables import read_parquet
-from gzscale.night.turns import device_turn, let_next_in
+from gzscale.night.turns import let_next_in
 from gzscale.storage import Storage
 from gzscale.tasks.base import Seen, load_task
 from gzscale.tasks.seen import look
@@ -89,7 +90,7 @@ def answer_all(
     seconds
         Time spent by step (``load``, ``infer``, and ``wait`` for the device), to which is added.
     """
-    with device_turn():
+    with device_turn(choose_device()):
         load_engines(config)
     if choose_device().type == "cuda":
         let_next_in()
@@ -126,7 +127,7 @@ def _answer(
     for alike in _alike(usable):
         engines = [_engine(location_of(config, name), bundles[name].sha256) for name in alike]
         waited = time.perf_counter()
-        with device_turn():
+        with device_turn(engines[0].device):
             seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - waited
             with _timed(seconds, "infer"):
                 outputs = run_together(engines, shown.observation, usable[alike[0]])

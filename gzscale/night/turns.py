@@ -1,28 +1,21 @@
-"""Turns at a GPU: while one partition is predicted, its worker reads the next ones and writes the last."""
+"""While one partition is predicted on a GPU, its worker reads the next ones and writes the last.
+
+Whose turn it is on the GPU, `gzscale.models.device.device_turn` says.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
 
 from gzscale.clusters.workers import CUT, PREDICT
 
-__all__ = ["IN_HAND", "device_turn", "let_next_in"]
+__all__ = ["IN_HAND", "let_next_in"]
 
 #: Partitions that a worker of a GPU has in hand: one is predicted and one written at most, and since
 #: reading one takes longest, two are read. Each is in memory.
 IN_HAND = 4
 
-_turn = threading.Lock()
 _thread = threading.local()
-
-
-@contextlib.contextmanager
-def device_turn() -> Iterator[None]:
-    """Have the process's device for oneself."""
-    with _turn:
-        yield
 
 
 def let_next_in() -> None:

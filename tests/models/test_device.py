@@ -1,10 +1,12 @@
-"""Which device is chosen: a GPU that works, though its memory be full."""
+"""Which device is chosen, a GPU that works, though its memory be full; and whose turn it is there."""
+
+import threading
 
 import pytest
 import torch
 
 from gzscale.models import device
-from gzscale.models.device import choose_device
+from gzscale.models.device import choose_device, device_turn
 
 
 @pytest.fixture
@@ -50,3 +52,20 @@ def test_without_a_gpu_none_is_chosen(gpu, monkeypatch):
     choose_device()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device().type == "cpu"
+
+
+@pytest.mark.parametrize(("kind", "together"), [("cuda", False), ("cpu", True)])
+def test_a_gpu_is_one_threads_and_a_cpu_everybodys(kind, together):
+    here, entered = torch.device(kind), threading.Event()
+
+    def enter():
+        with device_turn(here):
+            entered.set()
+
+    other = threading.Thread(target=enter)
+    # Whoever has it may take it again.
+    with device_turn(here), device_turn(here):
+        other.start()
+        assert entered.wait(5 if together else 0.1) == together
+    other.join(5)
+    assert entered.is_set()

@@ -1,5 +1,6 @@
 """Several bundles over one observation, and an engine as it is on a GPU, whose device is stood in for."""
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -216,6 +217,30 @@ def test_pictures_are_divided_as_cutouts_are(bundle):
     for alone, parted in zip(expected, runner.run_pictures(iter(blocks)), strict=True):
         np.testing.assert_allclose(alone["vote_fractions"], parted["vote_fractions"], atol=1e-6)
     assert captured == [16, 4]
+
+
+def test_only_whose_turn_it_is_settles_and_predicts(bundle, measured, monkeypatch):
+    depths, depth = [], 0
+
+    @contextlib.contextmanager
+    def turn(device):
+        nonlocal depth
+        depth += 1
+        yield
+        depth -= 1
+
+    monkeypatch.setattr(engine_module, "device_turn", turn)
+    runner = as_on_a_gpu(bundle)
+    batch = runner._batch
+    monkeypatch.setattr(runner, "_batch", lambda inputs: depths.append(depth) or batch(inputs))
+    monkeypatch.setattr(runner, "_measure", lambda size: (depths.append(depth) or 1.0, b"same"))
+    runner.run(measured)
+    pictures = np.zeros((3, 32, 32, 3), np.uint8)
+    for _ in runner.run_pictures(iter([pictures])):
+        # Whoever asks for pictures may take long over them.
+        assert depth == 0
+    assert depths
+    assert min(depths) == 1
 
 
 def test_nothing_to_do(bundle):

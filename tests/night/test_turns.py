@@ -7,11 +7,12 @@ import pytest
 import torch
 from distributed import Client, LocalCluster, get_worker
 
+from gzscale.models.device import device_turn
 from gzscale.night import answering
 from gzscale.night.ledger import Ledger
 from gzscale.night.origins import origins
 from gzscale.night.station import run_stage
-from gzscale.night.turns import IN_HAND, device_turn, let_next_in
+from gzscale.night.turns import IN_HAND, let_next_in
 from gzscale.night.work import Summary, predict
 from gzscale.storage import open_storage
 
@@ -25,7 +26,7 @@ def stage(number, on_gpu, turns=1):
         let_next_in()
     time.sleep(0.05)
     for _ in range(turns):
-        with device_turn():
+        with device_turn(torch.device("cuda" if on_gpu else "cpu")):
             _TOLD.append(("begin", number))
             time.sleep(0.1)
             _TOLD.append(("end", number))
@@ -95,7 +96,7 @@ def test_a_worker_without_a_gpu_of_its_own_holds_one_partition_at_a_time(resourc
 
 def test_outside_of_a_worker_nobody_is_let_in():
     let_next_in()
-    with device_turn():
+    with device_turn(torch.device("cuda")):
         pass
 
 
