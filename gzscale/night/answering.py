@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from gzscale.tasks.seen import look
 
 __all__ = ["answer_all", "load_engines"]
 
+#: Of who loads bundles, so that none is loaded by two threads; whoever predicts goes on meanwhile.
+_loading = threading.RLock()
+
 
 def load_engines(config: NightConfig) -> None:
     """Load the bundles of all tasks before they are needed, once in a process.
@@ -46,7 +50,8 @@ def load_engines(config: NightConfig) -> None:
     BundleError
         If one cannot be used.
     """
-    _load(tuple(location_of(config, name) for name in config.tasks))
+    with _loading:
+        _load(tuple(location_of(config, name) for name in config.tasks))
 
 
 @functools.lru_cache(maxsize=16)
@@ -88,9 +93,10 @@ def answer_all(
     rows
         The partition's catalog rows.
     seconds
-        Time spent by step (``load``, ``infer``, and ``wait`` for the device), to which is added.
+        Time spent by step (``load``, ``infer``, and ``wait`` for other partitions that load bundles or have
+        the device), to which is added.
     """
-    with device_turn(choose_device()):
+    with _held(_loading, seconds):
         load_engines(config)
     if choose_device().type == "cuda":
         let_next_in()
@@ -125,12 +131,10 @@ def _answer(
         usable = {name: usable_rows(shown.cutouts, shown.seen, bundles[name]) for name in names}
     answers = {}
     for alike in _alike(usable):
-        engines = [_engine(location_of(config, name), bundles[name].sha256) for name in alike]
-        waited = time.perf_counter()
-        with device_turn(engines[0].device):
-            seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - waited
-            with _timed(seconds, "infer"):
-                outputs = run_together(engines, shown.observation, usable[alike[0]])
+        with _held(_loading, seconds):
+            engines = [_engine(location_of(config, name), bundles[name].sha256) for name in alike]
+        with _held(device_turn(engines[0].device), seconds), _timed(seconds, "infer"):
+            outputs = run_together(engines, shown.observation, usable[alike[0]])
         for name, said in zip(alike, outputs, strict=True):
             answers[name] = take_answers(
                 load_task(name), shown.geometry, shown.cutouts, shown.gaps, shown.seen, bundles[name], said
@@ -150,6 +154,15 @@ def _alike(usable: dict[str, NDArray[np.int64]]) -> list[list[str]]:
     for name, rows in usable.items():
         groups.setdefault(rows.tobytes(), []).append(name)
     return list(groups.values())
+
+
+@contextlib.contextmanager
+def _held(lock: contextlib.AbstractContextManager[object], seconds: dict[str, float]) -> Iterator[None]:
+    """Hold a lock, and count how long it was waited for."""
+    start = time.perf_counter()
+    with lock:
+        seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start
+        yield
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -98,6 +100,34 @@ def test_outside_of_a_worker_nobody_is_let_in():
     let_next_in()
     with device_turn(torch.device("cuda")):
         pass
+
+
+def test_a_bundle_is_loaded_once_by_however_many_threads_while_another_predicts(monkeypatch):
+    loaded = []
+
+    def load(location, sha256=""):
+        return SimpleNamespace(sha256=f"of {location}")
+
+    def engine(bundle):
+        loaded.append(bundle.sha256)
+        time.sleep(0.05)
+        return bundle
+
+    monkeypatch.setattr(answering, "load_bundle", load)
+    monkeypatch.setattr(answering, "Engine", engine)
+    monkeypatch.setattr(answering, "location_of", lambda config, name: name)
+    config = SimpleNamespace(tasks={"one of a test": None, "two of a test": None})
+    with device_turn(torch.device("cuda")), ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(answering.load_engines, config) for _ in range(3)]:
+            done.result(5)
+    assert loaded == ["of one of a test", "of two of a test"]
+
+
+def test_waiting_is_told_apart_from_what_is_done_then():
+    seconds = {"wait": 1.0}
+    with answering._held(contextlib.nullcontext(), seconds):
+        time.sleep(0.1)
+    assert 1 <= seconds["wait"] < 1.1
 
 
 def test_partitions_side_by_side_come_to_the_same_bytes(ran, monkeypatch):
