@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import weakref
@@ -20,6 +21,11 @@ _Function = Callable[[Tensor], _Outputs]
 #: Runs before a capture, in which libraries choose their kernels and take their workspaces.
 _WARM = 3
 
+#: What torch raises where a device fails, after which nothing more can be done with it.
+_DEVICE_ERROR: type[BaseException] | tuple[()] = getattr(torch, "AcceleratorError", ())
+
+#: Set by a capture that failed: it may leave its stream, and the allocator, as if it still went on.
+_failed = threading.Event()
 
 _lock = threading.Lock()
 _every: weakref.WeakSet[Replay] = weakref.WeakSet()
@@ -34,7 +40,8 @@ class Replay:
     ----------
     capture
         Makes of a function and an example one that is faster; see `capture`. Where it fails, but for want of
-        memory, the function is run as it is.
+        memory or of a device that works, the function is run as it is, and nothing more is captured in this
+        process.
     """
 
     def __init__(self, capture: Callable[[_Function, Tensor], _Function]) -> None:
@@ -60,13 +67,34 @@ class Replay:
         self._captured.clear()
 
     def _make(self, function: _Function, inputs: Tensor) -> _Function | None:
+        if _failed.is_set():
+            return None
         try:
             return self._capture(function, inputs)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
+            _tell_of_device(error)
+            _failed.set()
             _log.warning("no CUDA graph of a batch of shape %s: %s", tuple(inputs.shape), error)
             return None
+
+
+def _tell_of_device(error: BaseException) -> None:
+    """Raise what stands behind a failed capture, where it is no fault of what was captured.
+
+    Ending a capture in which something failed fails as well, and hides it.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, torch.OutOfMemoryError):
+            raise torch.OutOfMemoryError(str(behind)) from None
+        if isinstance(behind, _DEVICE_ERROR) and "captur" not in str(behind):
+            # The driver has a word of its own for the want of memory.
+            if "out of memory" in str(behind):
+                raise torch.OutOfMemoryError(str(behind)) from None
+            raise behind
+        behind = behind.__context__
 
 
 def clear_all() -> None:
@@ -93,7 +121,7 @@ def capture(function: _Function, example: Tensor) -> _Function:
         If it does what a graph cannot hold, such as waiting for the device.
     """
     given = example.clone()
-    current, stream = torch.cuda.current_stream(example.device), torch.cuda.Stream(example.device)
+    current, stream = torch.cuda.current_stream(example.device), _stream(example.device)
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(_WARM):
@@ -115,3 +143,9 @@ def capture(function: _Function, example: Tensor) -> _Function:
         return {name: value.clone() for name, value in said.items()}
 
     return replay
+
+
+@functools.cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream that captures: libraries keep a workspace for each on which they were called."""
+    return torch.cuda.Stream(device)

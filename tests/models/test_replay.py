@@ -2,12 +2,19 @@
 
 import contextlib
 import logging
+import threading
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from gzscale.models import replay as replay_module
 from gzscale.models.replay import Replay, capture, clear_all
+
+
+@pytest.fixture(autouse=True)
+def _nothing_has_failed(monkeypatch):
+    monkeypatch.setattr(replay_module, "_failed", threading.Event())
 
 
 def double(inputs):
@@ -50,6 +57,53 @@ def test_run_as_it_is_where_it_cannot_be_captured(caplog):
     assert not replay.is_captured
     assert len(caplog.records) == 1
     assert "not permitted" in caplog.text
+
+
+def test_after_one_that_failed_nothing_more_is_captured(caplog):
+    captured = []
+
+    def capture(function, example):
+        raise RuntimeError("no graph of this")
+
+    before = Replay(recording(captured))
+    before(double, torch.ones(2))
+    with caplog.at_level(logging.WARNING):
+        Replay(capture)(double, torch.ones(2))
+    for replay in (before, Replay(recording(captured))):
+        assert torch.equal(replay(double, torch.ones(4))["twice"], torch.full((4,), 2.0))
+    # What was captured before is good.
+    assert captured == [(2,)]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("none left"), torch.OutOfMemoryError),
+        (torch.AcceleratorError("CUDA error: out of memory"), torch.OutOfMemoryError),
+        (torch.AcceleratorError("CUDA error: an illegal memory access"), torch.AcceleratorError),
+        (torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"), None),
+        (RuntimeError("no graph of this"), None),
+    ],
+)
+def test_a_device_that_fails_is_told_of_though_the_end_of_the_capture_hides_it(error, told, hidden):
+    def capture(function, example):
+        try:
+            raise error
+        finally:
+            if hidden:
+                raise torch.AcceleratorError("CUDA error: operation failed due to an error during capture")
+
+    replay = Replay(capture)
+    if told is None:
+        assert replay(double, torch.ones(2))
+        assert replay_module._failed.is_set()
+        return
+    with pytest.raises(told) as found:
+        replay(double, torch.ones(2))
+    assert str(found.value) == str(error)
+    assert not replay_module._failed.is_set()
 
 
 def test_all_of_them_are_let_go_of_at_once():
@@ -119,7 +173,9 @@ def device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: compute)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", Capture)
-    return at_work
+    replay_module._stream.cache_clear()
+    yield at_work
+    replay_module._stream.cache_clear()
 
 
 def test_a_capture_gives_what_it_was_given_to_the_graph_and_copies_what_it_says(device):
@@ -139,6 +195,13 @@ def test_a_capture_gives_what_it_was_given_to_the_graph_and_copies_what_it_says(
     # What the graph writes next does not reach what was said before.
     assert torch.equal(said, torch.ones(3))
     assert len(where) == len(seen) < 5
+
+
+def test_one_stream_of_a_device_captures(device):
+    for rows in (2, 3):
+        said = capture(double, torch.zeros(rows))(torch.ones(rows))
+        assert said["twice"].shape == (rows,)
+    assert device.current == "compute"
 
 
 def test_a_capture_that_fails_leaves_the_stream_as_it_was(device):
