@@ -1,21 +1,22 @@
 """Images a second from a cutout store on disk to predictions, against a bare loop over a tensor in memory.
 
 A store is written first. Its bytes are then read, compared with their hashes, decoded and predicted, as a
-night does it, and beside it the same network runs over the same images, prepared, in memory. Both see the
-same number of views and threads, in turns, so that a busy machine slows both. The ratio of CPU seconds, all
-threads together, is what a worker of one core has of it, where nothing is read or prepared beside the
-network; it bears a busy machine best. Run:
+night does it, and beside it the same network runs over the same images, prepared, in memory; on a GPU its
+batches are CUDA graphs, as the engine's are. Both see the same number of views and threads, in turns, so
+that a busy machine slows both. The ratio of CPU seconds, all threads together, is what a worker of one core
+has of it, where nothing is read or prepared beside the network; it bears a busy machine best. Run:
 ``python tests/benchmarks/bench_engine.py [--images N] [--json OUT]``.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from stores import Group, Piece, observed, write_store
 from gzscale.models.bundle import load_bundle
 from gzscale.models.engine import Engine
 from gzscale.models.inputs import from_flux
+from gzscale.models.replay import Replay, capture
 from gzscale.models.shipped import shipped
 from gzscale.storage import Storage
 
@@ -32,13 +34,28 @@ GROUP = Group("gri", 96, "0.08 * size")
 PARTITION = 2048
 
 
-def bare_loop(engine: Engine, tensor: torch.Tensor) -> None:
-    """Run the network over batches of a tensor that lies on the device, prepared, in the same precision."""
+Forward = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+
+
+def bare_forward(engine: Engine, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Run the network over a prepared batch, as often as the bundle has views, in the engine's precision."""
     with torch.inference_mode(), engine._autocast():
-        for start in range(0, len(tensor), engine.batch):
-            batch = tensor[start : start + engine.batch]
-            for _ in range(engine.bundle.symmetries):
-                engine.network.outputs(batch)
+        return [engine.network.outputs(batch) for _ in range(engine.bundle.symmetries)][-1]
+
+
+def forward_of(engine: Engine) -> tuple[Forward, Replay | None]:
+    """Return `bare_forward` of an engine, and what captures it where the engine captures its own."""
+    bare: Forward = functools.partial(bare_forward, engine)
+    if engine.device.type != "cuda":
+        return bare, None
+    replay = Replay(capture)
+    return functools.partial(replay, bare), replay
+
+
+def bare_loop(engine: Engine, forward: Forward, tensor: torch.Tensor) -> None:
+    """Run the network over batches of a tensor that lies on the device, prepared."""
+    for start in range(0, len(tensor), engine.batch):
+        forward(tensor[start : start + engine.batch])
     if engine.device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -83,10 +100,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         storage, pieces = write_store(Path(folder), {"galaxy": GROUP}, count // objects, objects)
         tensor = prepared(engine, storage, pieces)
-        bare_loop(engine, tensor[: engine.batch])
+        forward, replay = forward_of(engine)
+        bare_loop(engine, forward, tensor[: engine.batch])
         from_store(engine, storage, pieces[:1])
         for _ in range(options.rounds):
-            loops.append(seconds(bare_loop, engine, tensor))
+            loops.append(seconds(bare_loop, engine, forward, tensor))
             runs.append(seconds(from_store, engine, storage, pieces))
     ratio, cpu_ratio = (
         statistics.median(loop[clock] / run[clock] for loop, run in zip(loops, runs, strict=True))
@@ -98,6 +116,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "batch": engine.batch,
         "symmetries": engine.bundle.symmetries,
+        "captured": [made is not None and made.is_captured for made in (engine._replay, replay)],
         "images": count,
         "images_of_a_partition": objects,
         "store_images_per_second": round(count / statistics.median(run[0] for run in runs), 1),
@@ -106,12 +125,13 @@ def main() -> None:
         "cpu_ratio": round(cpu_ratio, 3),
         "goal": 0.95 if engine.device.type == "cpu" else 0.9,
     }
+    kinds = ["CUDA graphs" if made else "kernel by kernel" for made in result["captured"]]
     print(
         f"store to predictions {result['store_images_per_second']} images/s, "
         f"bare loop {result['loop_images_per_second']} images/s, "
         f"ratio {result['ratio']}, of CPU seconds {result['cpu_ratio']} "
         f"(goal {result['goal']}; {result['device']}, {result['threads']} threads, "
-        f"{result['symmetries']} views of {count} images)"
+        f"{result['symmetries']} views of {count} images; the engine {kinds[0]}, the loop {kinds[1]})"
     )
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -27,15 +27,22 @@ READERS = min(8, os.cpu_count() or 1)
 GOALS = {"store / ceiling": 0.9, "busy": 0.9, "morphology-gz2 images/s": 100_000}
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Write a store and measure every bundle that was asked for."""
+def chosen(names: str) -> list[Path]:
+    """Return the shipped bundles in whose names there is one of some parts, separated by commas."""
+    from gzscale.models.shipped import SHIPPED, shelf
+
+    every = [path for task in SHIPPED for path in shelf(task)]
+    return [path for path in every if any(name in path.stem for name in names.split(","))]
+
+
+def measure(options: argparse.Namespace, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
+    """Write a store and measure some bundles."""
     import roofline
     import torch
     from stores import Group, observed, write_store
 
     from gzscale.models.bundle import load_bundle
     from gzscale.models.engine import Engine, choose_device
-    from gzscale.models.shipped import SHIPPED, shelf
 
     begun = time.monotonic()
     device = choose_device()
@@ -72,27 +79,19 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "stages": roofline.stages(engine, source, seconds()),
         }
 
-    bundles = [path for task in SHIPPED for path in shelf(task)]
-    chosen = [path for path in bundles if any(name in path.stem for name in options.bundles.split(","))]
     found: dict[str, Any] = {}
-    for path in chosen:
+    for path in paths:
         engine = Engine(load_bundle(path), device)
         found[path.stem] = one(engine, galaxy if engine.bundle.geometry.size == 96 else sky)
         print(f"{path.stem}: measured after {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    first = [path for path in chosen if "rubin" not in path.stem]
-    engines = [Engine(roofline.shown_as(load_bundle(path), 96), device) for path in first]
-    seen = observed(galaxy.read(pieces[0]))
-    apart = [roofline.from_memory([engine], seen, seconds()) for engine in engines]
-    together = roofline.from_memory(engines, seen, seconds())
-    run = roofline.from_store(engines, galaxy, READERS, seconds())
-    return {
-        **roofline.about_machine(device),
-        "readers": READERS,
-        "partitions": partitions,
-        "objects_of_a_partition": objects,
-        "threads": torch.get_num_threads(),
-        "bundles": found,
-        "three": {
+
+    def three(first: Sequence[Path]) -> dict[str, Any]:
+        engines = [Engine(roofline.shown_as(load_bundle(path), 96), device) for path in first]
+        seen = observed(galaxy.read(pieces[0]))
+        apart = [roofline.from_memory([engine], seen, seconds()) for engine in engines]
+        together = roofline.from_memory(engines, seen, seconds())
+        run = roofline.from_store(engines, galaxy, READERS, seconds())
+        return {
             "bundles": [path.stem for path in first],
             "side": 96,
             "apart": 1 / sum(1 / rate for rate in apart),
@@ -100,7 +99,17 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "gain": together * sum(1 / rate for rate in apart),
             "store": run.rate,
             "busy": run.busy_share,
-        },
+        }
+
+    first = [path for path in paths if "rubin" not in path.stem]
+    return {
+        **roofline.about_machine(device),
+        "readers": READERS,
+        "partitions": partitions,
+        "objects_of_a_partition": objects,
+        "threads": torch.get_num_threads(),
+        "bundles": found,
+        **({"three": three(first)} if first else {}),
         "goals": GOALS,
         "seconds": time.monotonic() - begun,
     }
@@ -127,11 +136,13 @@ def table(result: Mapping[str, Any]) -> str:
             f"{about['store / ceiling']:.3f}, GPU busy {about['busy']}"
         )
         lines += [f"  {what:<34}{rate:>14,.0f} images/s" for what, rate in rates(about).items()]
-    three = result["three"]
-    lines.append(
-        f"\n{' + '.join(three['bundles'])} at 96 px: together {three['together']:,.0f} images/s, one after "
-        f"another {three['apart']:,.0f} ({three['gain']:.2f} x); from the store {three['store']:,.0f}"
-    )
+    if "three" in result:
+        three = result["three"]
+        lines.append(
+            f"\n{' + '.join(three['bundles'])} at 96 px: together {three['together']:,.0f} images/s, "
+            f"one after another {three['apart']:,.0f} ({three['gain']:.2f} x); "
+            f"from the store {three['store']:,.0f}"
+        )
     return "\n".join(lines)
 
 
@@ -175,8 +186,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, default=Path("bench/gpu.json"))
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args(arguments)
+    paths = chosen(options.bundles)
+    if not paths:
+        names = ", ".join(path.stem for path in chosen(""))
+        parser.error(f"no bundle has a part of {options.bundles!r} in its name: {names}")
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(options, Path(folder))
+        result = measure(options, paths, Path(folder))
     print(table(result))
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -7,6 +7,17 @@ import bench_gpu
 import pytest
 
 
+def test_a_name_that_is_no_bundles_is_told_before_anything_is_measured(capsys):
+    with pytest.raises(SystemExit):
+        bench_gpu.main(["--bundles", "none"])
+    assert "no bundle has a part of 'none' in its name: " in capsys.readouterr().err
+
+
+def test_without_bundles_to_be_shown_together_the_others_are_told_of():
+    result = {"device": "cpu", "torch": "2", "processor": "", "bundles": {}}
+    assert "together" not in bench_gpu.table(result)
+
+
 @pytest.mark.slow
 def test_it_runs_on_the_cores(tmp_path, capsys):
     target = tmp_path / "out" / "gpu.json"
