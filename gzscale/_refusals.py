@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-__all__ = ["MOST_DENIED", "Witnesses", "witnesses_of"]
+__all__ = ["MOST_DENIED", "Witnesses", "another_follows", "witnesses_of"]
 
 #: Objects that are asked for again. More than one, since one may have been removed in the meantime.
 ASKED_AGAIN = 3
@@ -18,9 +20,21 @@ ASKED_AGAIN = 3
 #: its credentials for what is denied. A mirror that lacks many files denies as many names.
 MOST_DENIED = 100
 
+_another_follows = ContextVar("_another_follows", default=False)
+
+
+@contextmanager
+def another_follows(follows: bool) -> Iterator[None]:
+    """Ask for one of the names that an object may have: a denial tells nothing while others follow it."""
+    token = _another_follows.set(follows)
+    try:
+        yield
+    finally:
+        _another_follows.reset(token)
+
 
 class Witnesses:
-    """The objects below one root that this process has read last, and the names that it was denied before."""
+    """The objects below one root that this process has had last, and the names that it was denied before."""
 
     def __init__(self) -> None:
         self._read: deque[str] = deque(maxlen=ASKED_AGAIN)
@@ -28,7 +42,7 @@ class Witnesses:
         self._lock = threading.Lock()
 
     def note(self, key: str) -> None:
-        """Note that an object was read."""
+        """Note that an object was read, or its size: who may not read it is not told that either."""
         with self._lock:
             if key not in self._read:
                 self._read.append(key)
@@ -44,6 +58,8 @@ class Witnesses:
         denied
             Asks for an object, and says whether it is denied.
         """
+        if _another_follows.get():
+            return ""
         with self._lock:
             others = [other for other in reversed(self._read) if other != key]
             if not others:

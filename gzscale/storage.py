@@ -208,6 +208,7 @@ class S3Storage(RemoteStorage):
             head = self._retry(key, lambda: self._head(key))
         except MissingError:
             return None
+        witnesses_of(self.root).note(key)
         return Entry(key, int(head["ContentLength"]), str(head["ETag"]).strip('"'))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:

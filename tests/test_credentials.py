@@ -215,6 +215,31 @@ def test_missing_files_of_a_bucket_that_may_not_be_listed(s3, files, deny, tmp_p
     assert fetcher.read(("f4",))[0] == "f4"
 
 
+def test_files_that_lie_under_their_second_names_show_that_the_credentials_are_known(
+    files, deny, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(gzscale._refusals, "MOST_DENIED", 2)
+    deny(lambda method, path: "list-type" in path, hides_missing=True)
+    fetcher = Fetcher(files.root, str(tmp_path), 10**9, 2)
+    # A survey is looked over by the states of its images: none is read.
+    for _ in range(2):
+        for number in range(5):
+            assert fetcher.stat((f"f{number}.bz2", f"f{number}")).key == f"f{number}"
+    with pytest.raises(ImageError, match=r"f9\.bz2: HTTP 403"):
+        fetcher.stat(("f9.bz2", "f9"))
+
+
+def test_a_denied_image_counts_once_whatever_names_it_may_have(files, deny, monkeypatch, tmp_path):
+    monkeypatch.setattr(gzscale._refusals, "MOST_DENIED", 3)
+    deny(lambda method, path: True)
+    fetcher = Fetcher(files.root, str(tmp_path), 10**9, 2)
+    for number in range(2):
+        with pytest.raises(ImageError):
+            fetcher.stat((f"f{number}.bz2", f"f{number}"))
+    with pytest.raises(CredentialsError, match="all of the first 3 names"):
+        fetcher.stat(("f2.bz2", "f2"))
+
+
 @pytest.mark.parametrize("after", ["stat", "fetch"])
 def test_refused_credentials_end_a_fetch_and_are_not_an_image_s(files, faulty_s3, tmp_path: Path, after):
     fetcher = Fetcher(files.root, str(tmp_path), 10**9, 2)

@@ -19,9 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gzscale._refusals import another_follows
 from gzscale.errors import CredentialsError, GzscaleError, ImageError, MissingError, Reason, StorageError
 from gzscale.storage import Entry, open_storage
 from gzscale.surveys.stored import FileBytes, open_stored
+from gzscale.surveys.sweeping import UNFINISHED, mark_used, sweep
 
 __all__ = ["Fetcher", "default_cache"]
 
@@ -31,8 +33,6 @@ MAX_FILE_BYTES = 128_000_000
 PIECE = 2_000_000
 #: Attempts to read a fetched file before another process sweeps it out of the cache.
 ATTEMPTS = 4
-#: Unfinished transfers that nobody has touched for this long are removed [s].
-STALE = 86_400
 #: Files that are being read while others are fetched.
 _OPENED = 3
 _MAGIC = (b"BZh", b"\x1f\x8b", b"SIMPLE  =")
@@ -97,7 +97,8 @@ class Fetcher:
         denied: StorageError | None = None
         for name in names:
             try:
-                entry = storage.stat(name)
+                with another_follows(name != names[-1]):
+                    entry = storage.stat(name)
             except CredentialsError:
                 raise
             except StorageError as error:
@@ -127,7 +128,7 @@ class Fetcher:
             path = self._fetched(entry)
             # Another process's sweep may have taken it in between.
             with contextlib.suppress(FileNotFoundError):
-                _mark_used(path)
+                mark_used(path)
                 return entry.key, path.read_bytes()
         raise self._swept(entry)
 
@@ -151,7 +152,7 @@ class Fetcher:
                 path = self._fetched(entry) if self.remote else Path(open_storage(self.root).root, entry.key)
                 try:
                     if self.remote:
-                        _mark_used(path)
+                        mark_used(path)
                     stored = stack.enter_context(open_stored(path))
                     break
                 except FileNotFoundError as error:
@@ -247,7 +248,7 @@ class Fetcher:
         return path
 
     def _transfer(self, entry: Entry, path: Path) -> None:
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(path.name + UNFINISHED)
         with open(part, "ab") as file:
             start = file.tell()
             while start < entry.size or entry.size < 0:
@@ -272,6 +273,8 @@ class Fetcher:
         if entry.size == 0:
             part.unlink()
             raise self._not_an_image(entry, b"")
+        # One that was begun long ago is not the first to go.
+        mark_used(part)
         os.replace(part, path)
 
     def _not_an_image(self, entry: Entry, start: bytes) -> ImageError:
@@ -318,29 +321,7 @@ class Fetcher:
     def _sweep(self, keep: Path) -> None:
         """Remove the files that were not used for longest until the cache is within its cap."""
         with self._locked("sweep"):
-            files = []
-            for folder, _, names in os.walk(Path(self.cache, "files")):
-                for name in names:
-                    path = Path(folder, name)
-                    with contextlib.suppress(FileNotFoundError):
-                        status = path.stat()
-                        if name.endswith(".part"):
-                            if time.time() - status.st_mtime > STALE:
-                                path.unlink()
-                            continue
-                        files.append((status.st_atime_ns, status.st_size, path))
-            excess = sum(size for _, size, _ in files) - self.cap
-            for _, size, path in sorted(files):
-                if excess <= 0:
-                    return
-                if path != keep:
-                    path.unlink(missing_ok=True)
-                    excess -= size
-
-
-def _mark_used(path: Path) -> None:
-    # The time of its last change stays: whoever reads the file looks whether somebody writes into it.
-    os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+            sweep(Path(self.cache, "files"), self.cap, keep)
 
 
 def _unreachable(error: Exception) -> ImageError:
