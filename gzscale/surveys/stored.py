@@ -47,17 +47,21 @@ class FileBytes:
     def __getitem__(self, part: slice) -> bytes:
         start, stop, step = part.indices(len(self))
         assert step == 1, "bytes are read as they lie"
+        pieces = []
         try:
-            read = os.pread(self._descriptor, max(0, stop - start), start)
+            # One call may bring less: of 2 GiB and more, or where a file system is a program.
+            while start < stop and (piece := os.pread(self._descriptor, stop - start, start)):
+                pieces.append(piece)
+                start += len(piece)
         except OSError as error:
             raise ImageError(
                 Reason.UNREACHABLE_IMAGE,
                 f"{self._name}: {error.strerror or error}; run again later, or name a mirror or a copy on "
                 "another disk with survey.root",
             ) from error
-        if len(read) < stop - start:
+        if start < stop:
             raise self._changed()
-        return read
+        return b"".join(pieces)
 
     def require_unchanged(self) -> None:
         """Check that nobody has written into the file since it was hashed.

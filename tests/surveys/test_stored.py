@@ -109,6 +109,19 @@ def test_many_readers_of_one_cached_file_do_not_disturb_each_other(serve, tmp_pa
         assert first[:] == content
 
 
+def test_a_system_that_reads_less_than_it_is_asked_for_is_asked_again(path, monkeypatch):
+    whole = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, count, start: whole(file, min(count, 1000), start))
+    with open_stored(path) as stored:
+        assert stored[500:100_001] == CONTENT[500:100_001]
+        assert stored[10:10] == b""
+        os.truncate(path, 550)
+        with pytest.raises(ImageError, match="written while it was read"):
+            stored[500:600]
+        os.truncate(path, len(CONTENT))
+        os.utime(path, ns=(stored._before.st_atime_ns, stored._before.st_mtime_ns))
+
+
 @given(
     st.binary(max_size=300),
     st.lists(st.tuples(st.integers(-1, 350), st.integers(0, 2), st.integers(-1, 350)), max_size=8),
