@@ -66,9 +66,9 @@ def process(
     CredentialsError
         If storage refuses those of a worker, now or later: every partition would end alike.
     """
-    ask_workers(cluster.client, config)
+    rooted = ask_workers(cluster.client, config)
     start = time.perf_counter()
-    origin = dataclasses.replace(origins(config), compute=cluster.compute)
+    origin = dataclasses.replace(origins(config), compute=cluster.compute, rooted=rooted)
     tally = Tally()
     names = [*config.geometries, *config.tasks, "objects"]
     flight = Flight(cluster, config, origin, plan.night, check)

@@ -68,11 +68,14 @@ class Origins:
     compute
         Device and precision of predictions (`gzscale.night.compute.compute_kind`); empty
         where none is prescribed, so that predictions of any kind count as current.
+    rooted
+        Whether every worker that cuts is to reach the survey's root (`gzscale.night.reach.ask_workers`).
     """
 
     cut: dict[str, Any]
     predict: dict[str, Any]
     compute: str = ""
+    rooted: bool = False
 
     def as_made(self, record: Record) -> Origins:
         """Return these origins, with the kind of computing of a commit where none is prescribed."""

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import errno
 import functools
+import queue
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gzscale.clusters.workers import CUT
+from gzscale.clusters.workers import CUT, KINDS
 from gzscale.config import NightConfig
 from gzscale.errors import ClusterError, CredentialsError, StorageError, WorkerError
 from gzscale.storage import LocalStorage, S3Storage, open_storage
@@ -23,9 +27,13 @@ _PLANNED = "ledger/rows"
 _OUTPUT, _ROOT = "output", "survey.root"
 #: Workers of which a message tells.
 _TOLD = 3
+#: Seconds that workers have to answer; storage in trouble is tried for minutes.
+ANSWER_TIMEOUT = 300.0
+#: Seconds within which the scheduler notices that a worker has gone which did not answer.
+GONE = 5.0
 
 
-def reach(output: str, root: str) -> dict[str, StorageError]:
+def reach(output: str, root: str = "") -> dict[str, StorageError]:
     """Try to reach an output and a survey's root from this process.
 
     Parameters
@@ -33,7 +41,7 @@ def reach(output: str, root: str) -> dict[str, StorageError]:
     output
         Of a night that was planned.
     root
-        ``survey.root``. It may be denied to list it, as long as the credentials are known there.
+        ``survey.root``, or nothing. It may be denied to list it, as long as the credentials are known there.
 
     Returns
     -------
@@ -43,7 +51,8 @@ def reach(output: str, root: str) -> dict[str, StorageError]:
     wrong = {}
     for name, location, prefix in ((_OUTPUT, output, _PLANNED), (_ROOT, root, "")):
         try:
-            _touch(location, prefix)
+            if location:
+                _touch(location, prefix)
         except StorageError as error:
             refused = isinstance(error, CredentialsError)
             if refused or name == _OUTPUT or error.errno != errno.EACCES:
@@ -54,8 +63,11 @@ def reach(output: str, root: str) -> dict[str, StorageError]:
 def _touch(location: str, prefix: str) -> None:
     storage = open_storage(location)
     if isinstance(storage, LocalStorage):
-        if not Path(storage.root, prefix).exists():
-            raise StorageError(f"{storage.url(prefix)}: there is no such file or folder", errno.ENOENT)
+        try:
+            Path(storage.root, prefix).stat()
+        except OSError as error:
+            why = "there is no such file or folder" if error.errno == errno.ENOENT else error.strerror
+            raise StorageError(f"{storage.url(prefix)}: {why}", errno.ENOENT) from error
     elif isinstance(storage, S3Storage):
         if next(iter(storage.list(prefix)), None) is None and prefix:
             raise StorageError(f"{storage.url(prefix)}: nothing is there; another endpoint?", errno.ENOENT)
@@ -63,7 +75,7 @@ def _touch(location: str, prefix: str) -> None:
         storage.stat(prefix)
 
 
-def ask_workers(client: Any, config: NightConfig) -> None:
+def ask_workers(client: Any, config: NightConfig) -> bool:
     """Ask every worker that is up whether it reaches what this process reaches, the survey only if it cuts.
 
     Parameters
@@ -73,65 +85,140 @@ def ask_workers(client: Any, config: NightConfig) -> None:
     config
         The configuration of a night that was planned.
 
+    Returns
+    -------
+    bool
+        Whether a worker that comes later and cuts has to reach the survey's root: not one that this process
+        does not reach either, unless it is only refused there.
+
     Raises
     ------
     CredentialsError
-        If storage refuses this process's credentials, or a worker's.
+        If storage refuses this process's credentials for the output, or a worker's.
     ClusterError
-        If a worker does not reach the output, or a root of the survey that this process does.
+        If a worker does not reach the output, or a root of the survey that this process does; if one cannot
+        say, they do not answer in time, or none of a kind is left.
     """
     places = config.output, config.survey.root
     own = reach(*places)
-    for error in own.values():
-        if isinstance(error, CredentialsError):
-            raise error
+    if isinstance(own.get(_OUTPUT), CredentialsError):
+        raise own[_OUTPUT]
+    # Where this process's credentials alone are refused, the workers' own may do.
+    common = {name for name, error in own.items() if not isinstance(error, CredentialsError)}
     workers = client.scheduler_info(n_workers=-1)["workers"]
-    try:
-        answers = client.run(reach, *places, workers=list(workers), on_error="return")
-    except Exception as error:
-        raise ClusterError(f"the workers do not answer: {type(error).__name__}: {error}") from error
+    answers = _answers(client, places, workers)
     troubles = [
         (f"worker {address}: {name}: {error}", isinstance(error, CredentialsError))
         for address, answer in answers.items()
-        for name, error in _asked_for(answer, CUT in workers[address]["resources"]).items()
-        if name not in own or isinstance(error, CredentialsError)
+        if isinstance(answer, dict)
+        for name, error in answer.items()
+        if (CUT in workers[address]["resources"] or name != _ROOT)
+        and (name not in common or isinstance(error, CredentialsError))
     ]
-    if not troubles:
-        return
-    told = "; ".join(text for text, _ in troubles[:_TOLD])
-    more = f"; and {len(troubles) - _TOLD} more" if len(troubles) > _TOLD else ""
     if any(refused for _, refused in troubles):
-        raise CredentialsError(f"{told}{more}")
-    raise ClusterError(
-        f"{told}{more}; this night's main process reaches it: mount the same folders where workers run, give "
-        "them the same endpoint (AWS_ENDPOINT_URL) and network, and start them anew"
+        raise CredentialsError(_told([text for text, _ in troubles]))
+    if troubles:
+        others = "" if own else "this night's main process reaches it: "
+        raise ClusterError(
+            f"{_told([text for text, _ in troubles])}; {others}mount the same folders where workers run, "
+            "give them the same endpoint (AWS_ENDPOINT_URL) and network, and start them anew"
+        )
+    silent = [
+        f"worker {address} cannot say what it reaches ({type(answer).__name__}: {answer})"
+        for address, answer in answers.items()
+        if not isinstance(answer, dict)
+    ]
+    if silent:
+        raise ClusterError(
+            f"{_told(silent)}; look at its log, install the same gzscale there, and start it anew"
+        )
+    return _ROOT not in common
+
+
+def _answers(client: Any, places: tuple[str, str], workers: dict[str, Any]) -> dict[str, Any]:
+    """Return what workers say, or their failure to say it, without those that were lost meanwhile."""
+    answers = _in_time(
+        functools.partial(client.run, reach, *places, workers=list(workers), on_error="return")
     )
+    unheard = {
+        address
+        for address, answer in answers.items()
+        if isinstance(answer, OSError) and not isinstance(answer, StorageError)
+    }
+    deadline = time.monotonic() + GONE
+    while unheard:
+        there = client.scheduler_info(n_workers=-1)["workers"]
+        if time.monotonic() > deadline or not unheard.intersection(there):
+            unheard.difference_update(there)
+            break
+        time.sleep(0.1)
+    left = {address: answer for address, answer in answers.items() if address not in unheard}
+    for kind in KINDS:
+        before, after = (
+            sum(kind in workers[address]["resources"] for address in some) for some in (workers, left)
+        )
+        if before and not after:
+            raise ClusterError(
+                f"all {before} workers for {kind} were lost while they were asked what they reach; look at "
+                "their logs, and run the night again"
+            )
+    return left
 
 
-def _asked_for(answer: Any, cuts: bool) -> dict[str, Any]:
-    """Return what matters of a worker's answer, which may be its failure to give one."""
-    if not isinstance(answer, dict):
-        return {"cannot say": answer}
-    return {name: error for name, error in answer.items() if cuts or name != _ROOT}
+def _in_time(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Ask the workers, and wait no longer than `ANSWER_TIMEOUT`: a folder of a dead server answers nobody."""
+    said: queue.SimpleQueue[dict[str, Any] | Exception] = queue.SimpleQueue()
+
+    def listen() -> None:
+        try:
+            said.put(ask())
+        except Exception as error:
+            said.put(error)
+
+    threading.Thread(target=listen, name="reach", daemon=True).start()
+    try:
+        answers = said.get(timeout=ANSWER_TIMEOUT)
+    except queue.Empty:
+        raise ClusterError(
+            f"the workers have not said for {ANSWER_TIMEOUT:.0f} s whether they reach the output and "
+            "survey.root; look whether a folder hangs where they run (ls), and whether they live"
+        ) from None
+    if isinstance(answers, Exception):
+        raise ClusterError(f"the workers do not answer: {type(answers).__name__}: {answers}") from answers
+    return answers
+
+
+def _told(troubles: list[str]) -> str:
+    more = f"; and {len(troubles) - _TOLD} more" if len(troubles) > _TOLD else ""
+    return "; ".join(troubles[:_TOLD]) + more
 
 
 @functools.lru_cache(maxsize=16)
-def check_reach(output: str) -> None:
-    """Check once in a worker's process that it reaches the output: it may have come after the others.
+def check_reach(output: str, root: str = "") -> None:
+    """Check once in a worker's process what it reaches: it may have come after the others.
+
+    Parameters
+    ----------
+    output
+        Of a night that was planned.
+    root
+        ``survey.root``, if this worker cuts and there is such a place; else every image would be missing.
 
     Raises
     ------
     CredentialsError
         If storage refuses the worker's.
     WorkerError
-        If it does not reach the output: another worker may.
+        If it does not reach the output, or has no such root: another worker may.
     """
-    try:
-        _touch(output, _PLANNED)
-    except CredentialsError:
-        raise
-    except StorageError as error:
-        raise WorkerError(
-            f"a worker does not reach the output: {error}; mount the same folders there, or give it the same "
-            "endpoint (AWS_ENDPOINT_URL), and start it anew"
-        ) from error
+    wrong = reach(output, root)
+    for error in wrong.values():
+        if isinstance(error, CredentialsError):
+            raise error
+    for name, error in wrong.items():
+        # What a survey's server does not answer for a while is the images' matter.
+        if name == _OUTPUT or error.errno == errno.ENOENT:
+            raise WorkerError(
+                f"a worker does not reach the {name}: {error}; mount the same folders there, or give it the "
+                "same endpoint (AWS_ENDPOINT_URL), and start it anew"
+            ) from error

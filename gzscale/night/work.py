@@ -74,10 +74,10 @@ class Summary:
     taken: tuple[str, ...] = ()
 
 
-def _check_worker(config: NightConfig, origin: Origins) -> None:
-    """Refuse to work with other code or bundles than the night was planned with, or without its output."""
-    check_reach(config.output)
-    if replace(origins(config), compute=origin.compute) != origin:
+def _check_worker(config: NightConfig, origin: Origins, root: str = "") -> None:
+    """Refuse to work with other code or bundles than the night was planned with, or without its places."""
+    check_reach(config.output, root)
+    if replace(origins(config), compute=origin.compute, rooted=origin.rooted) != origin:
         raise WorkerError(
             f"worker {_worker()} has other code, bundles or index files than the night's main process; "
             "install the same gzscale on every worker and start them anew"
@@ -120,7 +120,7 @@ def cut(
         If this process would work from something else.
     """
     start = time.perf_counter()
-    _check_worker(config, origin)
+    _check_worker(config, origin, config.survey.root if origin.rooted else "")
     ledger = Ledger(open_storage(config.output))
     old = ledger.read("cut", partition)
     if old is not None and cut_is_current(config, origin, ledger, old, rows_digest):

@@ -1,6 +1,7 @@
 """Workers say whether they reach what the night reads and writes, with their own paths and credentials."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from faults import DENIED, EXPIRED, Fault
 from toy import toy_config
 
 from gzscale.clusters.workers import KINDS, PREDICT
-from gzscale.errors import ClusterError, CredentialsError, WorkerError
+from gzscale.errors import ClusterError, CredentialsError, StorageError, WorkerError
 from gzscale.night.reach import ask_workers, check_reach, reach
 from gzscale.storage import open_storage
 
@@ -78,7 +79,8 @@ def test_a_worker_that_cuts_nothing_does_without_the_survey(config):
 
 
 def test_a_worker_that_cannot_be_asked(config):
-    with pytest.raises(ClusterError, match="tcp://w0: cannot say: No module named"):
+    said = r"tcp://w0 cannot say what it reaches \(ModuleNotFoundError: No module named.*install the same"
+    with pytest.raises(ClusterError, match=said):
         ask_workers(Workers(lambda *arguments: ModuleNotFoundError("No module named 'gzscale'")), config)
 
 
@@ -86,6 +88,87 @@ def test_a_worker_that_comes_later_is_let_go_if_it_lacks_the_output(config, tmp_
     check_reach(config.output)
     with pytest.raises(WorkerError, match=r"does not reach the output.*there is no such file or folder"):
         check_reach(str(tmp_path / "none"))
+
+
+def test_a_worker_that_comes_later_and_cuts_is_let_go_if_it_lacks_the_survey(config, tmp_path):
+    check_reach(config.output, config.survey.root)
+    with pytest.raises(WorkerError, match=r"does not reach the survey\.root.*no such file or folder"):
+        check_reach(config.output, str(tmp_path / "none"))
+
+
+def test_later_workers_are_asked_for_a_root_that_this_process_reaches_or_is_refused(config, monkeypatch):
+    elsewhere = config.model_copy(
+        update={"survey": config.survey.model_copy(update={"root": "/mnt/elsewhere"})}
+    )
+    assert ask_workers(Workers(like_this_process), config)
+    assert not ask_workers(Workers(like_this_process), elsewhere)
+    refused = {"survey.root": CredentialsError("s3://sky: no credentials")}
+    monkeypatch.setattr("gzscale.night.reach.reach", lambda *places: refused)
+    assert ask_workers(Workers(reaching), config)
+
+
+def reaching(ask, *arguments):
+    return {}
+
+
+def test_a_survey_that_only_workers_have_credentials_for(config, monkeypatch):
+    refused = {"survey.root": CredentialsError("s3://sky: no credentials")}
+    monkeypatch.setattr("gzscale.night.reach.reach", lambda *places: refused)
+    with pytest.raises(CredentialsError, match=r"worker tcp://w1: survey\.root: s3://sky: no credentials"):
+        ask_workers(Workers(reaching, like_this_process), config)
+    # What else is wrong there is not this process's trouble, too.
+    other = {"survey.root": StorageError("s3://sky: HTTP 404 NoSuchBucket")}
+    with pytest.raises(ClusterError, match=r"worker tcp://w0: survey\.root: .*NoSuchBucket; mount"):
+        ask_workers(Workers(lambda *arguments: other), config)
+
+
+def test_an_output_that_this_process_is_refused(config, monkeypatch):
+    refused = {"output": CredentialsError("s3://night: no credentials")}
+    monkeypatch.setattr("gzscale.night.reach.reach", lambda *places: refused)
+    with pytest.raises(CredentialsError, match="s3://night"):
+        ask_workers(Workers(reaching), config)
+
+
+class Dying(Workers):
+    """Of these workers the first ones die when they are asked."""
+
+    def __init__(self, deaths, *answers):
+        super().__init__(*[dying] * deaths, *answers)
+        self._deaths, self._asked = deaths, False
+
+    def scheduler_info(self, n_workers):
+        workers = list(super().scheduler_info(n_workers)["workers"].items())
+        return {"workers": dict(workers[self._deaths if self._asked else 0 :])}
+
+    def run(self, *arguments, **options):
+        self._asked = True
+        return super().run(*arguments, **options)
+
+
+def dying(*arguments):
+    return OSError("Timed out trying to connect")
+
+
+def test_a_worker_that_dies_while_it_is_asked_is_no_end_of_the_night(config):
+    ask_workers(Dying(2, like_this_process), config)
+    with pytest.raises(ClusterError, match="all 2 workers for CUT were lost while they were asked"):
+        ask_workers(Dying(2), config)
+
+
+def test_a_worker_that_is_there_and_does_not_answer(config, monkeypatch):
+    monkeypatch.setattr("gzscale.night.reach.GONE", 0.1)
+    with pytest.raises(
+        ClusterError, match=r"worker tcp://w0 cannot say what it reaches \(OSError: Timed out"
+    ):
+        ask_workers(Workers(dying, like_this_process), config)
+
+
+def test_workers_that_never_answer_are_not_waited_for(config, monkeypatch):
+    monkeypatch.setattr("gzscale.night.reach.ANSWER_TIMEOUT", 0.05)
+    answer = threading.Event()
+    with pytest.raises(ClusterError, match="have not said for 0 s whether they reach"):
+        ask_workers(Workers(lambda *arguments: answer.wait(10)), config)
+    answer.set()
 
 
 @pytest.mark.s3
