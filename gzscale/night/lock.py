@@ -34,6 +34,8 @@ RENEWAL = 20.0
 EXPIRY = 120.0
 #: Seconds without renewal after which its holder stops: before another may take it.
 SURRENDER = 90.0
+#: Renewals in a row that storage refuses the credentials for before they are held to be void.
+REFUSALS = 2
 
 
 class Hold:
@@ -50,6 +52,7 @@ class Hold:
         self._renewed = time.monotonic()
         self._taken = ""
         self._trouble: StorageError | None = None
+        self._refusals = 0
 
     def check(self) -> None:
         """Raise if the lock may be another's by now.
@@ -59,7 +62,7 @@ class Hold:
         LockedError
             If another night has taken it, or it could not be renewed for `SURRENDER` seconds.
         CredentialsError
-            If storage has refused the credentials at the last renewal.
+            If storage has refused the credentials at the last `REFUSALS` renewals.
         """
         if self._taken:
             raise LockedError(
@@ -67,7 +70,7 @@ class Hold:
                 "stops; one of the two machines was out of reach, or its clock is wrong"
             )
         age, trouble = time.monotonic() - self._renewed, self._trouble
-        if isinstance(trouble, CredentialsError):
+        if isinstance(trouble, CredentialsError) and self._refusals >= REFUSALS:
             # Without them nothing can be stored or released: the rest of the night would be in vain.
             raise CredentialsError(
                 f"this night's lock is not renewed any more, for storage refuses the credentials: {trouble}"
@@ -81,10 +84,12 @@ class Hold:
 
     def renewed(self) -> None:
         """Note that the lock was renewed."""
-        self._renewed, self._trouble = time.monotonic(), None
+        self._renewed, self._trouble, self._refusals = time.monotonic(), None, 0
 
     def failed(self, error: StorageError) -> None:
         """Note that it could not be renewed this time."""
+        # First the number: whoever checks in between takes it for the trouble before.
+        self._refusals = self._refusals + 1 if isinstance(error, CredentialsError) else 0
         self._trouble = error
 
     def taken(self, by: str) -> None:

@@ -135,7 +135,7 @@ class Refusing:
         return getattr(self._storage, name)
 
 
-def test_a_lock_that_cannot_be_renewed_for_its_credentials_says_so_at_once(storage, monkeypatch):
+def test_a_lock_that_cannot_be_renewed_for_its_credentials_says_so_soon(storage, monkeypatch):
     monkeypatch.setattr(lock, "RENEWAL", 0.02)
     refusing = Refusing(storage)
     with hold_lock(refusing, "first") as hold:
@@ -149,6 +149,20 @@ def test_a_lock_that_cannot_be_renewed_for_its_credentials_says_so_at_once(stora
         while hold._trouble is not None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        hold.check()
+
+
+def test_one_refusal_alone_ends_no_night(storage):
+    refusal = CredentialsError("s3://b/ledger/LOCK: HTTP 403 AccessDenied")
+    hold = lock.Hold(storage)
+    for failure in (refusal, StorageError("HTTP 503"), refusal):
+        hold.failed(failure)
+        hold.check()
+    hold.renewed()
+    hold.failed(refusal)
+    hold.check()
+    hold.failed(refusal)
+    with pytest.raises(CredentialsError, match="lock is not renewed"):
         hold.check()
 
 
