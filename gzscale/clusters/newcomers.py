@@ -6,11 +6,12 @@ import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from distributed import SchedulerPlugin, WorkerPlugin
 from distributed.core import Status
+from distributed.protocol import pickle
 
 from gzscale.clusters.health import SILENT, Demands, report
 
@@ -23,6 +24,8 @@ _PREFIX = "gzscale-newcomers-"
 _SCRATCH_SHARE = 0.5
 #: Refusals that are told where workers are waited for.
 _TOLD = 3
+#: How often the scheduler is asked for the time.
+_TRIPS = 3
 
 _log = logging.getLogger(__name__)
 
@@ -39,17 +42,17 @@ class Newcomers(WorkerPlugin):
     compute
         Device and precision of the night's predictions.
     ahead
-        Seconds that the scheduler's clock is ahead of the night's.
+        Seconds that the scheduler's clock is ahead of the night's, at least and at most.
     """
 
-    def __init__(self, name: str, demands: Demands, compute: str, ahead: float) -> None:
+    def __init__(self, name: str, demands: Demands, compute: str, ahead: tuple[float, float]) -> None:
         self.name = name
         self._demands, self._compute, self._ahead = demands, compute, ahead
 
-    def setup(self, worker: Any) -> None:
+    async def setup(self, worker: Any) -> None:
         """Ask a worker, and have it leave where the answer is not as it should be."""
         try:
-            found = "; ".join(self._refusals(worker))
+            found = "; ".join([refusal async for refusal in self._refusals(worker)])
         except Exception as error:
             found = f"{SILENT.what} ({type(error).__name__}: {error}); {SILENT.remedy}"
         if not found:
@@ -61,10 +64,11 @@ class Newcomers(WorkerPlugin):
         worker.status = Status.closing_gracefully
         worker.loop.add_callback(_leave, worker, message)
 
-    def _refusals(self, worker: Any) -> Iterator[str]:
+    async def _refusals(self, worker: Any) -> AsyncIterator[str]:
         item = report(worker)
-        # `scheduler_delay` is how far the scheduler is ahead of the worker, give or take an answer's way.
-        seconds_off = abs(self._ahead - worker.scheduler_delay) - worker.latency
+        least, most = shortest([await _time_scheduler(worker) for _ in range(_TRIPS)])
+        # The worker is ahead of the night by as much as it is less behind the scheduler.
+        seconds_off = max(self._ahead[0] - most, least - self._ahead[1], 0.0)
         for problem, detail in self._demands.unmet(item, seconds_off):
             yield f"{problem.what} ({detail}); {problem.remedy}"
         if item.compute and item.compute != self._compute:
@@ -75,6 +79,18 @@ async def _leave(worker: Any, message: str) -> None:
     # Retired first: else the tasks that it was given would count its going as a death with them in hand.
     await worker.scheduler.retire_workers(workers=[worker.address], close_workers=False, remove=True)
     await worker.close(reason=message)
+
+
+async def _time_scheduler(worker: Any) -> tuple[float, float]:
+    """Ask a worker's scheduler for the time; return how far it is ahead, at least and at most."""
+    before = time.time()
+    answer = await worker.scheduler.run_function(function=pickle.dumps(_clock))
+    return answer["result"] - time.time(), answer["result"] - before
+
+
+def shortest(trips: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Return of some bounds the narrowest: a busy scheduler, or a slow network, makes them wide."""
+    return min(trips, key=lambda bounds: bounds[1] - bounds[0])
 
 
 class _Forget(SchedulerPlugin):
@@ -113,11 +129,16 @@ def watch_newcomers(client: Any, demands: Demands, compute: str) -> deque[str]:
 
     client.subscribe_topic(name, hear)
     client.register_plugin(_Forget())
-    before = time.time()
-    ahead = client.run_on_scheduler(_clock) - (before + time.time()) / 2
+    ahead = shortest([_time(client) for _ in range(_TRIPS)])
     asked = dataclasses.replace(demands, scratch_free=int(_SCRATCH_SHARE * demands.scratch_free))
     client.register_plugin(Newcomers(name, asked, compute, ahead))
     return refused
+
+
+def _time(client: Any) -> tuple[float, float]:
+    before = time.time()
+    clock = client.run_on_scheduler(_clock)
+    return clock - time.time(), clock - before
 
 
 def _clock() -> float:
