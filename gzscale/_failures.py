@@ -6,7 +6,16 @@ import ssl
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["describe", "is_denied", "is_missing", "passes", "refuses_credentials", "remedy", "status_of"]
+__all__ = [
+    "describe",
+    "finds_no_credentials",
+    "is_denied",
+    "is_missing",
+    "passes",
+    "refuses_credentials",
+    "remedy",
+    "status_of",
+]
 
 #: HTTP statuses that pass: throttled, in conflict, or a server's own trouble.
 PASSING_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
@@ -94,6 +103,14 @@ def refuses_credentials(error: BaseException) -> bool:
     )
 
 
+def finds_no_credentials(error: BaseException) -> bool:
+    """Say whether there were none to be had: there are none, or their service was too busy to give them."""
+    import botocore.exceptions as boto
+
+    without = (boto.NoCredentialsError, boto.CredentialRetrievalError)
+    return any(isinstance(link, without) for link in _chain(error))
+
+
 def passes(error: BaseException) -> bool:
     """Say whether the same request may succeed a little later."""
     import aiohttp
@@ -136,6 +153,11 @@ def remedy(error: BaseException) -> str:
         return f"the credentials have expired: {_RENEW}"
     if code == _SKEWED:
         return "synchronise this host's clock (chronyc makestep), and run the same command again"
+    if finds_no_credentials(error):
+        return (
+            "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or look whether the "
+            "service answers that this host, or pod, has them from, and run the same command again"
+        )
     if refuses_credentials(error):
         return (
             f"storage knows no such credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, {_RENEW}"

@@ -27,7 +27,15 @@ from typing import Any, TypeVar
 import fsspec
 import fsspec.asyn
 
-from gzscale._failures import describe, is_denied, is_missing, passes, refuses_credentials, remedy
+from gzscale._failures import (
+    describe,
+    finds_no_credentials,
+    is_denied,
+    is_missing,
+    passes,
+    refuses_credentials,
+    remedy,
+)
 from gzscale._local_storage import Entry, Storage
 from gzscale._web import Download, request
 from gzscale.errors import CredentialsError, MissingError, StorageError
@@ -82,10 +90,14 @@ class RemoteStorage(Storage):
             except Exception as error:
                 if is_missing(error):
                     raise MissingError(f"{self.url(key)}: nothing is stored there") from error
-                refused = refuses_credentials(error)
+                # A service that gives them to many at once does not give them to all.
+                none = finds_no_credentials(error)
+                refused = refuses_credentials(error) and not none
                 if refused and client is not None and attempt < ATTEMPTS and self._look_up(client):
                     continue
-                if refused or not passes(error) or attempt == ATTEMPTS:
+                if none and client is not None:
+                    self._look_up(client, at_once=True)
+                if refused or not (none or passes(error)) or attempt == ATTEMPTS:
                     raise self._failure(key, error, f"attempt {attempt} of {ATTEMPTS}") from error
             time.sleep(random.uniform(0, FIRST_PAUSE * 2 ** (attempt - 1)))
         raise AssertionError("unreachable")
@@ -97,14 +109,14 @@ class RemoteStorage(Storage):
             return CredentialsError(told)
         return StorageError(told, errno.EACCES if is_denied(error) else None)
 
-    def _look_up(self, refused: Any) -> bool:
+    def _look_up(self, refused: Any, at_once: bool = False) -> bool:
         """Take a client with the credentials of now, and say whether it is another than the one refused.
 
-        A client keeps those that it found in a file, though the file was renewed since.
+        A client keeps those that it found in a file, though the file was renewed since, or none.
         """
         self._client = None
         if self._fs is refused:
-            _forget_clients()
+            _forget_clients(0.0 if at_once else LOOK_UP_PAUSE)
             self._client = None
         return self._fs is not refused
 
@@ -185,11 +197,11 @@ _clients_lock = threading.Lock()
 _forgot = float("-inf")
 
 
-def _forget_clients() -> None:
-    """Have clients made anew, once for all threads that are refused at about the same time."""
+def _forget_clients(pause: float) -> None:
+    """Have clients made anew, once for all threads that are refused within so many seconds."""
     global _forgot
     with _clients_lock:
-        if time.monotonic() - _forgot > LOOK_UP_PAUSE:
+        if time.monotonic() - _forgot > pause:
             _client.cache_clear()
             _forgot = time.monotonic()
 

@@ -1,10 +1,12 @@
 """Credentials that S3 refuses, told from single objects that it denies."""
 
 import errno
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 from faults import DENIED, EXPIRED, Answer, Backend, Fault, FaultyServer
 
 import gzscale._refusals
@@ -55,13 +57,34 @@ def test_refused_credentials_are_no_object_s_trouble(s3, faulty_s3, monkeypatch,
     assert len(faulty_s3.requests) <= 3
 
 
-def test_no_credentials_at_all(s3, monkeypatch, tmp_path):
+def test_no_credentials_at_all(s3, monkeypatch, tmp_path, quick_retries):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(CredentialsError, match="AWS_ACCESS_KEY_ID"):
+    with pytest.raises(
+        CredentialsError, match=r"attempt 6 of 6.*no credentials were found: set AWS_ACCESS_KEY"
+    ):
         open_storage(s3.url).put("k", b"1")
+
+
+def test_a_service_of_credentials_that_is_busy_is_asked_again(s3, monkeypatch, quick_retries):
+    store = open_storage(s3.url)
+    store.put("k", b"1")
+    made, whole = [], gzscale._remote_storage._client.__wrapped__
+
+    class Busy:
+        def cat_file(self, *arguments, **options):
+            raise NoCredentialsError
+
+    @functools.lru_cache
+    def client(*arguments):
+        made.append(arguments)
+        return whole(*arguments) if len(made) > 4 else Busy()
+
+    monkeypatch.setattr(gzscale._remote_storage, "_client", client)
+    assert open_storage(s3.url).get("k") == b"1"
+    assert len(made) == 5
 
 
 # Renewed in a file ------------------------------------------------------------------------------
