@@ -14,6 +14,9 @@ __all__ = ["make_cuda", "make_local", "reach_address"]
 #: One task at a time, no web page, no chatter between the lines of the night's progress.
 _QUIET: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
 
+#: Bytes that a worker with a GPU has at least, unless all of these have half of what there is.
+PREDICTING = 8 * 2**30
+
 
 def count_cores() -> int:
     """Return how many cores this process may use."""
@@ -56,11 +59,11 @@ def make_cuda(preset: CudaPreset) -> Workers:
         gpus = len(preset.gpus) if preset.gpus else _count_gpus()
         number = preset.cut_workers or max(count_cores() - gpus, 1)
         # By itself dask-cuda's workers share the whole memory, as if no others were there.
-        share = MEMORY_LIMIT // (number + gpus)
+        predicting, cutting = share_memory(MEMORY_LIMIT, gpus, number)
         cluster = LocalCUDACluster(
             CUDA_VISIBLE_DEVICES=preset.gpus,
             resources={PREDICT: 1},
-            memory_limit=share,
+            memory_limit=predicting,
             local_directory=preset.scratch,
             **_QUIET,
         )
@@ -72,7 +75,7 @@ def make_cuda(preset: CudaPreset) -> Workers:
     options = {
         "nthreads": 1,
         "resources": {CUT: 1},
-        "memory_limit": share,
+        "memory_limit": cutting,
         "local_directory": preset.scratch,
         "dashboard": False,
         "silence_logs": 50,
@@ -83,6 +86,16 @@ def make_cuda(preset: CudaPreset) -> Workers:
         cluster.worker_spec[f"cut-{place}"] = {"cls": Nanny, "options": options}
     cluster.scale(len(cluster.worker_spec))
     return Workers(cluster)
+
+
+def share_memory(limit: int, gpus: int, cutters: int) -> tuple[int, int]:
+    """Part some bytes among the workers that predict and those that cut; return what one of each has.
+
+    All have the same, unless one that predicts has too little then for its networks and CUDA's libraries.
+    """
+    share = limit // (gpus + cutters)
+    predicting = max(share, min(PREDICTING, limit // (2 * gpus)))
+    return predicting, (limit - gpus * predicting) // cutters
 
 
 def _count_gpus() -> int:

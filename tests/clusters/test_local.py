@@ -67,6 +67,20 @@ def test_those_that_predict_and_those_that_cut_share_the_memory(two_gpus, gpus):
     assert 0.99 * MEMORY_LIMIT < sum(limits) <= MEMORY_LIMIT
 
 
+@pytest.mark.parametrize(
+    ("limit", "gpus", "cutters", "shares"),
+    [
+        (64, 1, 31, (8, 56 / 31)),
+        (64, 8, 24, (4, 32 / 24)),
+        (512, 2, 6, (64, 64)),
+        (4, 1, 1, (2, 2)),
+    ],
+)
+def test_a_gpu_s_worker_has_memory_for_its_libraries_on_a_host_of_many_cores(limit, gpus, cutters, shares):
+    found = local.share_memory(limit * 2**30, gpus, cutters)
+    assert found == tuple(int(share * 2**30) for share in shares)
+
+
 @pytest.mark.slow
 def test_gpus_predict_and_cores_that_see_none_cut(two_gpus):
     from distributed import Client
