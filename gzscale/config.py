@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from gzscale._settings import explain, merge, overlay_of, resolve_paths
 from gzscale._yaml import parse_yaml
-from gzscale.errors import ConfigError, StorageError
+from gzscale.errors import ConfigError, CredentialsError, StorageError
 from gzscale.storage import open_storage
 
 __all__ = [
@@ -253,6 +253,8 @@ def _read_file(path: str) -> dict[str, Any]:
     try:
         storage = open_storage(folder or ("/" if path.startswith("/") else "."))
         content = storage.get_range(name, 0, MAX_CONFIG_BYTES + 1)
+    except CredentialsError:
+        raise
     except StorageError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     if len(content) > MAX_CONFIG_BYTES:

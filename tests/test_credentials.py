@@ -4,6 +4,7 @@ import errno
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import NoCredentialsError
@@ -11,9 +12,14 @@ from faults import DENIED, EXPIRED, Answer, Backend, Fault, FaultyServer
 
 import gzscale._refusals
 import gzscale._remote_storage
+from gzscale.catalog import hats_tree
+from gzscale.config import load_config
 from gzscale.errors import CredentialsError, ImageError, MissingError, Reason, StorageError
+from gzscale.night import completeness
 from gzscale.storage import S3Storage, open_storage
 from gzscale.surveys.fetch import Fetcher
+from gzscale.surveys.footprints import read_footprints
+from gzscale.surveys.rubin_tree import read_patches
 
 UNKNOWN = EXPIRED.replace(b"ExpiredToken", b"InvalidAccessKeyId")
 UNSIGNED = EXPIRED.replace(b"ExpiredToken", b"SignatureDoesNotMatch")
@@ -272,3 +278,21 @@ def test_refused_credentials_end_a_fetch_and_are_not_an_image_s(files, faulty_s3
     )
     with pytest.raises(CredentialsError, match="expired"):
         fetcher.read(("f0",))
+
+
+READ: dict[str, Callable[[str], object]] = {
+    "configuration": lambda url: load_config(f"{url}/night.yaml"),
+    "footprints": lambda url: read_footprints(f"{url}/index.parquet"),
+    "patches": lambda url: read_patches(f"{url}/patches.parquet"),
+    "catalog": lambda url: hats_tree._answered(lambda: open_storage(url).stat("k")),
+    "review list": lambda url: completeness._finder(
+        open_storage(url), SimpleNamespace(release="r1"), SimpleNamespace(tasks=["lenses"]), "lenses"
+    ),
+}
+
+
+@pytest.mark.parametrize("read", READ.values(), ids=READ)
+def test_refused_credentials_are_not_told_as_a_file_that_cannot_be_read(s3, faulty_s3, read):
+    faulty_s3.fail(Fault("status", 403, UNKNOWN, lasting=True))
+    with pytest.raises(CredentialsError, match="knows no such credentials"):
+        read(s3.url)

@@ -24,7 +24,7 @@ import pyarrow.csv
 
 from gzscale._failures import is_missing, passes, status_of
 from gzscale.catalog.source import SourceFile, is_html
-from gzscale.errors import CatalogError, StorageError
+from gzscale.errors import CatalogError, CredentialsError, StorageError
 from gzscale.storage import Entry, Storage, open_storage
 
 __all__ = ["HatsTree", "find_tree", "find_web_hats", "read_properties"]
@@ -235,6 +235,8 @@ def _answered(ask: Callable[[], _T]) -> _T | None:
     """Ask; None where nothing is there, or the server will not say: S3's web servers refuse missing files."""
     try:
         return ask()
+    except CredentialsError:
+        raise
     except StorageError as error:
         if is_missing(error) or (status_of(error) is not None and not passes(error)):
             return None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gzscale.config import NightConfig
 from gzscale.cutouts.store import read_cutouts
-from gzscale.errors import CatalogError, GzscaleError, MissingError
+from gzscale.errors import CatalogError, CredentialsError, GzscaleError, MissingError
 from gzscale.models.bundle import load_bundle
 from gzscale.models.engine import Engine
 from gzscale.models.observation import Observation
@@ -122,6 +122,8 @@ def _finder(storage: Storage, record: NightRecord, config: NightConfig, name: st
         )
     try:
         data = storage.get(f"releases/{record.release}/{review_name(name)}")
+    except CredentialsError:
+        raise
     except GzscaleError as error:
         raise MissingError(
             f"night {record.night}: its review list of {name} cannot be read: {error}"

@@ -13,7 +13,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from gzscale.errors import ConfigError, StorageError
+from gzscale.errors import ConfigError, CredentialsError, StorageError
 from gzscale.storage import open_storage
 from gzscale.surveys.tan import TanFrame, edge_distance, tan_pixels, tan_sky, unit_vectors
 
@@ -144,6 +144,8 @@ def read_footprints(location: str) -> Footprints:
         if entry.size > MAX_INDEX_BYTES:
             raise ConfigError(f"{location}: {entry.size} bytes; an index has at most {MAX_INDEX_BYTES}")
         data = storage.get(name)
+    except CredentialsError:
+        raise
     except StorageError as error:
         raise ConfigError(f"{location}: the footprint index cannot be read: {error}") from error
     if data.startswith(b"SIMPLE"):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
-from gzscale.errors import ConfigError, StorageError
+from gzscale.errors import ConfigError, CredentialsError, StorageError
 from gzscale.storage import open_storage
 from gzscale.surveys.rubin_find import Dataset
 from gzscale.surveys.rubin_skymap import Regions, make_regions
@@ -168,6 +168,8 @@ def read_patches(location: str) -> tuple[Regions, NDArray[np.float64]]:
         )
         order = np.lexsort((patch, tract))
         patches = make_regions(tract[order], patch[order], list(vertices[order]))
+    except CredentialsError:
+        raise
     except StorageError as error:
         raise ConfigError(f"{location}: the table of patches cannot be read: {error}") from error
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
