@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -90,6 +92,10 @@ class WatchedSurvey:
         self.opened: list[str] = []
         self.taken: list[str] = []
         self.bytes_read: list[int] = []
+        # States that were found as files were fetched, and the lock of each image that was to be.
+        self._ahead: dict[str, str] = {}
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._lock = threading.Lock()
 
     def find(self, rows: pa.Table, radius: NDArray[float64]) -> Coverage:
         """See `Survey.find`."""
@@ -103,7 +109,9 @@ class WatchedSurvey:
     def open(self, ref: ImageRef) -> Image:
         """See `Survey.open`."""
         packed = _packed(ref)
-        self.states[packed] = state = image_state(self._survey, ref)
+        # One whose file is on its way comes when that is there, and asks for nothing again.
+        with self._turn(packed):
+            self.states[packed] = state = self._ahead.pop(packed, "") or image_state(self._survey, ref)
         decoded = True
         try:
             if self._sharing is not None and state != _UNREACHABLE:
@@ -126,15 +134,30 @@ class WatchedSurvey:
         return self._survey.transfers if isinstance(self._survey, Fetching) else 0
 
     def fetch(self, ref: ImageRef) -> None:
-        """See `Fetching`; what is there decoded is not fetched."""
-        if self._sharing is not None and self._sharing.holds(ref, image_state(self._survey, ref)):
+        """See `Fetching`; what is there decoded is not fetched, nor what is being opened.
+
+        The state is found before the file, for `open`: what it reads is as new as that, or newer.
+        """
+        if not isinstance(self._survey, Fetching):
             return
-        if isinstance(self._survey, Fetching):
-            self._survey.fetch(ref)
+        packed = _packed(ref)
+        with self._turn(packed):
+            if packed in self.states:
+                return
+            state = image_state(self._survey, ref)
+            if state == _UNREACHABLE:
+                return
+            self._ahead[packed] = state
+            if self._sharing is None or not self._sharing.holds(ref, state):
+                self._survey.fetch(ref)
 
     def state(self, ref: ImageRef) -> str:
         """See `Survey.state`."""
         return self._survey.state(ref)
+
+    def _turn(self, packed: str) -> threading.Lock:
+        with self._lock:
+            return self._turns[packed]
 
     def _relative(self, detail: str) -> str:
         return detail.replace(self._root, "")

@@ -16,7 +16,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gzscale._refusals import another_follows
@@ -25,7 +25,7 @@ from gzscale.storage import Entry, open_storage
 from gzscale.surveys.stored import FileBytes, open_stored
 from gzscale.surveys.sweeping import UNFINISHED, mark_used, sweep
 
-__all__ = ["Fetcher", "default_cache"]
+__all__ = ["Fetcher", "Found", "default_cache"]
 
 #: A frame is 3 to 12 MB; unless a survey says otherwise, nothing larger than this is fetched.
 MAX_FILE_BYTES = 128_000_000
@@ -35,6 +35,7 @@ PIECE = 2_000_000
 ATTEMPTS = 4
 #: Files that are being read while others are fetched.
 _OPENED = 3
+Found = dict[tuple[str, tuple[str, ...]], Entry]
 _MAGIC = (b"BZh", b"\x1f\x8b", b"SIMPLE  =")
 
 
@@ -61,6 +62,8 @@ class Fetcher:
         Transfers at one time, over all processes with the same cache.
     largest
         Bytes of a file at most; `MAX_FILE_BYTES` if None.
+    found
+        What was stored under a root and names whose file was fetched ahead, until it is read.
     """
 
     root: str
@@ -68,6 +71,7 @@ class Fetcher:
     cap: int
     concurrency: int
     largest: int | None = None
+    found: Found = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def remote(self) -> bool:
@@ -121,7 +125,7 @@ class Fetcher:
         ImageError
             MISSING_IMAGE, UNREACHABLE_IMAGE, OVERSIZED_IMAGE, or, for remote files, NOT_FITS and EMPTY_IMAGE.
         """
-        entry = self._entry(names)
+        entry = self._fetched_ahead(names)
         if not self.remote:
             return entry.key, self._get(entry.key)
         for _ in range(ATTEMPTS):
@@ -146,7 +150,7 @@ class Fetcher:
         ImageError
             As `read`; and UNREACHABLE_IMAGE if somebody writes into the file meanwhile.
         """
-        entry = self._entry(names)
+        entry = self._fetched_ahead(names)
         with contextlib.ExitStack() as stack:
             for _ in range(ATTEMPTS):
                 path = self._fetched(entry) if self.remote else Path(open_storage(self.root).root, entry.key)
@@ -166,9 +170,14 @@ class Fetcher:
             yield entry.key, stored
 
     def fetch(self, names: tuple[str, ...]) -> None:
-        """Fetch the first of some alternative names that exists into the cache; raises as `read` does."""
+        """Fetch the first of some alternative names that exists into the cache; raises as `read` does.
+
+        Whoever reads it next does not ask for it again.
+        """
         if self.remote:
-            self._fetched(self._entry(names))
+            entry = self._entry(names)
+            self._fetched(entry)
+            self.found[self.root, names] = entry
 
     def read_start(self, names: tuple[str, ...], count: int) -> tuple[str, bytes]:
         """Return name and first ``count`` bytes of the first of some alternative names that exists."""
@@ -190,6 +199,9 @@ class Fetcher:
         return there
 
     # ---- names
+
+    def _fetched_ahead(self, names: tuple[str, ...]) -> Entry:
+        return self.found.pop((self.root, names), None) or self._entry(names)
 
     def _entry(self, names: tuple[str, ...]) -> Entry:
         entry = self.stat(names)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gzscale.config import parse_bytes
 from gzscale.errors import ConfigError
-from gzscale.surveys.fetch import Fetcher, default_cache
+from gzscale.surveys.fetch import Fetcher, Found, default_cache
 
 __all__ = ["Transfer", "check_bands", "check_template", "take_options", "transfer_of"]
 
@@ -31,16 +31,19 @@ class Transfer:
         Transfers at one time.
     largest
         Bytes of a file at most; the fetcher's own limit if None.
+    found
+        What all its fetchers have fetched ahead.
     """
 
     cache: str
     cap: int
     concurrency: int
     largest: int | None = None
+    found: Found = field(default_factory=dict, compare=False, repr=False)
 
     def fetcher(self, root: str) -> Fetcher:
         """Make what reads files below a root."""
-        return Fetcher(root, self.cache, self.cap, self.concurrency, self.largest)
+        return Fetcher(root, self.cache, self.cap, self.concurrency, self.largest, self.found)
 
 
 def take_options(survey: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

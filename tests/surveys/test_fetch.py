@@ -12,6 +12,7 @@ from faults import DENIED, SLOW_DOWN, Fault, files
 from small_frames import frame, path, rows, sky
 
 from gzscale.errors import ImageError, Reason, StorageError
+from gzscale.night.images import WatchedSurvey
 from gzscale.surveys import fetch
 from gzscale.surveys.ahead import open_ahead
 from gzscale.surveys.base import Image
@@ -319,6 +320,16 @@ def test_a_partition_fetches_each_frame_once(server, tmp_path):
     pieces = sum(-(-len(stored) // fetch.PIECE) for stored in TREE.values())
     assert sum(method == "GET" for method, _ in server.requests) == pieces
     assert sum(len(p.read_bytes()) for p in cached(tmp_path)) == sum(map(len, TREE.values()))
+
+
+def test_a_file_that_is_fetched_ahead_costs_no_further_question(server, tmp_path):
+    survey = survey_of(server, tmp_path, concurrency=3)
+    cover = survey.find(rows(*sky(128, 150)), np.array([1e-4]))
+    server.fail()
+    watched = WatchedSurvey(survey, server.url)
+    assert len(dict(open_ahead(watched, cover.images))) == len(BANDS)
+    # One for its state, and one for its size, as where nothing is fetched ahead.
+    assert sum(method == "HEAD" for method, _ in server.requests) == 2 * len(BANDS)
 
 
 def test_into_a_small_cache_nothing_is_fetched_ahead(server, tmp_path):
