@@ -36,7 +36,7 @@ night: env
 
 # Two processes of one thread each; the tests of a file stay together, since they share what they set up.
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench: env
 	$(BIN)/python tests/benchmarks/run.py
