@@ -112,6 +112,23 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Backend], Fault
         server.close()
 
 
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """The address of a cluster whose one worker lives in this process."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        resources={"CUT": 1, "PREDICT": 1},
+        dashboard_address=":0",
+        silence_logs=50,
+        processes=False,
+        protocol="tcp://",
+    ) as cluster:
+        yield cluster.scheduler.address
+
+
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., LargeFile]]:
     """Start servers of one large file; they end with the test."""

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from distributed import LocalCluster
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.testing.utilities import prefect_test_harness
@@ -22,21 +21,6 @@ def prefect():
     """Prefect's own server, on a database of these tests."""
     with prefect_test_harness(server_startup_timeout=120):
         yield
-
-
-@pytest.fixture(scope="module")
-def scheduler():
-    """The address of a cluster whose one worker lives in this process."""
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        resources={"CUT": 1, "PREDICT": 1},
-        dashboard_address=":0",
-        silence_logs=50,
-        processes=False,
-        protocol="tcp://",
-    ) as cluster:
-        yield cluster.scheduler.address
 
 
 @pytest.fixture

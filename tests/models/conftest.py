@@ -41,3 +41,20 @@ def measured(cutouts, rng):
     ebv = rng.uniform(0, 0.3, 21).astype(np.float32)
     ebv[5] = np.nan
     return Observation(images, "ugriz", np.full(21, 0.396), noise, ebv)
+
+
+@pytest.fixture
+def with_room_for(monkeypatch):
+    """Leave an engine's device memory for so many images at once."""
+
+    def limit(most, engine):
+        outputs = engine.network.outputs
+
+        def limited(prepared):
+            if len(prepared) > most:
+                raise torch.OutOfMemoryError("no memory for so many")
+            return outputs(prepared)
+
+        monkeypatch.setattr(engine.network, "outputs", limited)
+
+    return limit

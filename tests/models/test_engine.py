@@ -126,18 +126,11 @@ def test_pictures_a_block_at_a_time(bundle, rng):
     np.testing.assert_allclose(found[2]["vote_fractions"], expected.numpy(), atol=2e-6)
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(bundle, cutouts, monkeypatch):
+def test_out_of_memory_halves_the_batch_and_goes_on(bundle, cutouts, with_room_for):
     images, scale = cutouts
     expected = Engine(bundle, "cpu", batch=16).run(Observation.of(images, "ugriz", scale))["vote_fractions"]
     runner = Engine(bundle, "cpu", batch=16)
-    outputs = runner.network.outputs
-
-    def small(prepared):
-        if len(prepared) > 4:
-            raise torch.OutOfMemoryError("no memory for so many")
-        return outputs(prepared)
-
-    monkeypatch.setattr(runner.network, "outputs", small)
+    with_room_for(4, runner)
     found = runner.run(Observation.of(images, "ugriz", scale))["vote_fractions"]
     assert runner.batch == 4
     np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -8,7 +8,6 @@ import weakref
 
 import numpy as np
 import pytest
-import torch
 from small_bundles import flux_bundle
 
 from gzscale.models import engine as engine_module
@@ -87,16 +86,9 @@ def test_batches_of_different_sizes(bundle, measured):
             np.testing.assert_allclose(alone[name], together[name], atol=1e-6)
 
 
-def test_one_that_has_no_memory_left_does_not_shrink_the_other_below_it(bundle, measured, monkeypatch):
+def test_one_that_has_no_memory_left_does_not_shrink_the_other_below_it(bundle, measured, with_room_for):
     large, small = Engine(bundle, "cpu", batch=16), Engine(flux_bundle(), "cpu", batch=8)
-    outputs = large.network.outputs
-
-    def little(prepared):
-        if len(prepared) > 8:
-            raise torch.OutOfMemoryError("no memory for so many")
-        return outputs(prepared)
-
-    monkeypatch.setattr(large.network, "outputs", little)
+    with_room_for(8, large)
     run_together([large, small], measured)
     assert (large.batch, small.batch) == (8, 8)
 
@@ -128,17 +120,10 @@ def test_small_batches_that_round_otherwise_are_not_used(bundle, measured, monke
     assert Engine(shipped, "cpu")._least == 32
 
 
-def test_a_batch_that_was_halved_stays_so(bundle, measured, monkeypatch):
+def test_a_batch_that_was_halved_stays_so(bundle, measured, with_room_for):
     shipped = dataclasses.replace(bundle, sha256="abc")
     runner = Engine(shipped, "cpu", batch=16)
-    outputs = runner.network.outputs
-
-    def little(prepared):
-        if len(prepared) > 4:
-            raise torch.OutOfMemoryError("no memory for so many")
-        return outputs(prepared)
-
-    monkeypatch.setattr(runner.network, "outputs", little)
+    with_room_for(4, runner)
     runner.run(measured)
     assert runner.batch == 4
     assert Engine(shipped, "cpu").batch == 4
@@ -172,18 +157,11 @@ def test_an_engine_goes_with_its_last_name(bundle, measured):
         gc.enable()
 
 
-def test_want_of_memory_takes_what_other_engines_captured(bundle, measured, monkeypatch):
+def test_want_of_memory_takes_what_other_engines_captured(bundle, measured, with_room_for):
     other, runner = as_on_a_gpu(flux_bundle()), as_on_a_gpu(bundle)
     other._is_settled = runner._is_settled = True
     other.run(measured)
-    outputs = runner.network.outputs
-
-    def little(prepared):
-        if len(prepared) > 8:
-            raise torch.OutOfMemoryError("no memory for so many")
-        return outputs(prepared)
-
-    monkeypatch.setattr(runner.network, "outputs", little)
+    with_room_for(8, runner)
     assert other._replay.is_captured
     runner.run(measured)
     assert runner.batch == 8

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import pytest
 import yaml
 from click.testing import CliRunner
-from distributed import LocalCluster
 from toy import ToySurvey, toy_config
 
 from flows import nightly as flow
@@ -86,21 +85,6 @@ def ran(first_night, tmp_path):
     return dataclasses.replace(
         first_night, config=first_night.config.model_copy(update={"output": str(output)})
     )
-
-
-@pytest.fixture(scope="module")
-def scheduler():
-    """The address of a cluster whose one worker lives in this process."""
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        resources={"CUT": 1, "PREDICT": 1},
-        dashboard_address=":0",
-        silence_logs=50,
-        processes=False,
-        protocol="tcp://",
-    ) as cluster:
-        yield cluster.scheduler.address
 
 
 @pytest.fixture
