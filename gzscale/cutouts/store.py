@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from gzscale.cutouts._ranged import HashedStore, RangedStore
 from gzscale.cutouts.convention import ARRAYS, CONVENTION, OPTIONAL, VERSION
 from gzscale.cutouts.geometry import wcs_of
+from gzscale.cutouts.unshard import open_shard
 from gzscale.errors import DamageError, MissingError
 from gzscale.storage import Storage, sha256_hex
 
@@ -119,7 +119,9 @@ def read_cutouts(
     """
     attributes = _attributes(storage, prefix, geometry, inventory)
     group = f"{prefix}/{geometry}"
-    arrays = {name: _read_array(storage, group, name, inventory) for name in _names(attributes)}
+    names = [name for name in _names(attributes) if name != "images"]
+    arrays = {name: _read_array(storage, group, name, inventory) for name in names}
+    arrays["images"] = _read_images(storage, group, inventory)
     lengths = {name: len(data) for name, data in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise DamageError(f"{storage.url(group)}: the arrays differ in length: {lengths}")
@@ -158,7 +160,7 @@ def read_chosen_cutouts(
     arrays = {name: _read_array(storage, group, name, inventory) for name in names}
     rows = np.flatnonzero(np.isin(arrays["object_id"], object_ids))
     chosen = {name: data[rows] for name, data in arrays.items()}
-    images = _read_images(storage, group, rows, inventory)
+    images = _read_images(storage, group, inventory, rows)
     return _cutouts(attributes, {**chosen, "images": images, "rows": rows})
 
 
@@ -219,56 +221,45 @@ def _read_array(
     """Read one array whole; a missing chunk is damage."""
     files = {"zarr.json": _checked(storage, f"{group}/{name}/zarr.json", inventory)}
     key = f"{group}/{name}/{_chunk(name)}"
-    filled = all(json.loads(files["zarr.json"])["shape"])
-    if filled and name == "images":
-        return _read_hashed(storage, group, files, inventory)
-    if filled:
+    if all(json.loads(files["zarr.json"])["shape"]):
         files[_chunk(name)] = _checked(storage, key, inventory)
-    prototype = default_buffer_prototype()
-    held = MemoryStore({key: prototype.buffer.from_bytes(data) for key, data in files.items()})
-    return _decoded(storage.url(f"{group}/{name}"), name, held, slice(None))
-
-
-def _read_hashed(
-    storage: Storage,
-    group: str,
-    files: Mapping[str, bytes],
-    inventory: Mapping[str, tuple[str, int]] | None,
-) -> NDArray[Any]:
-    """Read all cutouts' pixels, a few chunks at a time, and compare the whole file's hash at the end."""
-    name = "images"
-    key = f"{group}/{name}/{_chunk(name)}"
-    store = HashedStore(files, storage, key, _chunk(name), _length(storage, key, inventory))
-    committed = "" if inventory is None else inventory[key][0]
-    try:
-        data = _decoded(storage.url(f"{group}/{name}"), name, store, slice(None))
-        found = store.sha256()
-    except DamageError:
-        # Told of the file, where its hash tells it; a chunk's checksum names no file.
-        if committed and store.sha256() != committed:
-            raise _other_bytes(storage.url(key), committed) from None
-        raise
-    except MissingError as error:
-        raise DamageError(f"{storage.url(key)}: lost; cut the partition again") from error
-    if committed and found != committed:
-        raise _other_bytes(storage.url(key), committed)
-    return data
+    return _decoded(storage.url(f"{group}/{name}"), name, files)
 
 
 def _read_images(
     storage: Storage,
     group: str,
-    rows: NDArray[np.int64],
     inventory: Mapping[str, tuple[str, int]] | None,
+    rows: NDArray[np.int64] | None = None,
 ) -> NDArray[Any]:
-    """Read some cutouts' pixels."""
-    name = "images"
-    files = {"zarr.json": _checked(storage, f"{group}/{name}/zarr.json", inventory)}
-    key = f"{group}/{name}/{_chunk(name)}"
-    filled = all(json.loads(files["zarr.json"])["shape"])
-    size = _length(storage, key, inventory) if filled else 0
-    store = RangedStore(files, storage, key, _chunk(name), size)
-    return _decoded(storage.url(f"{group}/{name}"), name, store, rows)
+    """Read all cutouts' pixels, or those of some."""
+    metadata = json.loads(_checked(storage, f"{group}/images/zarr.json", inventory))
+    key = f"{group}/images/{_chunk('images')}"
+    size = _length(storage, key, inventory) if all(metadata["shape"]) else 0
+
+    def read(start: int, stop: int) -> bytes:
+        try:
+            return storage.get_range(key, start, stop)
+        except MissingError as error:
+            raise DamageError(f"{storage.url(key)}: lost; cut the partition again") from error
+
+    committed = "" if inventory is None or not size else inventory[key][0]
+    try:
+        shard = open_shard(metadata, read, size) if size else None
+        if shard is None:
+            data = _read_array(storage, group, "images", inventory)
+            return data if rows is None else data[rows]
+        if rows is not None:
+            return _of_convention(storage.url(f"{group}/images"), "images", shard.take(read, rows))
+        data, found = shard.read(read, size)
+    except (ValueError, RuntimeError) as error:
+        # Told of the file, where its hash tells it; a chunk's checksum names no file.
+        if committed and rows is None and sha256_hex(read(0, size)) != committed:
+            raise _other_bytes(storage.url(key), committed) from error
+        raise DamageError(f"{storage.url(f'{group}/images')}: {error}") from error
+    if committed and found != committed:
+        raise _other_bytes(storage.url(key), committed)
+    return _of_convention(storage.url(f"{group}/images"), "images", data)
 
 
 def _length(storage: Storage, key: str, inventory: Mapping[str, tuple[str, int]] | None) -> int:
@@ -293,27 +284,19 @@ def _chunk(name: str) -> str:
     return f"c/{'/'.join('0' * len(dimensions))}"
 
 
-def _decoded(url: str, name: str, store: MemoryStore, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
-    dtype, dimensions, _, _ = {**ARRAYS, **OPTIONAL}[name]
+def _decoded(url: str, name: str, files: Mapping[str, bytes]) -> NDArray[Any]:
+    """Decode an array that is in memory."""
+    prototype = default_buffer_prototype()
+    held = MemoryStore({key: prototype.buffer.from_bytes(data) for key, data in files.items()})
     try:
-        data = _by_chunks(zarr.open_array(store, mode="r"), rows)
+        return _of_convention(url, name, np.asarray(zarr.open_array(held, mode="r")[...]))
     except (ValueError, RuntimeError) as error:
         raise DamageError(f"{url}: {error}") from error
+
+
+def _of_convention(url: str, name: str, data: NDArray[Any]) -> NDArray[Any]:
+    """Hold an array's type against that of the convention."""
+    dtype, dimensions, _, _ = {**ARRAYS, **OPTIONAL}[name]
     if data.dtype != np.dtype(dtype) or data.ndim != len(dimensions):
         raise DamageError(f"{url}: {data.dtype} with {data.ndim} dimensions, not {dtype} {dimensions}")
-    return data
-
-
-def _by_chunks(array: zarr.Array[Any], rows: slice | NDArray[np.int64]) -> NDArray[Any]:
-    """Read one chunk after the other: zarr-python would decode all of them before it puts them together."""
-    length = array.chunks[0]
-    if isinstance(rows, slice):
-        data = np.empty(array.shape, array.dtype)
-        for start in range(0, len(data), length):
-            data[start : start + length] = array[start : start + length]
-        return data
-    data = np.empty((len(rows), *array.shape[1:]), array.dtype)
-    chunk = rows // length
-    for number in np.unique(chunk):
-        data[chunk == number] = array.oindex[rows[chunk == number]]
     return data
