@@ -67,6 +67,24 @@ def test_a_worker_that_would_spoil_the_night_is_named(bad, wants_gpu, said):
         check_workers(Workers(answer(), answer(**bad)), 10**9, wants_gpu)
 
 
+def test_builds_of_one_version_for_cores_and_for_gpus_are_the_same_code(monkeypatch):
+    real = health.importlib.metadata.version
+
+    def report(torch):
+        versions = {"torch": torch}
+        monkeypatch.setattr(
+            health.importlib.metadata, "version", lambda name: versions.get(name) or real(name)
+        )
+        return answer(versions=own_versions())
+
+    cutting, predicting, other = report("2.13.0+cpu"), report("2.13.0"), report("2.13.1+cpu")
+    demands = Demands(cutting.versions, 10**9, False)
+    workers = Workers(dataclasses.replace(cutting, compute=""), predicting)
+    assert health.check_workers(workers, demands) == "cpu float32"
+    with pytest.raises(ClusterError, match=r"torch 2\.13\.1, here 2\.13\.0"):
+        health.check_workers(Workers(cutting, other), demands)
+
+
 def test_a_worker_that_cannot_run_the_question_has_no_gzscale_of_ours():
     with pytest.raises(ClusterError, match=r"cut-0 .*ModuleNotFoundError.*install the same gzscale"):
         check_workers(Workers(ModuleNotFoundError("gzscale"), answer()), 10**9, wants_gpu=False)
