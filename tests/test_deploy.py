@@ -244,6 +244,13 @@ def test_the_job_of_a_run_fits_kubernetes_schema():
     validate.validate(made, KUBERNETES, strict=True)
 
 
+def test_a_run_s_job_says_which_pod_it_is():
+    (container,) = job({})["spec"]["template"]["spec"]["containers"]
+    fields = {item["name"]: item["valueFrom"]["fieldRef"]["fieldPath"] for item in container["env"]}
+    names = ("name", "uid", "namespace")
+    assert fields == {f"GZSCALE_POD_{name.upper()}": f"metadata.{name}" for name in names}
+
+
 def test_a_run_s_job_takes_what_deployments_set():
     template = json.loads((DEPLOY / "kubernetes" / "job-template.json").read_text())
     for deployment in deployments():

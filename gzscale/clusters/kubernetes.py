@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from typing import Any
 import yaml
 
 from gzscale.clusters.presets import KubernetesPreset
-from gzscale.clusters.workers import CUT, PREDICT, Limits, Workers, missing_extra
+from gzscale.clusters.workers import CUT, GRACE, PREDICT, Limits, Workers, missing_extra
 from gzscale.errors import ClusterError
 
 __all__ = ["KubernetesWorkers", "make_kubernetes", "read_manifest"]
@@ -22,6 +26,13 @@ _OWN_GROUP = "default"
 ANSWER_TIMEOUT = 10.0
 #: Seconds that the end of a cluster is waited for; without an operator that ends it, it has none.
 CLOSE_TIMEOUT = 60.0
+#: Seconds without work after which the operator deletes a cluster, on top of those that its workers may take
+#: to come up: the night that made it was killed.
+IDLE_TIMEOUT = 1800
+#: Under this the scheduler's process takes no end by itself: it would be started again, as idle as before.
+_SCHEDULER_IDLE = {"name": "DASK_DISTRIBUTED__SCHEDULER__IDLE_TIMEOUT", "value": "30 days"}
+
+_log = logging.getLogger(__name__)
 
 
 def make_kubernetes(preset: KubernetesPreset) -> KubernetesWorkers:
@@ -47,6 +58,7 @@ def make_kubernetes(preset: KubernetesPreset) -> KubernetesWorkers:
     name = f"{cluster_spec['metadata']['name']}-{uuid.uuid4().hex[:8]}"
     cluster_spec["metadata"] = {**cluster_spec["metadata"], "name": name}
     cluster_spec["spec"]["worker"]["replicas"] = preset.cut.minimum
+    _let_end(cluster_spec, preset)
     selector = cluster_spec["spec"]["scheduler"]["service"].setdefault("selector", {})
     selector |= {"dask.org/cluster-name": name, "dask.org/component": "scheduler"}
     made: list[KubernetesWorkers] = []
@@ -79,6 +91,21 @@ def make_kubernetes(preset: KubernetesPreset) -> KubernetesWorkers:
     return made[0]
 
 
+def _let_end(cluster_spec: dict[str, Any], preset: KubernetesPreset) -> None:
+    """Have a cluster end without the night that made it, which may be killed: idle, or with its pod."""
+    spec = cluster_spec["spec"]
+    spec["idleTimeout"] = max(spec.get("idleTimeout", 0), preset.start_timeout + IDLE_TIMEOUT)
+    # The operator, when it asks for it, sets a scheduler that has none to five minutes: a night may wait
+    # longer than that for a node with a GPU.
+    container = spec["scheduler"]["spec"]["containers"][0]
+    container["env"] = [*container.get("env", []), _SCHEDULER_IDLE]
+    pod = {key: os.environ.get(f"GZSCALE_POD_{key.upper()}", "") for key in ("name", "uid", "namespace")}
+    # Kubernetes deletes at once what has an owner in another namespace.
+    if all(pod.values()) and pod["namespace"] == preset.namespace:
+        owner = {"apiVersion": "v1", "kind": "Pod", "name": pod["name"], "uid": pod["uid"]}
+        cluster_spec["metadata"]["ownerReferences"] = [owner]
+
+
 def _problem(error: BaseException, preset: KubernetesPreset, made: list[KubernetesWorkers]) -> str:
     """Say why a cluster was not made."""
     if isinstance(error, TimeoutError) and made:
@@ -90,7 +117,10 @@ def _problem(error: BaseException, preset: KubernetesPreset, made: list[Kubernet
 
 
 class KubernetesWorkers(Workers):
-    """Pods that the operator starts, and starts again where they end.
+    """Pods that the operator starts, one a Deployment, and that Kubernetes starts again where they end.
+
+    They become more, never fewer: what the operator takes away it chooses among the workers of all groups, so
+    that those of the other kind would go. All are gone with the cluster.
 
     Parameters
     ----------
@@ -106,11 +136,59 @@ class KubernetesWorkers(Workers):
         self._groups = {CUT: _OWN_GROUP, PREDICT: PREDICT.lower()}
         pools = {CUT: preset.cut} | ({PREDICT: preset.predict} if preset.predict else {})
         self.limits = {kind: Limits(pool.minimum, pool.most) for kind, pool in pools.items()}
+        self._sizes = {kind: limit.minimum for kind, limit in self.limits.items()}
+        self._short: dict[str, float] = {}
+        self._lowered: set[str] = set()
+        self._blind = False
 
     def scale(self, kind: str, number: int) -> None:
-        """Set the number of pods of one kind."""
-        limit = self.limits[kind]
-        self.target.scale(max(limit.minimum, min(number, limit.maximum)), worker_group=self._groups[kind])
+        """Raise the number of pods of one kind, up to its limit; there are no fewer than before."""
+        size = min(number, self.limits[kind].maximum)
+        if size > self._sizes[kind]:
+            self._set(kind, size)
+            self._sizes[kind] = size
+
+    def renew(self) -> int:
+        """Have the operator make pods again whose Deployments are gone; return how many are missing.
+
+        It counts a group's Deployments when the group's number changes, and only then: where some have been
+        missing for `GRACE` seconds, the number is set to what there is, and at the next look to what is
+        wanted.
+        """
+        there = self._count()
+        if there is None:
+            return 0
+        missing = 0
+        for kind, size in self._sizes.items():
+            have = there[f"{self.target.name}-{self._groups[kind]}"]
+            if kind in self._lowered:
+                self._set(kind, size)
+                self._lowered.discard(kind)
+            elif have >= size:
+                self._short.pop(kind, None)
+            elif time.monotonic() - self._short.setdefault(kind, time.monotonic()) >= GRACE:
+                self._lowered.add(kind)
+                self._set(kind, have)
+                del self._short[kind]
+                missing += size - have
+        return missing
+
+    def _set(self, kind: str, number: int) -> None:
+        self.target.scale(number, worker_group=self._groups[kind])
+
+    def _count(self) -> Counter[str] | None:
+        """Return worker group -> Deployments of it; None, and why once, where Kubernetes does not tell."""
+        try:
+            counts: Counter[str] = self.target.sync(
+                _count_deployments, self.target.name, self._namespace, callback_timeout=ANSWER_TIMEOUT
+            )
+        except Exception as error:
+            if not self._blind:
+                _log.warning("pods that are lost are not made again: %s: %s", type(error).__name__, error)
+            self._blind = True
+            return None
+        self._blind = False
+        return counts
 
     def waits_for(self) -> str:
         """Say for each pod its phase, and what keeps it from running."""
@@ -125,6 +203,19 @@ class KubernetesWorkers(Workers):
     def _end(self) -> None:
         patience = CLOSE_TIMEOUT + ANSWER_TIMEOUT
         self.target.sync(self.target._close, timeout=CLOSE_TIMEOUT, callback_timeout=patience)
+
+
+async def _count_deployments(name: str, namespace: str) -> Counter[str]:
+    """Count the Deployments of each worker group of a cluster."""
+    from kr8s.asyncio.objects import Deployment
+
+    counts: Counter[str] = Counter()
+    selector = {"dask.org/cluster-name": name, "dask.org/component": "worker"}
+    async for item in Deployment.list(namespace=namespace, label_selector=selector):
+        metadata = item["metadata"]
+        if "deletionTimestamp" not in metadata:
+            counts[metadata["labels"]["dask.org/workergroup-name"]] += 1
+    return counts
 
 
 async def _tell_pods(name: str, namespace: str) -> str:

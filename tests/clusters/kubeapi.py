@@ -24,6 +24,8 @@ class KubeApi(ThreadingHTTPServer):
         Plurals of what may not be created.
     deleted
         Names of what was deleted.
+    made
+        DaskClusters, as they were created.
     """
 
     daemon_threads = True
@@ -31,6 +33,7 @@ class KubeApi(ThreadingHTTPServer):
     def __init__(self, pods):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.pods, self.objects, self.refused, self.deleted = pods, {}, set(), []
+        self.made = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -50,6 +53,7 @@ class KubeApi(ThreadingHTTPServer):
         name = item["metadata"]["name"]
         self.objects[plural, name] = item
         if plural == "daskclusters":
+            self.made.append(json.loads(json.dumps(item)))
             item["status"] = {"phase": "Running"}
             for component, status in self.pods.items():
                 labels = {"dask.org/cluster-name": name, "dask.org/component": component}

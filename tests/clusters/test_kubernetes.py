@@ -3,15 +3,24 @@
 dask-kubernetes and kr8s are real; the API that they ask is a stand-in.
 """
 
+import asyncio
 import json
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from kubeapi import KubeApi
 
 from gzscale.cluster import open_cluster
-from gzscale.clusters.kubernetes import make_kubernetes
+from gzscale.clusters.kubernetes import (
+    IDLE_TIMEOUT,
+    KubernetesWorkers,
+    _count_deployments,
+    _let_end,
+    make_kubernetes,
+    read_manifest,
+)
 from gzscale.clusters.presets import load_preset
 from gzscale.errors import ClusterError
 
@@ -105,6 +114,8 @@ def test_an_operator_that_makes_no_pods_is_told_so(start, preset):
     with pytest.raises(ClusterError, match=r"the operator has made no pods of gzscale-\w+; look at its log"):
         make_kubernetes(load_preset(preset))
     assert len(api.deleted) == 1
+    (made,) = api.made
+    assert made["spec"]["idleTimeout"] > load_preset(preset).start_timeout
 
 
 def test_kubernetes_that_does_not_answer_is_told_so(preset, tmp_path, monkeypatch):
@@ -155,3 +166,97 @@ def test_workers_that_do_not_come_up_are_told_by_their_pods(start, preset, sched
     with pytest.raises(ClusterError, match=said), open_cluster(preset):
         pass
     assert len(api.deleted) == 1
+
+
+def test_a_cluster_ends_without_the_night_that_made_it(preset):
+    cluster, _ = read_manifest(MANIFEST)
+    _let_end(cluster, load_preset(preset))
+    # Not while its workers may yet come up, and by the operator alone.
+    assert cluster["spec"]["idleTimeout"] == 2 + IDLE_TIMEOUT
+    environment = cluster["spec"]["scheduler"]["spec"]["containers"][0]["env"]
+    assert environment == [{"name": "DASK_DISTRIBUTED__SCHEDULER__IDLE_TIMEOUT", "value": "30 days"}]
+
+
+@pytest.mark.parametrize("namespace", ["night", "", "prefect"])
+def test_a_pod_of_its_namespace_owns_it(preset, monkeypatch, namespace):
+    pod = {"NAME": "night-x2kq9", "UID": "4f0c", "NAMESPACE": namespace}
+    for key, value in pod.items():
+        monkeypatch.setenv(f"GZSCALE_POD_{key}", value)
+    cluster, _ = read_manifest(MANIFEST)
+    _let_end(cluster, load_preset(preset))
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "night-x2kq9", "uid": "4f0c"}
+    assert cluster["metadata"].get("ownerReferences") == ([owner] if namespace == "night" else None)
+
+
+class Groups:
+    """As much of a KubeCluster as is scaled and counted: an operator that does what it is told at once."""
+
+    name = "gz"
+
+    def __init__(self, **deployments):
+        self.deployments, self.wanted, self.told = deployments, {}, []
+
+    def scale(self, number, worker_group):
+        self.told.append((worker_group, number))
+        if self.wanted.get(worker_group) != number:  # As the operator: nothing has changed.
+            assert number >= self.deployments[worker_group], "workers of any kind would go"
+            self.wanted[worker_group] = self.deployments[worker_group] = number
+
+    def sync(self, function, *arguments, **options):
+        assert function is _count_deployments
+        return Counter({f"gz-{group}": number for group, number in self.deployments.items()})
+
+
+@pytest.fixture
+def groups(preset):
+    groups = Groups(default=1, predict=2)
+    pools = {"cut": {"minimum": 1, "maximum": 4}, "predict": {"minimum": 2, "maximum": 3}}
+    chosen = load_preset(preset)
+    chosen = type(chosen).model_validate(chosen.model_dump() | pools)
+    return groups, KubernetesWorkers(groups, chosen)
+
+
+def test_pods_become_more_and_never_fewer(groups):
+    groups, workers = groups
+    for number in (3, 1, 2, 9, 1):
+        workers.scale("CUT", number)
+    assert groups.told == [("default", 3), ("default", 4)]
+
+
+def test_pods_that_are_missing_for_a_while_are_made_again(groups, monkeypatch):
+    groups, workers = groups
+    workers.scale("PREDICT", 3)
+    assert workers.renew() == 0
+    groups.deployments["predict"] = 1
+    assert workers.renew() == 0  # The operator may be about to make them.
+    monkeypatch.setattr("gzscale.clusters.kubernetes.GRACE", 0.0)
+    assert workers.renew() == 2
+    assert workers.renew() == 0
+    assert groups.deployments == {"default": 1, "predict": 3}
+    assert groups.told == [("predict", 3), ("predict", 1), ("predict", 3)]
+
+
+def test_kubernetes_that_does_not_tell_of_deployments_is_told_of_once(groups, caplog):
+    groups, workers = groups
+
+    def sync(*arguments, **options):
+        raise PermissionError("deployments.apps is forbidden")
+
+    groups.sync = sync
+    assert workers.renew() == workers.renew() == 0
+    assert caplog.text.count("lost are not made again: PermissionError: deployments.apps is forbidden") == 1
+
+
+def test_deployments_are_counted_by_group(start):
+    api = start()
+    for number, (cluster, group) in enumerate([("gz", "default"), ("gz", "predict"), ("gz", "predict")]):
+        labels = {"dask.org/cluster-name": cluster, "dask.org/component": "worker"}
+        metadata = {
+            "name": f"d-{number}",
+            "labels": labels | {"dask.org/workergroup-name": f"{cluster}-{group}"},
+        }
+        api.create("deployments", {"metadata": metadata})
+    api.objects["deployments", "d-2"]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    labels = {"dask.org/cluster-name": "other", "dask.org/component": "worker"}
+    api.create("deployments", {"metadata": {"name": "d-3", "labels": labels}})
+    assert asyncio.run(_count_deployments("gz", "night")) == {"gz-default": 1, "gz-predict": 1}
