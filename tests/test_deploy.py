@@ -11,13 +11,17 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from prefect.utilities.templating import apply_values, find_placeholders
 
 from gzscale.clusters.kubernetes import read_manifest
 from gzscale.clusters.workers import ENVIRONMENT
+from gzscale.config import load_config
 from gzscale.errors import ClusterError
+from gzscale.night.plan import check
 
 HOME = Path(__file__).parents[1]
 DEPLOY = HOME / "deploy"
@@ -45,6 +49,23 @@ def test_a_deployment_s_flow_takes_its_parameters(deployment):
     # The form in the browser comes from the types.
     properties = flow.parameters.model_dump()["properties"]
     assert all("type" in item or "anyOf" in item for item in properties.values())
+
+
+def test_what_runs_by_itself_can_begin_once_its_table_is_named(tmp_path):
+    table = tmp_path / "galaxies.parquet"
+    names = ("object_id", "run", "camcol", "field", "ra", "dec", "r90")
+    pq.write_table(pa.table({name: [1] if name in names[:4] else [1.5] for name in names}), table)
+    environment = {"GZSCALE_CATALOG__PATH": str(table), "GZSCALE_OUTPUT": str(tmp_path / "night")}
+    for config in {item["parameters"]["config"] for item in deployments() if item.get("schedules")}:
+        assert check(load_config(str(HOME / config), environment=environment))["catalog"]
+
+
+def test_what_runs_by_itself_is_told_its_output_and_its_table():
+    (settings,) = (item["data"] for item in PREFECT_MANIFESTS if item["kind"] == "ConfigMap")
+    nights = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["nights"]["environment"]
+    for environment in (settings, nights):
+        assert environment["GZSCALE_CATALOG__PATH"].startswith("s3://")
+        assert environment["GZSCALE_OUTPUT"].startswith("s3://")
 
 
 def test_what_writes_an_output_runs_alone():

@@ -32,6 +32,10 @@ __all__ = [
 MAX_UNPACKED_BYTES = 64 << 30
 #: Bytes of one request when a file is fetched.
 FETCH_BYTES = 16 << 20
+_REMEDY = (
+    "name the table, a file, a folder or a URL, by --set catalog.path=... or, in the environment of the run, "
+    "by GZSCALE_CATALOG__PATH"
+)
 
 
 class Source(Protocol):
@@ -202,7 +206,7 @@ def find_files(path: str, scratch: Path) -> list[SourceFile] | None:
     if entry is None:
         if path.startswith("s3://"):
             return None
-        raise CatalogError(f"{path}: no such catalog; check catalog.path (a file, a folder or a URL)")
+        raise CatalogError(f"{path}: no such catalog; {_REMEDY}")
     if entry.size == 0:
         raise CatalogError(f"{path}: the file has no bytes; write or fetch it again")
     return [SourceFile(storage, entry, scratch)]
@@ -213,7 +217,7 @@ def find_folder(path: str, scratch: Path) -> list[SourceFile]:
     storage = open_storage(path)
     files = [SourceFile(storage, entry, scratch) for entry in storage.list()]
     if not files:
-        raise CatalogError(f"{path}: no such catalog, or an empty folder; check catalog.path")
+        raise CatalogError(f"{path}: no such catalog, or an empty folder; {_REMEDY}")
     return files
 
 

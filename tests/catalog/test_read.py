@@ -309,7 +309,7 @@ def test_another_format_than_it_is_told(tmp_path, kind):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(CatalogError, match="no such catalog"):
+    with pytest.raises(CatalogError, match=r"none\.parquet: no such catalog; .*GZSCALE_CATALOG__PATH"):
         open_catalog(config(tmp_path / "none.parquet"), needs_size=False)
     with pytest.raises(CatalogError, match="empty folder"):
         open_catalog(config(tmp_path), needs_size=False)
