@@ -5,11 +5,21 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
+import time
 from collections import Counter
 from typing import Any
 
 from gzscale.clusters.presets import JobPool, SlurmPreset, walltime_seconds
-from gzscale.clusters.workers import CUT, ENVIRONMENT, KINDS, PREDICT, Limits, Workers, missing_extra
+from gzscale.clusters.workers import (
+    CUT,
+    ENVIRONMENT,
+    GRACE,
+    KINDS,
+    PREDICT,
+    Limits,
+    Workers,
+    missing_extra,
+)
 from gzscale.errors import ClusterError
 
 __all__ = ["SlurmWorkers", "make_slurm"]
@@ -18,6 +28,11 @@ __all__ = ["SlurmWorkers", "make_slurm"]
 DRAIN_SHARE, DRAIN_MOST = 0.1, 600
 #: Jobs of one kind that are started anew before the first of them has brought a worker.
 RENEWALS = 20
+#: Seconds within which a job that was asked for is submitted. Dask tells of those that it submits together
+#: when sbatch has taken the last of them, which a busy controller may let wait.
+SUBMISSION = 300.0
+#: Seconds within which workers that are let go have handed on the results that they alone hold.
+RETIREMENT = 60.0
 _COMMAND_TIMEOUT = 60
 
 
@@ -67,47 +82,95 @@ class SlurmWorkers(Workers):
         self._job = job
         self._options = options
         self._renewed: Counter[str] = Counter()
+        # Of jobs: when they were asked for, and when they were first seen to be submitted.
+        self._asked: dict[str, float] = {}
+        self._seen: dict[str, float] = {}
         self.limits = {kind: Limits(pool.minimum, pool.most, pool.workers) for kind, pool in pools.items()}
         for kind, limit in self.limits.items():
             self.scale(kind, limit.minimum)
 
     def scale(self, kind: str, number: int) -> None:
-        """Submit jobs of one kind, or drain and cancel those that were submitted last."""
+        """Submit jobs of one kind, or drain and cancel those that have the least to do."""
         limit = self.limits[kind]
         wanted = max(limit.minimum, min(number, limit.maximum))
         names = [name for name in self.target.worker_spec if _kind_of(name) == kind]
-        for name in names[wanted:]:
-            del self.target.worker_spec[name]
+        if len(names) > wanted:
+            self._let_go(names, len(names) - wanted)
         for _ in range(wanted - len(names)):
             self._specify(kind)
         self._correct()
 
     def renew(self) -> int:
         """Submit jobs again that have ended, by their walltime, by `scancel` or with their node."""
+        # First: what is submitted while squeue answers is not in its answer.
+        submitted = dict(self.target.workers)
+        for name in submitted:
+            self._seen.setdefault(name, time.monotonic())
         queue = self._queue()
         if queue is None:
             return 0
         for worker in self.target.scheduler_info["workers"].values():
             self._renewed[_kind_of(str(worker["name"]))] = 0
-        submitted = dict(self.target.workers)
-        gone = [name for name, job in submitted.items() if str(job.job_id) not in queue]
-        # Those whose workers have left are cancelled and struck off by Dask itself.
-        gone += [name for name in self.target.worker_spec if name not in submitted]
-        gone = [name for name in gone if self._renewed[_kind_of(name)] < RENEWALS]
+        gone = [
+            name
+            for name in self.target.worker_spec
+            if self._is_gone(name, submitted, queue) and self._renewed[_kind_of(name)] < RENEWALS
+        ]
         for name in gone:
             self._renewed[_kind_of(name)] += 1
             # Under another name: Dask cancels what has the name of a worker that it lost, a while later.
-            if self.target.worker_spec.pop(name, None) is not None:
-                self._specify(_kind_of(name))
+            del self.target.worker_spec[name]
+            self._specify(_kind_of(name))
         if gone:
             self._correct()
         return len(gone)
+
+    def _is_gone(self, name: str, submitted: dict[str, Any], queue: dict[str, str]) -> bool:
+        """Tell whether a job has ended; one that is on its way into the queue has not."""
+        now = time.monotonic()
+        if name in submitted:
+            return str(submitted[name].job_id) not in queue and now - self._seen[name] >= GRACE
+        # One whose workers have left is cancelled and struck off by Dask itself.
+        return name in self._seen or now - self._asked[name] >= SUBMISSION
+
+    def _let_go(self, names: list[str], number: int) -> None:
+        """Ask for a number of jobs no more: those in the queue first, then those with the least to do."""
+        workers = {name: self._workers_of(name) for name in names}
+        # Sorting keeps the order of those that are alike: of these the last submitted go first.
+        order = list(reversed(names))
+        order.sort(key=lambda name: (sum(workers[name].values()), len(workers[name])))
+        addresses = [address for name in order[:number] for address in workers[name]]
+        # What they have in hand goes to others, and is not held against it as a death would be. Dask itself
+        # would do so by name, which finds none: it is the job's, and a worker's is known by its address.
+        retired = (
+            self.target.sync(
+                self.target.scheduler_comm.retire_workers,
+                workers=addresses,
+                close_workers=True,
+                remove=True,
+                callback_timeout=RETIREMENT,
+            )
+            if addresses
+            else {}
+        )
+        for name in order[:number]:
+            # A job stays where one of its workers could not hand on what it alone holds.
+            if workers[name].keys() <= retired.keys():
+                del self.target.worker_spec[name]
+
+    def _workers_of(self, name: str) -> dict[str, int]:
+        """Return the addresses of a job's workers, and how many tasks each has in hand."""
+        group = self.target.worker_spec[name].get("group", [""])
+        own = {name, *(f"{name}{suffix}" for suffix in group)}
+        workers = list(self.target.scheduler.workers.values())
+        return {worker.address: len(worker.processing) for worker in workers if str(worker.name) in own}
 
     def _specify(self, kind: str) -> None:
         """Ask for one more job; the next correction submits it."""
         workers = self.limits[kind].workers
         group = {"group": [f"-{place}" for place in range(workers)]} if workers > 1 else {}
         name = f"{kind.lower()}-{next(self._numbers)}"
+        self._asked[name] = time.monotonic()
         self.target.worker_spec[name] = {"cls": self._job, "options": self._options[kind], **group}
 
     def _correct(self) -> None:

@@ -7,10 +7,13 @@ import os
 import shlex
 import stat
 import subprocess
+import threading
 import time
+from types import SimpleNamespace
 
 import click
 import pytest
+from distributed import Client
 from distributed.preloading import validate_preload_argv
 
 from gzscale.cluster import open_cluster
@@ -204,7 +207,7 @@ def test_jobs_that_stay_in_the_queue_are_told_with_slurm_s_reason(commands, tmp_
     assert "17" in (commands / "scancel.calls").read_text()
 
 
-def test_a_job_that_is_gone_is_submitted_again_and_surplus_is_cancelled(commands, tmp_path):
+def test_a_job_that_is_gone_is_submitted_again_and_surplus_is_cancelled(commands, tmp_path, monkeypatch):
     (commands / "squeue.answer").write_text("17|RUNNING|None\n")
     workers = slurm.make_slurm(preset(tmp_path, f"cut: {{{POOL}, minimum: 1, maximum: 3}}\n"))
 
@@ -219,13 +222,16 @@ def test_a_job_that_is_gone_is_submitted_again_and_surplus_is_cancelled(commands
         _wait_for(lambda: workers.target.workers)
         assert workers.renew() == 0
         (commands / "squeue.answer").write_text("")
+        assert workers.renew() == 0  # squeue may not know it yet.
+        monkeypatch.setattr(slurm, "GRACE", 0.0)
         assert workers.renew() == 1
         submitted(2)
         _wait_for(lambda: workers.target.workers)
+        (commands / "squeue.answer").write_text("17|RUNNING|None\n")
+        assert workers.renew() == 0
         # As Dask does with a job whose workers have left:
         before = set(workers.target.worker_spec)
         workers.target.workers.clear()
-        (commands / "squeue.answer").write_text("17|RUNNING|None\n")
         assert workers.renew() == 1
         submitted(3)
         # Dask may yet cancel, by its name, the job that it has lost.
@@ -235,6 +241,83 @@ def test_a_job_that_is_gone_is_submitted_again_and_surplus_is_cancelled(commands
         _wait_for(lambda: len(workers.target.workers) == 3)
         workers.scale("CUT", 1)
         _wait_for(lambda: len(workers.target.workers) == 1)
+    finally:
+        workers.close()
+
+
+def test_jobs_that_are_being_submitted_are_not_asked_for_again(commands, tmp_path, monkeypatch):
+    gate = tmp_path / "gate"
+    sbatch = commands / "sbatch"
+    waiting = f"case $1 in --test-only) ;; *) until [ -f {gate} ]; do sleep 0.05; done;; esac\n"
+    sbatch.write_text(sbatch.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\n{waiting}", 1))
+    (commands / "squeue.answer").write_text("17|PENDING|Priority\n")
+    workers = slurm.make_slurm(preset(tmp_path, f"cut: {{{POOL}, minimum: 2}}\n"))
+    try:
+        asked = list(workers.target.worker_spec)
+        assert workers.renew() == 0
+        assert list(workers.target.worker_spec) == asked
+        monkeypatch.setattr(slurm, "SUBMISSION", 0.0)
+        assert workers.renew() == 2
+        assert not set(asked) & set(workers.target.worker_spec)
+    finally:
+        gate.touch()
+        workers.close()
+
+
+HELD = threading.Event()
+
+
+def hold():
+    assert HELD.wait(30)
+    return 3
+
+
+def test_jobs_with_the_least_to_do_are_let_go_and_what_they_have_in_hand_goes_on(commands, tmp_path):
+    HELD.clear()
+    chosen = preset(tmp_path, f"cut: {{{POOL}, maximum: 4}}\n".replace("cores: 2", "cores: 1"))
+    workers = slurm.make_slurm(chosen)
+    target = workers.target
+    with Client(target, set_as_default=False) as client:
+        try:
+            workers.scale("CUT", 4)
+            for name in ("cut-3", "cut-4"):
+                target.sync(_start, target.scheduler_address, name)
+            futures = [client.submit(hold, resources={"CUT": 1}, pure=False) for _ in range(2)]
+            _wait_for(lambda: sum(bool(ws.processing) for ws in target.scheduler.workers.values()) == 2)
+            # One in the queue, one without work, two at work.
+            target.sync(_start, target.scheduler_address, "cut-2")
+            workers.scale("CUT", 3)
+            assert set(target.worker_spec) == {"cut-2", "cut-3", "cut-4"}
+            workers.scale("CUT", 2)
+            assert set(target.worker_spec) == {"cut-3", "cut-4"}
+            workers.scale("CUT", 1)
+            assert set(target.worker_spec) == {"cut-3"}
+            assert {ws.name for ws in target.scheduler.workers.values()} == {"cut-3"}
+            assert [target.scheduler.tasks[future.key].suspicious for future in futures] == [0, 0]
+            HELD.set()
+            assert client.gather(futures) == [3, 3]
+        finally:
+            HELD.set()
+            workers.close()
+
+
+async def _start(address, name):
+    from distributed import Worker
+
+    return await Worker(address, name=name, nthreads=1, resources={"CUT": 1}, dashboard=False)
+
+
+def test_a_job_s_workers_are_known_by_its_name(commands, tmp_path):
+    def worker(name, tasks):
+        return SimpleNamespace(name=name, address=f"tcp://{name}", processing=range(tasks))
+
+    workers = slurm.make_slurm(preset(tmp_path, f"cut: {{{POOL}}}\n"))
+    try:
+        names = ["cut-1-0", "cut-1-1", "cut-10-0", "cut-11", "predict-1-0"]
+        found = {name: worker(name, len(name)) for name in names}
+        workers.target.scheduler, scheduler = SimpleNamespace(workers=found), workers.target.scheduler
+        assert workers._workers_of("cut-1") == {"tcp://cut-1-0": 7, "tcp://cut-1-1": 7}
+        workers.target.scheduler = scheduler
     finally:
         workers.close()
 
