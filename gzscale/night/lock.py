@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,12 @@ EXPIRY = 120.0
 SURRENDER = 90.0
 #: Renewals in a row that storage refuses the credentials for before they are held to be void.
 REFUSALS = 2
+#: How often a lock is let go of, and the seconds between.
+RELEASES, RELEASE_PAUSE = 3, 1.0
+
+_PROC = Path("/proc")
+#: What identifies the locks that this process holds: another one that names this process was not let go of.
+_live: set[str] = set()
 
 
 class Hold:
@@ -119,7 +126,18 @@ def hold_lock(storage: Storage, night: str) -> Iterator[Hold]:
         If another night is running on this output.
     """
     token = _token(night)
-    _acquire(storage, token)
+    _live.add(token["hold"])
+    try:
+        _acquire(storage, token)
+        with _renewed(storage, token) as hold:
+            yield hold
+    finally:
+        _live.discard(token["hold"])
+
+
+@contextmanager
+def _renewed(storage: Storage, token: dict[str, Any]) -> Iterator[Hold]:
+    """Renew a lock that was acquired, and let go of it at the end."""
     stop = threading.Event()
     hold = Hold(storage)
     renewal = threading.Thread(target=_renew, args=(storage, token, stop, hold), name="lock", daemon=True)
@@ -129,22 +147,52 @@ def hold_lock(storage: Storage, night: str) -> Iterator[Hold]:
     finally:
         stop.set()
         renewal.join()
+        _release(storage, token)
+
+
+def _release(storage: Storage, token: dict[str, Any]) -> None:
+    """Let go of a lock that is still this one; where storage does not answer, it is void without its hold."""
+    for last in [False] * (RELEASES - 1) + [True]:
         with contextlib.suppress(StorageError):  # The night's own error is the one to tell.
             held = _read(storage)
             if held is not None and _same(held, token):
                 storage.delete(KEY)
+            return
+        if not last:
+            time.sleep(RELEASE_PAUSE)
 
 
 def _token(night: str) -> dict[str, Any]:
-    process = psutil.Process()
     return {
         "night": night,
+        "hold": uuid.uuid4().hex,
         "host": socket.gethostname(),
         "processes": process_table(),
         "pid": os.getpid(),
-        "process_started": process.create_time(),
+        "process_began": process_began(os.getpid()),
         "renewed": time.time(),
     }
+
+
+def process_began(pid: int) -> float | None:
+    """Return when a process began, on a clock that nobody sets where the system has one.
+
+    Linux tells ticks since its boot; seconds since 1970 it makes of them, with what the clock says now.
+
+    Returns
+    -------
+    float or None
+        0 for a process that has ended and was not waited for; None where it cannot be told.
+    """
+    try:
+        if _PROC.joinpath("self", "stat").exists():
+            # The command, in parentheses, may hold blanks: what follows is the state, and 19 fields later it.
+            fields = _PROC.joinpath(str(pid), "stat").read_text().rpartition(")")[2].split()
+            return 0 if fields[0] in "ZX" else int(fields[19])
+        process = psutil.Process(pid)
+        return 0 if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except (OSError, psutil.Error):
+        return None
 
 
 def process_table() -> str:
@@ -160,13 +208,23 @@ def process_table() -> str:
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(one.get(key) == other[key] for key in ("night", "host", "pid", "process_started"))
+    return bool(one.get("hold") == other["hold"])
+
+
+def _parsed(content: bytes) -> dict[str, Any] | None:
+    """Return what a lock says, or None where it is none."""
+    try:
+        held = dict(json.loads(content))
+        texts = {key: str(held[key]) for key in ("night", "host")}
+        return held | texts | {"pid": int(held["pid"]), "renewed": float(held["renewed"])}
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _read(storage: Storage) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(storage.get(KEY)))
-    except (MissingError, ValueError):
+        return _parsed(storage.get(KEY))
+    except MissingError:
         return None
 
 
@@ -175,18 +233,20 @@ def _acquire(storage: Storage, token: dict[str, Any]) -> None:
         if storage.put_new(KEY, canonical_json(token)):
             return
         entry = storage.stat(KEY)
-        held = _read(storage)
-        if entry is None or held is None:
-            if entry is not None:
-                storage.delete(KEY)
+        try:
+            held = _parsed(storage.get(KEY))
+        except MissingError:
             continue
-        if _alive(held):
-            age = time.time() - float(held["renewed"])
+        if entry is None:
+            continue
+        if held is not None and _alive(held):
+            age = time.time() - held["renewed"]
             raise LockedError(
                 f"{storage.url()}: night {held['night']} is running on this output "
                 f"(process {held['pid']} on {held['host']}, seen {age:.0f} s ago); wait for it, "
                 f"or stop it, or choose another --output"
             )
+        # What was read is void, or no lock at all; another's that took its place meanwhile has another tag.
         if storage.replace(KEY, canonical_json(token), entry.tag):
             return
     raise LockedError(f"{storage.url(KEY)}: others take this lock at the same time; try again")
@@ -195,14 +255,24 @@ def _acquire(storage: Storage, token: dict[str, Any]) -> None:
 def _alive(held: dict[str, Any]) -> bool:
     """Tell whether the lock's holder is at work: by its process here, by its renewals elsewhere."""
     if held.get("processes") == process_table():
-        try:
-            process = psutil.Process(held["pid"])
-            return bool(
-                process.create_time() == held["process_started"] and process.status() != psutil.STATUS_ZOMBIE
-            )
-        except psutil.NoSuchProcess:
-            return False
-    return time.time() - float(held["renewed"]) < EXPIRY
+        running = _is_running(held["pid"], held.get("process_began"))
+        if running and held["pid"] == os.getpid():
+            return held.get("hold") in _live
+        if running is not None:
+            return running
+    return bool(time.time() - held["renewed"] < EXPIRY)
+
+
+def _is_running(pid: int, began: float | None) -> bool | None:
+    """Tell whether a process of this table that began then is there yet; None where it cannot be told."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # Another user's.
+        pass
+    now = process_began(pid)
+    return None if now is None or began is None else now == began
 
 
 def _renew(storage: Storage, token: dict[str, Any], stop: threading.Event, hold: Hold) -> None:

@@ -1,14 +1,16 @@
 """The lock: one night at a time, and no lock outlives its holder."""
 
 import json
+import math
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from gzscale.errors import CredentialsError, LockedError, StorageError
+from gzscale.errors import CredentialsError, LockedError, MissingError, StorageError
 from gzscale.night import lock
 from gzscale.night.lock import KEY, hold_lock
 from gzscale.storage import open_storage
@@ -60,7 +62,7 @@ def test_a_killed_process_holds_nothing(storage):
 
 @pytest.mark.parametrize(("age", "free"), [(lock.EXPIRY + 1, True), (lock.EXPIRY / 2, False)])
 def test_another_machine_s_lock_is_void_when_it_is_not_renewed(storage, age, free):
-    held = {"night": "far", "host": "another-host", "boot": 1, "pid": 1, "process_started": 1.0}
+    held = {"night": "far", "host": "another-host", "boot": 1, "pid": 1}
     storage.put(KEY, json.dumps(held | {"renewed": time.time() - age}).encode())
     if free:
         with hold_lock(storage, "here"):
@@ -81,7 +83,7 @@ def test_it_is_renewed_while_it_is_held(storage, monkeypatch):
 
 
 def test_of_many_that_take_over_a_void_lock_one_wins(storage):
-    held = {"night": "far", "host": "another-host", "boot": 1, "pid": 1, "process_started": 1.0}
+    held = {"night": "far", "host": "another-host", "boot": 1, "pid": 1}
     storage.put(KEY, json.dumps(held | {"renewed": 0.0}).encode())
     won, lost = [], []
     done, gate = threading.Event(), threading.Barrier(6)
@@ -110,7 +112,7 @@ def test_a_holder_whose_lock_was_taken_is_told(storage, monkeypatch):
     monkeypatch.setattr(lock, "RENEWAL", 0.02)
     with hold_lock(storage, "first") as hold:
         hold.check()
-        other = {"night": "second", "host": "far", "pid": 1, "process_started": 1.0, "renewed": time.time()}
+        other = {"night": "second", "host": "far", "pid": 1, "renewed": time.time()}
         storage.put(KEY, json.dumps(other).encode())
         _wait_until_lost(hold, "night second on far has taken")
     assert json.loads(storage.get(KEY))["night"] == "second"
@@ -127,10 +129,11 @@ class Refusing:
     """An output that fails to answer once it is told with what."""
 
     def __init__(self, storage):
-        self._storage, self.error = storage, None
+        self._storage, self.error, self.times = storage, None, math.inf
 
     def __getattr__(self, name):
-        if self.error is not None and name in {"stat", "get", "replace"}:
+        if self.error is not None and self.times > 0 and name in {"stat", "get", "replace"}:
+            self.times -= 1
             raise self.error
         return getattr(self._storage, name)
 
@@ -169,6 +172,7 @@ def test_one_refusal_alone_ends_no_night(storage):
 def test_a_lock_that_cannot_be_renewed_tells_why(storage, monkeypatch):
     monkeypatch.setattr(lock, "RENEWAL", 0.02)
     monkeypatch.setattr(lock, "SURRENDER", 0.2)
+    monkeypatch.setattr(lock, "RELEASE_PAUSE", 0.0)
     refusing = Refusing(storage)
     with hold_lock(refusing, "first") as hold:
         refusing.error = StorageError("s3://b/ledger/LOCK: HTTP 503 SlowDown")
@@ -185,6 +189,100 @@ def _wait(hold):
 def _wait_until_lost(hold, said):
     with pytest.raises(LockedError, match=said):
         _wait(hold)
+
+
+def living(**changes):
+    """A lock of the process that runs these tests, which it does not hold."""
+    return json.loads(json.dumps(lock._token("other"))) | changes
+
+
+@pytest.fixture
+def child():
+    process = subprocess.Popen(["sleep", "60"])
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("proc", ["/proc", "/nowhere"])
+def test_a_clock_that_is_set_makes_no_living_holder_dead(storage, monkeypatch, child, proc):
+    monkeypatch.setattr(lock, "_PROC", Path(proc))
+    held = living(pid=child, process_began=lock.process_began(child), renewed=0.0)
+    storage.put(KEY, json.dumps(held).encode())
+    if proc == "/proc":  # There it is made of the boot's time, which moves with the clock.
+        monkeypatch.setattr("psutil.Process.create_time", lambda process: 1.0)
+    with pytest.raises(LockedError, match="night other is running"), hold_lock(storage, "here"):
+        pass
+    # Its number, given to another process since.
+    storage.put(KEY, json.dumps(held | {"process_began": held["process_began"] - 1}).encode())
+    with hold_lock(storage, "here"):
+        pass
+
+
+def test_where_a_process_cannot_be_looked_at_its_renewals_tell(storage, monkeypatch, child):
+    monkeypatch.setattr(lock, "process_began", lambda pid: None)
+    storage.put(KEY, json.dumps(living(pid=child)).encode())
+    with pytest.raises(LockedError), hold_lock(storage, "here"):
+        pass
+    storage.put(KEY, json.dumps(living(pid=child, renewed=time.time() - lock.EXPIRY - 1)).encode())
+    with hold_lock(storage, "here"):
+        pass
+
+
+def test_a_lock_that_this_process_could_not_let_go_of_does_not_lock_it_out(storage, monkeypatch):
+    monkeypatch.setattr(lock, "RELEASE_PAUSE", 0.0)
+    refusing = Refusing(storage)
+    with hold_lock(refusing, "first"):
+        refusing.error = StorageError("s3://b/ledger/LOCK: HTTP 503 SlowDown")
+    assert json.loads(storage.get(KEY))["night"] == "first"
+    with hold_lock(storage, "second"), pytest.raises(LockedError), hold_lock(storage, "third"):
+        pass
+    assert storage.stat(KEY) is None
+
+
+def test_letting_go_is_tried_again(storage, monkeypatch):
+    monkeypatch.setattr(lock, "RELEASE_PAUSE", 0.0)
+    refusing = Refusing(storage)
+    with hold_lock(refusing, "first"):
+        refusing.error, refusing.times = StorageError("s3://b/ledger/LOCK: HTTP 503 SlowDown"), 2
+    assert storage.stat(KEY) is None
+
+
+class Meanwhile:
+    """An output on which, while a lock is read there, it becomes another night's."""
+
+    def __init__(self, storage, answer):
+        self._storage, self._answer, self._read = storage, answer, False
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def get(self, key):
+        if self._read:
+            return self._storage.get(key)
+        self._read = True
+        self._storage.delete(key)
+        far = {"night": "third", "host": "far", "pid": 1, "renewed": time.time()}
+        assert self._storage.put_new(key, json.dumps(far).encode())
+        if self._answer is None:
+            raise MissingError("gone")
+        return self._answer
+
+
+@pytest.mark.parametrize("answer", [None, b"{", b"{}", b'"x"'])
+def test_a_fresh_lock_in_the_place_of_the_one_that_was_read_is_left_alone(storage, answer):
+    storage.put(KEY, b"{")
+    said = "night third is running"
+    with pytest.raises(LockedError, match=said), hold_lock(Meanwhile(storage, answer), "here"):
+        pass
+    assert json.loads(storage.get(KEY))["night"] == "third"
+
+
+@pytest.mark.parametrize("content", [b"{", b"{}", b"\xff", b'["night"]', b'{"night": "a", "pid": {}}'])
+def test_what_is_no_lock_locks_nobody_out(storage, content):
+    storage.put(KEY, content)
+    with hold_lock(storage, "here"):
+        assert json.loads(storage.get(KEY))["night"] == "here"
 
 
 def test_a_process_of_another_container_is_not_looked_for_here(storage, monkeypatch):
