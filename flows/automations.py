@@ -1,4 +1,4 @@
-"""Makes Prefect's automations: notifications of failed, crashed and late runs, and the end of dead ones.
+"""Makes Prefect's automations: notifications of failed, late and cancelled runs, and the end of dead ones.
 
 Run once, and again after a change: ``python -m flows.automations custom-webhook/night-alerts [SECONDS]``.
 """
@@ -69,6 +69,18 @@ def automations(block: UUID, silence: timedelta = SILENCE) -> list[Automation]:
                 threshold=1,
             ),
             actions=[SendNotification(block_document_id=block, subject="gzscale: late", body=_BODY)],
+        ),
+        Automation(
+            name="gzscale: a run was cancelled",
+            description="Somebody cancelled it, or the one before it was still at work: it was left out.",
+            trigger=EventTrigger(
+                match=_RUN,
+                expect={"prefect.flow-run.Cancelled"},
+                for_each=_EACH,
+                posture=Posture.Reactive,
+                threshold=1,
+            ),
+            actions=[SendNotification(block_document_id=block, subject="gzscale: cancelled", body=_BODY)],
         ),
         Automation(
             name="gzscale: a run is dead",

@@ -6,18 +6,20 @@ from datetime import timedelta
 from flows.automations import SILENCE, automations
 
 
-def test_failed_crashed_and_late_runs_are_notified_of():
+def test_failed_crashed_late_and_cancelled_runs_are_notified_of():
     block = uuid.uuid4()
-    failed, late, _ = automations(block)
+    failed, late, cancelled, _ = automations(block)
     assert failed.trigger.expect >= {"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}
     assert late.trigger.expect == {"prefect.flow-run.Late"}
-    for automation in (failed, late):
+    # What Prefect makes of a run that meets another one of its deployment: see `concurrency_limit`.
+    assert cancelled.trigger.expect == {"prefect.flow-run.Cancelled"}
+    for automation in (failed, late, cancelled):
         assert [action.type for action in automation.actions] == ["send-notification"]
         assert automation.actions[0].block_document_id == block
 
 
 def test_a_silent_run_is_ended_once_for_each():
-    dead, quicker = automations(uuid.uuid4())[2], automations(uuid.uuid4(), timedelta(seconds=75))[2]
+    dead, quicker = automations(uuid.uuid4())[3], automations(uuid.uuid4(), timedelta(seconds=75))[3]
     assert dead.trigger.posture.value == "Proactive"
     assert dead.trigger.after == {"prefect.flow-run.heartbeat"}
     assert "prefect.flow-run.heartbeat" in dead.trigger.expect
