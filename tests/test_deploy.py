@@ -68,6 +68,15 @@ def test_what_runs_by_itself_is_told_its_output_and_its_table():
         assert environment["GZSCALE_OUTPUT"].startswith("s3://")
 
 
+def test_browsers_are_told_an_address_that_they_reach():
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    (server,) = (item for item in PREFECT_MANIFESTS if named(item) == "Deployment-prefect-server")
+    (container,) = server["spec"]["template"]["spec"]["containers"]
+    variables = {item["name"]: item.get("value") for item in container["env"]}
+    for environment in (services["prefect"]["environment"], variables):
+        assert environment["PREFECT_UI_API_URL"] == "http://127.0.0.1:4200/api"
+
+
 def test_what_writes_an_output_runs_alone():
     limits = {item["name"]: item.get("concurrency_limit") for item in deployments()}
     for name in ("nightly", "backfill"):
