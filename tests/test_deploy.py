@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import inspect
 import json
@@ -285,6 +286,17 @@ def test_a_run_s_job_takes_what_deployments_set():
     template = json.loads((DEPLOY / "kubernetes" / "job-template.json").read_text())
     for deployment in deployments():
         assert set(deployment["work_pool"]["job_variables"]) <= set(template["variables"]["properties"])
+
+
+def test_the_service_of_a_user_asks_for_nothing_that_only_the_system_has():
+    text = (DEPLOY / "slurm" / "prefect-worker.service").read_text()
+    service = configparser.ConfigParser(interpolation=None)
+    service.optionxform = str
+    service.read_string(text)
+    assert not {"After", "Wants", "Requires"} & set(service["Unit"])
+    assert service["Install"]["WantedBy"] == "default.target"
+    assert service["Service"]["KillMode"] == "mixed"
+    assert "enable-linger" in text
 
 
 def test_shell_scripts_parse_and_name_shipped_presets():
