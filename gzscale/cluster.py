@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from gzscale.clusters.asking import register
 from gzscale.clusters.health import Demands, check_workers, own_versions
 from gzscale.clusters.keeper import Keeper
 from gzscale.clusters.kubernetes import make_kubernetes
@@ -104,7 +105,7 @@ def _open(preset: Preset, name: str) -> Iterator[Cluster]:
             demands = Demands(own_versions(), parse_bytes(preset.scratch_free), preset.wants_gpu)
             compute = check_workers(client, demands)
             refused = watch_newcomers(client, demands, compute)
-            client.register_plugin(ShortProfile())
+            register(client, ShortProfile(), "that they keep short profiles")
             keeper = Keeper(client, workers)
             keeper.start()
             try:

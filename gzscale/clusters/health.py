@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gzscale
+from gzscale.clusters.asking import ask_all
 from gzscale.clusters.workers import PREDICT
 from gzscale.errors import ClusterError
 from gzscale.night.compute import compute_kind
@@ -186,14 +187,9 @@ def check_workers(client: Any, demands: Demands) -> str:
 
 
 def _ask(client: Any) -> dict[str, WorkerReport]:
-    names = {
-        address: f"{worker['name']} at {address}"
-        for address, worker in client.scheduler_info(n_workers=-1)["workers"].items()
-    }
-    try:
-        answers = client.run(report, workers=list(names), on_error="return")
-    except Exception as error:
-        raise ClusterError(f"the workers do not answer: {type(error).__name__}: {error}") from error
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    names = {address: f"{worker['name']} at {address}" for address, worker in workers.items()}
+    answers = ask_all(client, workers, "what they run", report)
     wrong = {names[at]: item for at, item in answers.items() if not isinstance(item, WorkerReport)}
     _refuse(SILENT, {name: f"{type(item).__name__}: {item}" for name, item in wrong.items()})
     return {names[at]: item for at, item in answers.items()}

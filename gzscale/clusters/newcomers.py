@@ -13,6 +13,7 @@ from distributed import SchedulerPlugin, WorkerPlugin
 from distributed.core import Status
 from distributed.protocol import pickle
 
+from gzscale.clusters.asking import register
 from gzscale.clusters.health import SILENT, Demands, report
 
 __all__ = ["Newcomers", "watch_newcomers"]
@@ -131,7 +132,7 @@ def watch_newcomers(client: Any, demands: Demands, compute: str) -> deque[str]:
     client.register_plugin(_Forget())
     ahead = shortest([_time(client) for _ in range(_TRIPS)])
     asked = dataclasses.replace(demands, scratch_free=int(_SCRATCH_SHARE * demands.scratch_free))
-    client.register_plugin(Newcomers(name, asked, compute, ahead))
+    register(client, Newcomers(name, asked, compute, ahead), "what they run")
     return refused
 
 

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import errno
 import functools
-import queue
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gzscale.clusters.workers import CUT, KINDS
+from gzscale.clusters.asking import ask_all
+from gzscale.clusters.workers import CUT
 from gzscale.config import NightConfig
 from gzscale.errors import ClusterError, CredentialsError, StorageError, WorkerError
 from gzscale.storage import LocalStorage, S3Storage, open_storage
@@ -27,10 +24,6 @@ _PLANNED = "ledger/rows"
 _OUTPUT, _ROOT = "output", "survey.root"
 #: Workers of which a message tells.
 _TOLD = 3
-#: Seconds that workers have to answer; storage in trouble is tried for minutes.
-ANSWER_TIMEOUT = 300.0
-#: Seconds within which the scheduler notices that a worker has gone which did not answer.
-GONE = 5.0
 
 
 def reach(output: str, root: str = "") -> dict[str, StorageError]:
@@ -106,7 +99,7 @@ def ask_workers(client: Any, config: NightConfig) -> bool:
     # Where this process's credentials alone are refused, the workers' own may do.
     common = {name for name, error in own.items() if not isinstance(error, CredentialsError)}
     workers = client.scheduler_info(n_workers=-1)["workers"]
-    answers = _answers(client, places, workers)
+    answers = ask_all(client, workers, "whether they reach the output and survey.root", reach, *places)
     troubles = [
         (f"worker {address}: {name}: {error}", isinstance(error, CredentialsError))
         for address, answer in answers.items()
@@ -133,59 +126,6 @@ def ask_workers(client: Any, config: NightConfig) -> bool:
             f"{_told(silent)}; look at its log, install the same gzscale there, and start it anew"
         )
     return _ROOT not in common
-
-
-def _answers(client: Any, places: tuple[str, str], workers: dict[str, Any]) -> dict[str, Any]:
-    """Return what workers say, or their failure to say it, without those that were lost meanwhile."""
-    answers = _in_time(
-        functools.partial(client.run, reach, *places, workers=list(workers), on_error="return")
-    )
-    unheard = {
-        address
-        for address, answer in answers.items()
-        if isinstance(answer, OSError) and not isinstance(answer, StorageError)
-    }
-    deadline = time.monotonic() + GONE
-    while unheard:
-        there = client.scheduler_info(n_workers=-1)["workers"]
-        if time.monotonic() > deadline or not unheard.intersection(there):
-            unheard.difference_update(there)
-            break
-        time.sleep(0.1)
-    left = {address: answer for address, answer in answers.items() if address not in unheard}
-    for kind in KINDS:
-        before, after = (
-            sum(kind in workers[address]["resources"] for address in some) for some in (workers, left)
-        )
-        if before and not after:
-            raise ClusterError(
-                f"all {before} workers for {kind} were lost while they were asked what they reach; look at "
-                "their logs, and run the night again"
-            )
-    return left
-
-
-def _in_time(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Ask the workers, and wait no longer than `ANSWER_TIMEOUT`: a folder of a dead server answers nobody."""
-    said: queue.SimpleQueue[dict[str, Any] | Exception] = queue.SimpleQueue()
-
-    def listen() -> None:
-        try:
-            said.put(ask())
-        except Exception as error:
-            said.put(error)
-
-    threading.Thread(target=listen, name="reach", daemon=True).start()
-    try:
-        answers = said.get(timeout=ANSWER_TIMEOUT)
-    except queue.Empty:
-        raise ClusterError(
-            f"the workers have not said for {ANSWER_TIMEOUT:.0f} s whether they reach the output and "
-            "survey.root; look whether a folder hangs where they run (ls), and whether they live"
-        ) from None
-    if isinstance(answers, Exception):
-        raise ClusterError(f"the workers do not answer: {type(answers).__name__}: {answers}") from answers
-    return answers
 
 
 def _told(troubles: list[str]) -> str:

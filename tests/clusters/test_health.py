@@ -9,6 +9,7 @@ import pytest
 
 from gzscale.clusters import health
 from gzscale.clusters.health import Demands, WorkerReport, own_versions
+from gzscale.clusters.workers import KINDS
 from gzscale.errors import ClusterError
 from gzscale.night.compute import compute_kind
 
@@ -21,7 +22,9 @@ class Workers:
 
     def scheduler_info(self, n_workers):
         assert n_workers == -1
-        return {"workers": {at: {"name": f"cut-{place}"} for place, at in enumerate(self.answers)}}
+        resources = dict.fromkeys(KINDS, 1)
+        workers = enumerate(self.answers)
+        return {"workers": {at: {"name": f"cut-{place}", "resources": resources} for place, at in workers}}
 
     def run(self, function, workers, on_error):
         assert function is health.report

@@ -156,7 +156,7 @@ def test_a_worker_that_dies_while_it_is_asked_is_no_end_of_the_night(config):
 
 
 def test_a_worker_that_is_there_and_does_not_answer(config, monkeypatch):
-    monkeypatch.setattr("gzscale.night.reach.GONE", 0.1)
+    monkeypatch.setattr("gzscale.clusters.asking.GONE", 0.1)
     with pytest.raises(
         ClusterError, match=r"worker tcp://w0 cannot say what it reaches \(OSError: Timed out"
     ):
@@ -164,7 +164,7 @@ def test_a_worker_that_is_there_and_does_not_answer(config, monkeypatch):
 
 
 def test_workers_that_never_answer_are_not_waited_for(config, monkeypatch):
-    monkeypatch.setattr("gzscale.night.reach.ANSWER_TIMEOUT", 0.05)
+    monkeypatch.setattr("gzscale.clusters.asking.ANSWER_TIMEOUT", 0.05)
     answer = threading.Event()
     with pytest.raises(ClusterError, match="have not said for 0 s whether they reach"):
         ask_workers(Workers(lambda *arguments: answer.wait(10)), config)
