@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Iterator
 import torch
 from torch import Tensor
 
+from gzscale.models.device import is_out_of_memory
+
 __all__ = [
     "BATCH_CPU",
     "BATCH_CUDA",
@@ -114,7 +116,9 @@ def find_batch(measure: Callable[[int], tuple[float, bytes]], first: int, most: 
     while 2 * best <= most:
         try:
             faster, same = measure(2 * best)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             break
         if same != said or faster < GAIN * rate:
             break
@@ -126,8 +130,8 @@ def _first(measure: Callable[[int], tuple[float, bytes]], size: int) -> tuple[in
     while True:
         try:
             return (size, *measure(size))
-        except torch.OutOfMemoryError:
-            if size == 1:
+        except RuntimeError as error:
+            if size == 1 or not is_out_of_memory(error):
                 raise
             size //= 2
 

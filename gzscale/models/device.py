@@ -8,10 +8,26 @@ import threading
 
 import torch
 
-__all__ = ["choose_device", "device_turn", "has_native_bfloat16"]
+from gzscale.errors import GzscaleError
 
+__all__ = ["choose_device", "device_turn", "has_native_bfloat16", "is_out_of_memory"]
+
+#: What the driver, cuDNN and cuBLAS say where there is no memory; torch has a type for it.
+_FULL = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
 
 _turn = threading.RLock()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that a GPU's memory is full, whoever says it; the GPU is not broken."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    told = str(error)
+    return (
+        isinstance(error, RuntimeError)
+        and not isinstance(error, GzscaleError)
+        and any(word in told for word in _FULL)
+    )
 
 
 def device_turn(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -28,11 +44,9 @@ def choose_device() -> torch.device:
         return torch.device("cpu")
     try:
         _try_gpu()
-    except torch.OutOfMemoryError:
-        pass
     except RuntimeError as error:  # a driver too old, or a GPU of another process
-        # That is also what is said when not even the driver's own part of it fits.
-        if "out of memory" not in str(error):
+        # Not even the driver's own part of it may fit.
+        if not is_out_of_memory(error):
             return torch.device("cpu")
     return torch.device("cuda")
 

@@ -33,7 +33,7 @@ from gzscale.models.batches import (
     speed,
 )
 from gzscale.models.bundle import Bundle
-from gzscale.models.device import choose_device, device_turn, has_native_bfloat16
+from gzscale.models.device import choose_device, device_turn, has_native_bfloat16, is_out_of_memory
 from gzscale.models.inputs import Stretch, from_flux, from_pictures, symmetries, to_channels
 from gzscale.models.layout import Layout, join
 from gzscale.models.network import fuse
@@ -333,8 +333,8 @@ def _halving(engines: Sequence[Engine], attempt: Callable[[], _T]) -> _T:
         largest = max(engine.batch for engine in engines)
         try:
             return attempt()
-        except torch.OutOfMemoryError:
-            if largest == 1:
+        except RuntimeError as error:
+            if largest == 1 or not is_out_of_memory(error):
                 raise
         # Only here, where the error and the tensors of its frames are gone, is there anything to give back;
         # other bundles' engines hold some of it, too, and those that are gone may lie in cycles.

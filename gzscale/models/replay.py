@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gzscale.models.device import is_out_of_memory
+
 __all__ = ["Replay", "capture", "clear_all"]
 
 _log = logging.getLogger(__name__)
@@ -71,8 +73,6 @@ class Replay:
             return None
         try:
             return self._capture(function, inputs)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
             _tell_of_device(error)
             _failed.set()
@@ -87,12 +87,9 @@ def _tell_of_device(error: BaseException) -> None:
     """
     behind: BaseException | None = error
     while behind is not None:
-        if isinstance(behind, torch.OutOfMemoryError):
+        if is_out_of_memory(behind):
             raise torch.OutOfMemoryError(str(behind)) from None
         if isinstance(behind, _DEVICE_ERROR) and "captur" not in str(behind):
-            # The driver has a word of its own for the want of memory.
-            if "out of memory" in str(behind):
-                raise torch.OutOfMemoryError(str(behind)) from None
             raise behind
         behind = behind.__context__
 

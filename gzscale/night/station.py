@@ -32,6 +32,7 @@ _DEVICE_ERRORS = (
     "CUDA driver error",
     "CUDA out of memory",
     "cuDNN error",
+    "CUDNN_STATUS_ALLOC_FAILED",
     "Triton Error [CUDA]",
 )
 
@@ -99,11 +100,7 @@ def run_stage(stage: Callable[..., Summary], *arguments: Any) -> Summary:
     except RuntimeError as error:
         if not is_device_error(error):
             raise
-        address = get_worker().address
-        raise WorkerError(
-            f"worker {address}: its GPU fails ({type(error).__name__}: {error}); look at nvidia-smi there",
-            address,
-        ) from error
+        raise _told(error, get_worker().address) from error
     finally:
         return_freed_memory()
 
@@ -112,6 +109,20 @@ def is_device_error(error: RuntimeError) -> bool:
     """Tell whether torch complains of the device: after such an error a process has no use of its GPU."""
     told = f"{type(error).__name__} {error}"
     return not isinstance(error, GzscaleError) and any(word in told for word in _DEVICE_ERRORS)
+
+
+def _told(error: RuntimeError, address: str) -> WorkerError:
+    """Return an error of the device as its worker's: of a full GPU, which is whole, or of one that fails."""
+    from gzscale.models.device import is_out_of_memory
+
+    if is_out_of_memory(error):
+        what, remedy = (
+            "its GPU's memory is full",
+            "end what else uses it (nvidia-smi says), or take a larger one",
+        )
+    else:
+        what, remedy = "its GPU fails", "look at nvidia-smi there"
+    return WorkerError(f"worker {address}: {what} ({type(error).__name__}: {error}); {remedy}", address)
 
 
 def executing(dask_scheduler: Any) -> dict[str, tuple[str, float]]:

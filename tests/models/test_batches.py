@@ -6,14 +6,14 @@ import torch
 from gzscale.models.batches import Known, find_batch, find_sizes, padded, parts
 
 
-def device_of(rates, memory=10**9, said=lambda size: b"same"):
+def device_of(rates, memory=10**9, said=lambda size: b"same", error=None):
     """Stand in for a device: images a second by size, and how many fit."""
     tried = []
 
     def measure(size):
         tried.append(size)
         if size > memory:
-            raise torch.OutOfMemoryError("no memory for so many")
+            raise error or torch.OutOfMemoryError("no memory for so many")
         return rates[size], said(size)
 
     return measure, tried
@@ -37,6 +37,15 @@ def test_no_further_than_the_most():
 @pytest.mark.parametrize(("memory", "found"), [(300, 256), (128, 128), (100, 64), (1, 1)])
 def test_as_much_as_fits(memory, found):
     assert find_batch(device_of(RISING, memory)[0], 128, 4096) == found
+
+
+@pytest.mark.parametrize("memory", [300, 100])
+def test_want_of_memory_may_be_the_driver_s_word_and_other_errors_are_told(memory):
+    told = torch.AcceleratorError("CUDA error: out of memory")
+    assert find_batch(device_of(RISING, memory, error=told)[0], 128, 4096) in (256, 64)
+    broken = torch.AcceleratorError("CUDA error: an illegal memory access")
+    with pytest.raises(torch.AcceleratorError, match="illegal"):
+        find_batch(device_of(RISING, memory, error=broken)[0], 128, 4096)
 
 
 def test_not_even_one_fits():

@@ -5,8 +5,29 @@ import threading
 import pytest
 import torch
 
+from gzscale.errors import WorkerError
 from gzscale.models import device
-from gzscale.models.device import choose_device, device_turn
+from gzscale.models.device import choose_device, device_turn, is_out_of_memory
+
+# As torch 2.11 to 2.13, the driver, cuDNN and cuBLAS word them.
+FULL = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"),
+    torch.AcceleratorError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+NOT_FULL = [
+    torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:116] DefaultCPUAllocator: can't allocate memory"),
+    WorkerError("GPU memory does not hold a batch (CUDA out of memory)"),
+    ValueError("out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", FULL + NOT_FULL, ids=lambda error: str(error)[:30])
+def test_a_full_gpu_is_known_whoever_tells(error):
+    assert is_out_of_memory(error) == (error in FULL)
 
 
 @pytest.fixture

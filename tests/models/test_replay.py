@@ -82,6 +82,7 @@ def test_after_one_that_failed_nothing_more_is_captured(caplog):
     [
         (torch.OutOfMemoryError("none left"), torch.OutOfMemoryError),
         (torch.AcceleratorError("CUDA error: out of memory"), torch.OutOfMemoryError),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), torch.OutOfMemoryError),
         (torch.AcceleratorError("CUDA error: an illegal memory access"), torch.AcceleratorError),
         (torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"), None),
         (RuntimeError("no graph of this"), None),

@@ -47,6 +47,7 @@ DEVICE_ERRORS = [
     RuntimeError("CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RuntimeError("CUDNN_BACKEND_OPERATION: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("CUDA driver error: unspecified launch failure"),
     RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
 ]
@@ -71,6 +72,10 @@ def broken_device():
     raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
 
+def full_device():
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
 def wrong_shape():
     raise OTHER_ERRORS[0]
 
@@ -85,12 +90,14 @@ def test_a_worker_s_own_failure_bears_its_address_and_the_partition_s_does_not()
         Client(cluster, set_as_default=False) as client,
     ):
         (address,) = client.scheduler_info(n_workers=-1)["workers"]
-        device, shape, kind = (
+        device, full, shape, kind = (
             client.submit(run_stage, stage).exception(timeout=60)
-            for stage in (broken_device, wrong_shape, other_kind)
+            for stage in (broken_device, full_device, wrong_shape, other_kind)
         )
     assert isinstance(device, WorkerError)
     assert device.worker == kind.worker == address
     assert f"worker {address}: its GPU fails (AcceleratorError: CUDA error: an illegal" in str(device)
+    assert isinstance(full, WorkerError)
+    assert f"worker {address}: its GPU's memory is full (RuntimeError: CUDA error: CUBLAS" in str(full)
     assert str(kind) == "this worker predicts on cores"
     assert type(shape) is RuntimeError
