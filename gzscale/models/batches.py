@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gzscale.errors import WorkerError
 from gzscale.models.device import is_out_of_memory
 
 __all__ = [
@@ -16,11 +18,11 @@ __all__ = [
     "LEAST_CUDA",
     "MOST_CUDA",
     "Known",
+    "Sizes",
     "examples",
     "find_batch",
     "find_sizes",
     "padded",
-    "parts",
     "speed",
 ]
 
@@ -40,43 +42,90 @@ _TRIES = 4
 GAIN = 1.05
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of batches in which an image's outputs are the same, to the bit.
+
+    An object's bits must not hang on how many others it came with, nor on how full a device was.
+
+    Attributes
+    ----------
+    same
+        The sizes, ascending.
+    """
+
+    same: tuple[int, ...]
+
+    @property
+    def batch(self) -> int:
+        """The full size."""
+        return self.same[-1]
+
+    def below(self, size: int) -> Sizes | None:
+        """Return those that are smaller than a size, None if there are none."""
+        smaller = tuple(own for own in self.same if own < size)
+        return Sizes(smaller) if smaller else None
+
+    def parts(self, count: int) -> Iterator[tuple[int, int]]:
+        """Divide images into batches: full ones, and what is left in smaller ones.
+
+        Parameters
+        ----------
+        count
+            Number of images.
+
+        Yields
+        ------
+        int, int
+            Where a batch starts, and its size; the last of all may reach beyond ``count``.
+        """
+        start = 0
+        for size in reversed(self.same):
+            while count - start >= size:
+                yield start, size
+                start += size
+        if start < count:
+            yield start, self.same[0]
+
+
 class Known:
-    """Batch sizes that were found in this process, the full and the least one, by bundle and device.
+    """Sizes that were found in this process, by bundle and device.
 
     A bundle that was not read from a file has nothing to be known by, and is tried anew by each engine.
     """
 
     def __init__(self) -> None:
-        self._sizes: dict[Hashable, tuple[int, int]] = {}
+        self._sizes: dict[Hashable, Sizes] = {}
 
-    def get(self, sha256: str, device: torch.device) -> tuple[int, int]:
-        """Return what was found, zeros if nothing was."""
-        return self._sizes.get((sha256, str(device)), (0, 0))
+    def get(self, sha256: str, device: torch.device) -> Sizes | None:
+        """Return what was found, None if nothing was."""
+        return self._sizes.get((sha256, str(device)))
 
-    def put(self, sha256: str, device: torch.device, size: int, least: int) -> None:
+    def put(self, sha256: str, device: torch.device, sizes: Sizes) -> None:
         """Remember what was found."""
         if sha256:
-            self._sizes[sha256, str(device)] = size, least
+            self._sizes[sha256, str(device)] = sizes
 
 
-def find_sizes(
-    measure: Callable[[int], tuple[float, bytes]], first: int, most: int, least: int
-) -> tuple[int, int]:
-    """Find a batch, and how small those may be in which what is left of a count is done.
-
-    An object's bits must not hang on how many others it came with, so that these have to say the same, too.
+def find_sizes(measure: Callable[[int], tuple[float, bytes]], first: int, most: int, least: int) -> Sizes:
+    """Find a batch, and the smaller ones that say the same.
 
     Parameters
     ----------
     measure, first, most
         See `find_batch`.
     least
-        The smallest size to be tried; ``first`` is at most twice that.
+        The smallest size to be tried.
 
     Returns
     -------
-    int, int
-        The batch, and the least size that says the same.
+    Sizes
+        All that were tried and said the same as the batch, up to it.
+
+    Raises
+    ------
+    WorkerError
+        See `find_batch`.
     """
     said: dict[int, bytes] = {}
 
@@ -86,8 +135,8 @@ def find_sizes(
 
     batch = find_batch(tried, first, most)
     if least < batch:
-        tried(least)
-    return batch, min(size for size, words in said.items() if words == said[batch])
+        _or_full(tried, least)
+    return Sizes(tuple(size for size in sorted(said) if size <= batch and said[size] == said[batch]))
 
 
 def find_batch(measure: Callable[[int], tuple[float, bytes]], first: int, most: int) -> int:
@@ -107,23 +156,28 @@ def find_batch(measure: Callable[[int], tuple[float, bytes]], first: int, most: 
 
     Raises
     ------
-    torch.OutOfMemoryError
-        If not even one image fits.
+    WorkerError
+        If the device's memory does not hold even one image.
     """
     best, rate, said = _first(measure, first)
     if best < first:
         return best
     while 2 * best <= most:
-        try:
-            faster, same = measure(2 * best)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
+        found = _or_full(measure, 2 * best)
+        if found is None or found[1] != said or found[0] < GAIN * rate:
             break
-        if same != said or faster < GAIN * rate:
-            break
-        best, rate = 2 * best, faster
+        best, rate = 2 * best, found[0]
     return best
+
+
+def _or_full(measure: Callable[[int], tuple[float, bytes]], size: int) -> tuple[float, bytes] | None:
+    """Measure a size; None if memory does not hold it."""
+    try:
+        return measure(size)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def _first(measure: Callable[[int], tuple[float, bytes]], size: int) -> tuple[int, float, bytes]:
@@ -131,34 +185,14 @@ def _first(measure: Callable[[int], tuple[float, bytes]], size: int) -> tuple[in
         try:
             return (size, *measure(size))
         except RuntimeError as error:
-            if size == 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
+            if size == 1:
+                raise WorkerError(
+                    f"GPU memory does not hold a batch of 1 image ({error}); end what else uses it "
+                    "(nvidia-smi says), or take a larger one"
+                ) from error
             size //= 2
-
-
-def parts(count: int, batch: int, least: int) -> Iterator[tuple[int, int]]:
-    """Divide images into batches of few sizes.
-
-    Parameters
-    ----------
-    count
-        Number of images.
-    batch
-        Size of a batch. What is left is done in halves of it, quarters and so on.
-    least
-        The smallest size; the last batch of all is padded to it.
-
-    Yields
-    ------
-    int, int
-        Where a batch starts, and its size, which may reach beyond ``count``.
-    """
-    start, size = 0, batch
-    while start < count:
-        while size > max(count - start, least):
-            size = max(size // 2, least)
-        yield start, size
-        start += size
 
 
 def padded(tensor: Tensor, size: int) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -26,20 +25,21 @@ from gzscale.models.batches import (
     LEAST_CUDA,
     MOST_CUDA,
     Known,
+    Sizes,
     examples,
     find_sizes,
     padded,
-    parts,
     speed,
 )
 from gzscale.models.bundle import Bundle
-from gzscale.models.device import choose_device, device_turn, has_native_bfloat16, is_out_of_memory
+from gzscale.models.device import choose_device, device_turn, has_native_bfloat16
 from gzscale.models.inputs import Stretch, from_flux, from_pictures, symmetries, to_channels
 from gzscale.models.layout import Layout, join
 from gzscale.models.network import fuse
 from gzscale.models.observation import Observation
-from gzscale.models.replay import Replay, capture, clear_all
-from gzscale.models.transfer import Slot, forget, transfer_to
+from gzscale.models.replay import Replay, capture
+from gzscale.models.room import once_more, within_memory
+from gzscale.models.transfer import Slot, transfer_to
 
 __all__ = ["Engine", "choose_device", "has_native_bfloat16", "run_together"]
 
@@ -63,7 +63,8 @@ class Engine:
         Where to run; the GPU if there is one that works, else the CPU.
     batch
         Images of a batch; by default what suits a CPU, and on a GPU what is found by trying, once for a
-        bundle in a process. Halved, for good, when the device's memory does not hold it.
+        bundle in a process. When the device's memory does not hold it, a smaller one that gives the same
+        outputs takes its place for good, where one was found.
 
     Raises
     ------
@@ -75,14 +76,19 @@ class Engine:
         self.bundle = bundle
         self.device = torch.device(device) if device is not None else choose_device()
         on_gpu = self.device.type == "cuda"
-        known, least = (batch, batch) if batch else _KNOWN.get(bundle.sha256, self.device)
-        self.batch = known or (BATCH_CUDA if on_gpu else BATCH_CPU)
-        self._least = least or (LEAST_CUDA if on_gpu else self.batch)
+        known = Sizes((batch,)) if batch else _KNOWN.get(bundle.sha256, self.device)
+        self.sizes = known or Sizes((BATCH_CUDA if on_gpu else BATCH_CPU,))
+        self._least = LEAST_CUDA
         self.bfloat16 = has_native_bfloat16(self.device)
         network = fuse(bundle.build()).to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._is_settled = bool(known) or not on_gpu
         self._replay = Replay(capture) if on_gpu else None
+
+    @property
+    def batch(self) -> int:
+        """Images of a batch."""
+        return self.sizes.batch
 
     @property
     def layout(self) -> Layout:
@@ -173,7 +179,7 @@ class Engine:
         self.settle()
         for block in ahead(iter(pictures)):
             with device_turn(self.device):
-                outputs = _halving([self], functools.partial(self._block, block))
+                outputs = _in_memory([self], functools.partial(self._block, block))
             yield outputs
 
     def settle(self) -> None:
@@ -181,9 +187,15 @@ class Engine:
         with device_turn(self.device):
             if self._is_settled:
                 return
+            first = self.batch
+
+            def measure(size: int) -> tuple[float, bytes]:
+                attempt = functools.partial(self._measure, size)
+                # A larger one is as good as it is fast; where the search begins should hang on nothing else.
+                return once_more(self.device, attempt) if size <= first else attempt()
+
+            self._remember(find_sizes(measure, first, MOST_CUDA, self._least))
             self._is_settled = True
-            self.batch, self._least = find_sizes(self._measure, self.batch, MOST_CUDA, self._least)
-            self._remember()
 
     def _check(self, observation: Observation) -> None:
         shape, bands, scale = observation.images.shape, observation.bands, observation.scale
@@ -214,7 +226,7 @@ class Engine:
     def _block(self, block: NDArray[np.uint8]) -> Outputs:
         """Predict a block of pictures."""
         outputs = []
-        for start, size in parts(len(block), self.batch, self._least):
+        for start, size in self.sizes.parts(len(block)):
             pictures = torch.from_numpy(np.ascontiguousarray(block[start : start + size]))
             moved = padded(pictures, size).to(self.device)
             outputs.append(self._batch(from_pictures(moved, self.bundle.geometry.size)))
@@ -223,8 +235,7 @@ class Engine:
     def _rows(self, inputs: Tensor, count: int) -> dict[str, Tensor]:
         """Predict the first ``count`` rows of inputs, a batch at a time."""
         outputs = [
-            self._batch(padded(inputs[start : start + size], size))
-            for start, size in parts(count, self.batch, self._least)
+            self._batch(padded(inputs[start : start + size], size)) for start, size in self.sizes.parts(count)
         ]
         return {name: torch.cat([part[name] for part in outputs])[:count] for name in outputs[0]}
 
@@ -255,15 +266,18 @@ class Engine:
         channels = len(inputs.bands) if isinstance(inputs, Stretch) else 2 * len(inputs.bands)
         return speed(self._batch, examples(size, channels, self.layout.side).to(self.device))
 
-    def _halve(self, batch: int) -> None:
-        """Take half of a batch that was too much, unless it is less already; remember it."""
-        self.batch = min(self.batch, max(batch // 2, 1))
-        self._least = min(self._least, self.batch)
-        self._remember()
+    def _shrink(self, batch: int) -> bool:
+        """Take smaller batches than one that was too much, if these are not and there are such."""
+        smaller = self.sizes.below(batch)
+        if smaller is None or self.batch < batch:
+            return False
+        self._remember(smaller)
+        return True
 
-    def _remember(self) -> None:
-        """Keep the batch for the process, and nothing of those that were tried."""
-        _KNOWN.put(self.bundle.sha256, self.device, self.batch, self._least)
+    def _remember(self, sizes: Sizes) -> None:
+        """Keep the sizes for the process, and nothing of those that were tried."""
+        self.sizes = sizes
+        _KNOWN.put(self.bundle.sha256, self.device, sizes)
         if self._replay is not None:
             self._replay.clear()
 
@@ -298,7 +312,7 @@ def run_together(
     with device_turn(engines[0].device):
         for engine in engines:
             engine.settle()
-        return _halving(engines, lambda: _run(engines, observation, objects))
+        return _in_memory(engines, lambda: _run(engines, observation, objects))
 
 
 def _run(
@@ -311,7 +325,7 @@ def _run(
     def fill(slot: Slot, start: int) -> None:
         part = slice(start, min(start + rows, count))
         slot.count = part.stop - start
-        reach = (parts(slot.count, engine.batch, engine._least) for engine in engines)
+        reach = (engine.sizes.parts(slot.count) for engine in engines)
         slot.rows = min(rows, max(sum(size for _, size in every) for every in reach))
         arrays = tuple(array[: slot.rows] for array in slot.arrays)
         layout.fill(arrays, observation, part if objects is None else objects[part])
@@ -327,20 +341,12 @@ def _run(
     return [engine._gather(blocks, count) for engine, blocks in zip(engines, said, strict=True)]
 
 
-def _halving(engines: Sequence[Engine], attempt: Callable[[], _T]) -> _T:
-    """Try with smaller and smaller batches, as long as the device's memory does not hold them."""
-    while True:
+def _in_memory(engines: Sequence[Engine], attempt: Callable[[], _T]) -> _T:
+    """Try with smaller batches where the device's memory does not hold the largest."""
+
+    def shrink() -> bool:
         largest = max(engine.batch for engine in engines)
-        try:
-            return attempt()
-        except RuntimeError as error:
-            if largest == 1 or not is_out_of_memory(error):
-                raise
-        # Only here, where the error and the tensors of its frames are gone, is there anything to give back;
-        # other bundles' engines hold some of it, too, and those that are gone may lie in cycles.
-        for engine in engines:
-            engine._halve(largest)
-        forget()
-        clear_all()
-        gc.collect()
-        torch.cuda.empty_cache()
+        shrunk = [engine._shrink(largest) for engine in engines]
+        return any(shrunk)
+
+    return within_memory(engines[0].device, attempt, shrink)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gzscale.models.device import is_out_of_memory
 
-__all__ = ["Replay", "capture", "clear_all"]
+__all__ = ["Replay", "capture", "clear_all", "has_failed"]
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _WARM = 3
 #: What torch raises where a device fails, after which nothing more can be done with it.
 _DEVICE_ERROR: type[BaseException] | tuple[()] = getattr(torch, "AcceleratorError", ())
 
-#: Set by a capture that failed: it may leave its stream, and the allocator, as if it still went on.
+#: Set by a capture whose end failed: it may leave its stream, and the allocator, as if it still went on.
 _failed = threading.Event()
 
 _lock = threading.Lock()
@@ -88,10 +88,17 @@ def _tell_of_device(error: BaseException) -> None:
     behind: BaseException | None = error
     while behind is not None:
         if is_out_of_memory(behind):
+            if behind is not error:
+                _failed.set()
             raise torch.OutOfMemoryError(str(behind)) from None
         if isinstance(behind, _DEVICE_ERROR) and "captur" not in str(behind):
             raise behind
         behind = behind.__context__
+
+
+def has_failed() -> bool:
+    """Tell whether a capture failed in this process at its end: its allocator may take it for unfinished."""
+    return _failed.is_set()
 
 
 def clear_all() -> None:

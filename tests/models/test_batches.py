@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from gzscale.models.batches import Known, find_batch, find_sizes, padded, parts
+from gzscale.errors import WorkerError
+from gzscale.models.batches import Known, Sizes, find_batch, find_sizes, padded
 
 
 def device_of(rates, memory=10**9, said=lambda size: b"same", error=None):
@@ -49,7 +50,7 @@ def test_want_of_memory_may_be_the_driver_s_word_and_other_errors_are_told(memor
 
 
 def test_not_even_one_fits():
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(WorkerError, match=r"hold a batch of 1 image .*nvidia-smi"):
         find_batch(device_of(RISING, 0)[0], 128, 4096)
 
 
@@ -61,51 +62,70 @@ def test_a_size_whose_kernels_round_otherwise_is_not_taken():
 @pytest.mark.parametrize(
     ("other", "sizes"),
     [
-        ((), (512, 64)),
-        ((64,), (512, 128)),
-        ((1024, 64), (512, 128)),
-        ((256,), (128, 64)),
-        ((128,), (128, 128)),
+        ((), (64, 128, 256, 512)),
+        ((64,), (128, 256, 512)),
+        ((1024, 64), (128, 256, 512)),
+        ((256,), (64, 128)),
+        ((128,), (128,)),
     ],
 )
 def test_what_is_left_is_done_in_sizes_that_round_alike(other, sizes):
     measure, tried = device_of(RISING, said=lambda size: b"other" if size in other else b"same")
-    assert find_sizes(measure, 128, 4096, 64) == sizes
+    assert find_sizes(measure, 128, 4096, 64) == Sizes(sizes)
     assert len(tried) == len(set(tried))
 
 
 def test_what_is_left_is_no_larger_than_what_fits():
     measure, tried = device_of(RISING, 40)
-    assert find_sizes(measure, 128, 4096, 64) == (32, 32)
+    assert find_sizes(measure, 128, 4096, 64) == Sizes((32,))
     assert tried == [128, 64, 32]
 
 
+def test_a_small_size_that_does_not_fit_any_more_is_left_out():
+    measure, _ = device_of(RISING)
+
+    def fuller(size):
+        if size == 64:
+            raise torch.OutOfMemoryError("others have taken it")
+        return measure(size)
+
+    assert find_sizes(fuller, 128, 4096, 64) == Sizes((128, 256, 512))
+
+
 @pytest.mark.parametrize(
-    ("count", "batch", "least", "sizes"),
+    ("count", "same", "sizes"),
     [
-        (2048, 2048, 256, [2048]),
-        (1500, 2048, 256, [1024, 256, 256]),
-        (1500, 512, 256, [512, 512, 256, 256]),
-        (3, 512, 256, [256]),
-        (70, 32, 32, [32, 32, 32]),
-        (5, 2, 2, [2, 2, 2]),
-        (0, 32, 32, []),
-        (9, 4, 8, [4, 4, 4]),
+        (2048, (256, 512, 1024, 2048), [2048]),
+        (1500, (256, 512, 1024, 2048), [1024, 256, 256]),
+        # One between them was never compared.
+        (1500, (256, 2048), [256, 256, 256, 256, 256, 256]),
+        (1500, (256, 512), [512, 512, 256, 256]),
+        (3, (256, 512), [256]),
+        (70, (32,), [32, 32, 32]),
+        (5, (2,), [2, 2, 2]),
+        (0, (32,), []),
     ],
 )
-def test_a_count_is_divided_into_few_sizes(count, batch, least, sizes):
-    divided = list(parts(count, batch, least))
+def test_a_count_is_divided_into_few_sizes(count, same, sizes):
+    divided = list(Sizes(same).parts(count))
     assert [size for _, size in divided] == sizes
     assert [start for start, _ in divided] == [sum(sizes[:number]) for number in range(len(sizes))]
 
 
-def test_a_size_is_known_by_bundle_and_device():
+def test_below_a_size_are_those_that_say_the_same():
+    sizes = Sizes((64, 256, 512))
+    assert sizes.below(512) == Sizes((64, 256))
+    assert sizes.below(256) == Sizes((64,))
+    assert sizes.below(64) is None
+
+
+def test_sizes_are_known_by_bundle_and_device():
     known, device = Known(), torch.device("cuda:0")
-    known.put("abc", device, 256, 64)
-    known.put("", device, 128, 64)
-    assert known.get("abc", device) == (256, 64)
-    assert known.get("abc", torch.device("cuda:1")) == (0, 0)
-    assert known.get("", device) == (0, 0)
+    known.put("abc", device, Sizes((64, 256)))
+    known.put("", device, Sizes((64, 128)))
+    assert known.get("abc", device) == Sizes((64, 256))
+    assert known.get("abc", torch.device("cuda:1")) is None
+    assert known.get("", device) is None
 
 
 def test_a_batch_is_padded_with_its_last_row():

@@ -126,27 +126,6 @@ def test_pictures_a_block_at_a_time(bundle, rng):
     np.testing.assert_allclose(found[2]["vote_fractions"], expected.numpy(), atol=2e-6)
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(bundle, cutouts, with_room_for):
-    images, scale = cutouts
-    expected = Engine(bundle, "cpu", batch=16).run(Observation.of(images, "ugriz", scale))["vote_fractions"]
-    runner = Engine(bundle, "cpu", batch=16)
-    with_room_for(4, runner)
-    found = runner.run(Observation.of(images, "ugriz", scale))["vote_fractions"]
-    assert runner.batch == 4
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_out_of_memory_for_one_image_is_raised(bundle, cutouts, monkeypatch):
-    runner = Engine(bundle, "cpu", batch=4)
-
-    def never(prepared):
-        raise torch.OutOfMemoryError("none at all")
-
-    monkeypatch.setattr(runner.network, "outputs", never)
-    with pytest.raises(torch.OutOfMemoryError):
-        runner.run(Observation.of(cutouts[0], "ugriz", cutouts[1]))
-
-
 @pytest.mark.usefixtures("in_float32")
 def test_one_view_where_the_bundle_says_so(bundle, cutouts):
     single = dataclasses.replace(bundle, symmetries=1)

@@ -11,7 +11,7 @@ import pytest
 from small_bundles import flux_bundle
 
 from gzscale.models import engine as engine_module
-from gzscale.models.batches import Known
+from gzscale.models.batches import Known, Sizes
 from gzscale.models.engine import Engine, run_together
 from gzscale.models.layout import Layout
 from gzscale.models.observation import Observation
@@ -32,7 +32,7 @@ def as_on_a_gpu(made, captured=None):
             captured.append(len(example))
         return function
 
-    engine._is_settled, engine._least = False, 4
+    engine._is_settled, engine._least = False, 16
     engine._replay = Replay(capture)
     return engine
 
@@ -86,13 +86,6 @@ def test_batches_of_different_sizes(bundle, measured):
             np.testing.assert_allclose(alone[name], together[name], atol=1e-6)
 
 
-def test_one_that_has_no_memory_left_does_not_shrink_the_other_below_it(bundle, measured, with_room_for):
-    large, small = Engine(bundle, "cpu", batch=16), Engine(flux_bundle(), "cpu", batch=8)
-    with_room_for(8, large)
-    run_together([large, small], measured)
-    assert (large.batch, small.batch) == (8, 8)
-
-
 def test_the_batch_is_found_once_in_a_process(bundle, measured, monkeypatch):
     shipped = dataclasses.replace(bundle, sha256="abc")
     tried = []
@@ -106,9 +99,8 @@ def test_the_batch_is_found_once_in_a_process(bundle, measured, monkeypatch):
     first.run(measured)
     first.run(measured)
     # The last is what the rest of a count is done in.
-    assert (first.batch, first._least, tried) == (64, 4, [32, 64, 128, 4])
-    later = Engine(shipped, "cpu")
-    assert (later.batch, later._least) == (64, 4)
+    assert (first.batch, tried) == (64, [32, 64, 128, 16])
+    assert Engine(shipped, "cpu").sizes == first.sizes == Sizes((16, 32, 64))
 
 
 def test_small_batches_that_round_otherwise_are_not_used(bundle, measured, monkeypatch):
@@ -116,24 +108,15 @@ def test_small_batches_that_round_otherwise_are_not_used(bundle, measured, monke
     first = as_on_a_gpu(shipped, captured)
     monkeypatch.setattr(first, "_measure", lambda size: (1.0, b"small" if size < 32 else b"same"))
     first.run(measured)
-    assert (first.batch, first._least, captured) == (32, 32, [32])
-    assert Engine(shipped, "cpu")._least == 32
-
-
-def test_a_batch_that_was_halved_stays_so(bundle, measured, with_room_for):
-    shipped = dataclasses.replace(bundle, sha256="abc")
-    runner = Engine(shipped, "cpu", batch=16)
-    with_room_for(4, runner)
-    runner.run(measured)
-    assert runner.batch == 4
-    assert Engine(shipped, "cpu").batch == 4
+    assert (first.sizes, captured) == (Sizes((32,)), [32])
+    assert Engine(shipped, "cpu").sizes == Sizes((32,))
 
 
 def test_what_is_left_is_done_in_parts_and_each_shape_is_captured_once(bundle, measured):
     captured = []
     expected = Engine(bundle, "cpu").run(measured)["vote_fractions"]
     runner = as_on_a_gpu(bundle, captured)
-    runner._is_settled = True
+    runner._is_settled, runner.sizes = True, Sizes((4, 16, 32))
     for _ in range(2):
         np.testing.assert_allclose(runner.run(measured)["vote_fractions"], expected, atol=1e-6)
     # 21 objects: 16 and 4 and, padded, 4.
@@ -155,17 +138,6 @@ def test_an_engine_goes_with_its_last_name(bundle, measured):
         assert gone() is None
     finally:
         gc.enable()
-
-
-def test_want_of_memory_takes_what_other_engines_captured(bundle, measured, with_room_for):
-    other, runner = as_on_a_gpu(flux_bundle()), as_on_a_gpu(bundle)
-    other._is_settled = runner._is_settled = True
-    other.run(measured)
-    with_room_for(8, runner)
-    assert other._replay.is_captured
-    runner.run(measured)
-    assert runner.batch == 8
-    assert not other._replay.is_captured
 
 
 def test_one_size_is_captured_at_a_time_while_they_are_tried(bundle):
@@ -191,7 +163,7 @@ def test_pictures_are_divided_as_cutouts_are(bundle):
     expected = list(Engine(bundle, "cpu").run_pictures(iter(blocks)))
     captured = []
     runner = as_on_a_gpu(bundle, captured)
-    runner._is_settled = True
+    runner._is_settled, runner.sizes = True, Sizes((4, 16, 32))
     for alone, parted in zip(expected, runner.run_pictures(iter(blocks)), strict=True):
         np.testing.assert_allclose(alone["vote_fractions"], parted["vote_fractions"], atol=1e-6)
     assert captured == [16, 4]

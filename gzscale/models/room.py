@@ -1,0 +1,101 @@
+"""Where a GPU's memory is full: what can be made again is let go of, then batches are smaller."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from gzscale.errors import WorkerError
+from gzscale.models.device import device_turn, is_out_of_memory
+from gzscale.models.replay import clear_all, has_failed
+from gzscale.models.transfer import forget
+
+__all__ = ["give_back", "once_more", "within_memory"]
+
+_T = TypeVar("_T")
+
+
+def within_memory(device: torch.device, attempt: Callable[[], _T], shrink: Callable[[], bool]) -> _T:
+    """Try something until the device's memory holds it.
+
+    Parameters
+    ----------
+    device
+        Where.
+    attempt
+        What is tried: again as it is at first, with all memory that can be had, and then smaller.
+    shrink
+        Makes it smaller without a change of what it comes to, to the bit; returns whether it could.
+
+    Raises
+    ------
+    WorkerError
+        If it cannot be made smaller, or nothing can be given back in this process.
+    """
+    while True:
+        try:
+            return once_more(device, attempt)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            told = str(error)
+        with device_turn(device):
+            if not shrink():
+                raise WorkerError(
+                    f"GPU memory does not hold a batch that gives this night's bits ({_room(device)}{told}); "
+                    "end what else uses it (nvidia-smi says), or take a larger one"
+                )
+
+
+def once_more(device: torch.device, attempt: Callable[[], _T]) -> _T:
+    """Try something, and where memory is wanting once more, with all that can be had.
+
+    Raises
+    ------
+    WorkerError
+        If nothing can be given back in this process.
+    """
+    try:
+        return attempt()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # Only here, where the error and the tensors of its frames are gone, is there anything to give back;
+    # other bundles' engines hold some of it, too, and those that are gone may lie in cycles.
+    with device_turn(device):
+        give_back(device)
+    return attempt()
+
+
+def give_back(device: torch.device) -> None:
+    """Let go of graphs and rings, and return to the driver what memory torch keeps; in one's turn.
+
+    Raises
+    ------
+    WorkerError
+        If the capture of a graph failed before. In torch up to 2.12 the allocator may then take it for
+        unfinished (pytorch issue 180395): it returns nothing any more, and asked to, it ends the process.
+        No version is trusted here, since the failure is rare and a new process costs a minute.
+    """
+    if has_failed():
+        raise WorkerError(
+            f"GPU memory is full ({_room(device)}the capture of a CUDA graph failed in this process before, "
+            "so that none can be given back); start the process anew"
+        )
+    if device.type == "cuda":
+        # What is let go of may be in use by what was submitted before.
+        torch.cuda.synchronize(device)
+    forget()
+    clear_all()
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _room(device: torch.device) -> str:
+    if device.type != "cuda":
+        return ""
+    free, total = torch.cuda.mem_get_info(device)
+    return f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free; "
