@@ -6,11 +6,27 @@ __all__ = ["compute_kind"]
 
 
 def compute_kind() -> str:
-    """Return device and precision of this process's predictions, ``cuda bfloat16`` for example.
+    """Return precision and kind of device of this process's predictions.
 
     Two kinds give outputs that differ in their last digits, so that one release is of one kind.
+
+    Returns
+    -------
+    str
+        ``cpu float32`` for example, and of a GPU all by which kernels are chosen as well: its name, compute
+        capability and number of multiprocessors (a part of a GPU has fewer), and cuDNN's version, as in
+        ``cuda bfloat16 NVIDIA H200 sm_90 132 multiprocessors cuDNN 91002``.
     """
-    from gzscale.models.engine import choose_device, has_native_bfloat16
+    import torch
+
+    from gzscale.models.device import choose_device, has_native_bfloat16
 
     device = choose_device()
-    return f"{device.type} {'bfloat16' if has_native_bfloat16(device) else 'float32'}"
+    kind = f"{device.type} {'bfloat16' if has_native_bfloat16(device) else 'float32'}"
+    if device.type != "cuda":
+        return kind
+    about = torch.cuda.get_device_properties(device)
+    return (
+        f"{kind} {about.name} sm_{about.major}{about.minor} {about.multi_processor_count} multiprocessors "
+        f"cuDNN {torch.backends.cudnn.version()}"
+    )
