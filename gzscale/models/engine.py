@@ -41,7 +41,7 @@ from gzscale.models.replay import Replay, capture
 from gzscale.models.room import once_more, within_memory
 from gzscale.models.transfer import Slot, transfer_to
 
-__all__ = ["Engine", "choose_device", "has_native_bfloat16", "run_together"]
+__all__ = ["Engine", "Outputs", "choose_device", "has_native_bfloat16", "no_outputs", "run_together"]
 
 _T = TypeVar("_T")
 
@@ -122,6 +122,8 @@ class Engine:
     def evidence(self, observation: Observation, head: str) -> NDArray[np.float32]:
         """Return maps of where in the cutouts a head's logits come from.
 
+        They are made on the CPU whatever the engine's device: lists are short, and a GPU has its turns.
+
         Parameters
         ----------
         observation
@@ -140,6 +142,8 @@ class Engine:
         BundleError
             See `run`; and if the bundle has no such head, or one without maps.
         """
+        if self.device.type != "cpu":
+            return Engine(self.bundle, "cpu").evidence(observation, head)
         self._check(observation)
         arrays = self.layout.empty(self.batch, observation.images.dtype)
         maps = []
@@ -147,10 +151,9 @@ class Engine:
             for start in range(0, len(observation), self.batch):
                 rows = slice(start, start + self.batch)
                 self.layout.fill(arrays, observation, rows)
-                moved = [torch.from_numpy(array).to(self.device) for array in arrays]
                 with torch.inference_mode(), self._autocast():
-                    prepared = self.network.prepare(self._inputs(*moved))
-                    found = self.network.evidence(prepared, head).float().cpu().numpy()
+                    prepared = self.network.prepare(self._inputs(*map(torch.from_numpy, arrays)))
+                    found = self.network.evidence(prepared, head).float().numpy()
                 maps.append(found[: len(observation.scale[rows])])
         except (KeyError, ValueError) as error:
             raise BundleError(f"bundle {self.bundle.name!r}: no evidence for {head!r}: {error}") from error
@@ -176,9 +179,12 @@ class Engine:
             If the bundle was trained for anything that pictures do not show.
         """
         self.bundle.require_pictures()
-        self.settle()
         for block in ahead(iter(pictures)):
+            if not len(block):
+                yield no_outputs(self.bundle)
+                continue
             with device_turn(self.device):
+                self.settle()
                 outputs = _in_memory([self], functools.partial(self._block, block))
             yield outputs
 
@@ -283,11 +289,14 @@ class Engine:
 
     def _gather(self, blocks: Sequence[dict[str, Tensor]], count: int) -> Outputs:
         if not blocks:
-            return {
-                name: np.empty((0, len(names)), np.float32) for name, names in self.bundle.outputs.items()
-            }
+            return no_outputs(self.bundle)
         whole = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
         return {name: value[:count].cpu().numpy() for name, value in whole.items()}
+
+
+def no_outputs(bundle: Bundle) -> Outputs:
+    """Return what a bundle says of no objects; no device is asked."""
+    return {name: np.empty((0, len(names)), np.float32) for name, names in bundle.outputs.items()}
 
 
 def run_together(
@@ -309,6 +318,8 @@ def run_together(
     """
     for engine in engines:
         engine._check(observation)
+    if not len(observation if objects is None else objects):
+        return [no_outputs(engine.bundle) for engine in engines]
     with device_turn(engines[0].device):
         for engine in engines:
             engine.settle()

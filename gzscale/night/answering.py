@@ -17,7 +17,7 @@ from gzscale.config import NightConfig
 from gzscale.cutouts.store import Cutouts, read_cutouts
 from gzscale.models.bundle import Bundle, load_bundle
 from gzscale.models.device import device_turn
-from gzscale.models.engine import Engine, choose_device, run_together
+from gzscale.models.engine import Engine, Outputs, choose_device, no_outputs, run_together
 from gzscale.models.observation import Observation
 from gzscale.night.answers import Answers, observe, take_answers, usable_rows
 from gzscale.night.ledger import Record
@@ -96,10 +96,13 @@ def answer_all(
         Time spent by step (``load``, ``infer``, and ``wait`` for other partitions that load bundles or have
         the device), to which is added.
     """
-    with _held(_loading, seconds):
-        load_engines(config)
-    if choose_device().type == "cuda":
-        let_next_in()
+    # Where nothing was cut, such as in a partition that is given up in the night's own process, nothing is
+    # asked of a device, whose memory others may need.
+    if any(record.counts[task.geometry].done for task in config.tasks.values()):
+        with _held(_loading, seconds):
+            load_engines(config)
+        if choose_device().type == "cuda":
+            let_next_in()
     answers: dict[str, Answers] = {}
     for geometry in dict.fromkeys(task.geometry for task in config.tasks.values()):
         with _timed(seconds, "load"):
@@ -131,15 +134,28 @@ def _answer(
         usable = {name: usable_rows(shown.cutouts, shown.seen, bundles[name]) for name in names}
     answers = {}
     for alike in _alike(usable):
-        with _held(_loading, seconds):
-            engines = [_engine(location_of(config, name), bundles[name].sha256) for name in alike]
-        with _held(device_turn(engines[0].device), seconds), _timed(seconds, "infer"):
-            outputs = run_together(engines, shown.observation, usable[alike[0]])
+        outputs = _outputs(config, {name: bundles[name] for name in alike}, shown, usable[alike[0]], seconds)
         for name, said in zip(alike, outputs, strict=True):
             answers[name] = take_answers(
                 load_task(name), shown.geometry, shown.cutouts, shown.gaps, shown.seen, bundles[name], said
             )
     return answers
+
+
+def _outputs(
+    config: NightConfig,
+    bundles: dict[str, Bundle],
+    shown: _Shown,
+    rows: NDArray[np.int64],
+    seconds: dict[str, float],
+) -> list[Outputs]:
+    """Run bundles, by task, over some rows of the cutouts."""
+    if not len(rows):
+        return [no_outputs(bundle) for bundle in bundles.values()]
+    with _held(_loading, seconds):
+        engines = [_engine(location_of(config, name), bundle.sha256) for name, bundle in bundles.items()]
+    with _held(device_turn(engines[0].device), seconds), _timed(seconds, "infer"):
+        return run_together(engines, shown.observation, rows)
 
 
 def _bundle_for(config: NightConfig, name: str, shown: _Shown) -> Bundle:

@@ -266,7 +266,7 @@ def evidence_picture(evidence: NDArray[np.float32]) -> Picture.Image:
 
 @functools.lru_cache(maxsize=2)
 def _engine_of(location: str) -> Engine:
-    return Engine(load_bundle(location))
+    return Engine(load_bundle(location), "cpu")
 
 
 def _png(picture: Picture.Image) -> bytes:

@@ -115,6 +115,10 @@ def test_engine_shows_what_it_scored():
     maps = engine.evidence(seen, "lens")
     assert maps.shape == (7, 16, 16)
     np.testing.assert_allclose(maps.mean(axis=(1, 2)), logit(engine.run(seen)["lens"][:, 0]), atol=1e-3)
+    # Of an engine on a GPU as well: nothing of it is asked.
+    engine.device, engine.network = torch.device("cuda"), None
+    assert engine.evidence(seen, "lens").tobytes() == Engine(bundle(), "cpu").evidence(seen, "lens").tobytes()
+    engine = Engine(bundle(), "cpu")
     assert engine.evidence(seen.take(slice(0, 0)), "lens").size == 0
     with pytest.raises(BundleError, match="'nothing'"):
         engine.evidence(seen, "nothing")

@@ -193,7 +193,14 @@ def test_only_whose_turn_it_is_settles_and_predicts(bundle, measured, monkeypatc
     assert min(depths) == 1
 
 
-def test_nothing_to_do(bundle):
+def test_nothing_to_do(bundle, monkeypatch):
     nothing = Observation.of(np.empty((0, 3, 32, 32), np.float16), "gri", np.empty(0))
-    found = run_together([Engine(bundle, "cpu"), Engine(flux_bundle(), "cpu")], nothing)
+    # Nor is a batch searched for, nor memory pinned.
+    monkeypatch.setattr(engine_module, "find_sizes", None)
+    monkeypatch.setattr(engine_module, "transfer_to", None)
+    found = run_together([as_on_a_gpu(bundle), as_on_a_gpu(flux_bundle())], nothing)
+    pictures = np.empty((0, 32, 32, 3), np.uint8)
+    (seen,) = as_on_a_gpu(bundle).run_pictures([pictures])
+    assert seen["vote_fractions"].shape == (0, 37)
+    assert list(as_on_a_gpu(bundle).run_pictures([])) == []
     assert [tuple(outputs[name].shape for name in outputs) for outputs in found] == [((0, 37),), ((0, 7),)]

@@ -18,12 +18,14 @@ from gzscale.errors import (
     Reason,
     WorkerError,
 )
+from gzscale.night import answering, dispatch, work
 from gzscale.night import plan as planning
-from gzscale.night import work
+from gzscale.night.flight import Lost
 from gzscale.night.ledger import Ledger
 from gzscale.night.origins import origins
 from gzscale.night.release import publish
 from gzscale.night.verify import verify
+from gzscale.night.work import Summary
 from gzscale.storage import open_storage
 
 
@@ -55,6 +57,19 @@ def test_predictions_hold_what_was_answered(ran):
         np.testing.assert_allclose(smooth + features + star, 1, atol=1e-5)
         assert table["morphology_done"].to_pylist() == [True] * table.num_rows
     assert sorted(ids) == [3, *(number for number in range(1000, 1040) if number != 1003)]
+
+
+def test_a_partition_that_is_given_up_asks_nothing_of_a_device(ran, monkeypatch):
+    def never(*arguments):
+        raise AssertionError("no object is left to be predicted")
+
+    for name in ("choose_device", "load_engines", "Engine", "run_together"):
+        monkeypatch.setattr(answering, name, never)
+    item = ran.plan.partitions[0]
+    outcome = dispatch._give_up(ran.config, origins(ran.config), item, Lost(Reason.WORKER_LOST, "3 died"))
+    assert isinstance(outcome, Summary)
+    assert outcome.counts["morphology"].quarantined["WORKER_LOST"] > 0
+    assert outcome.counts["morphology"].done == 0
 
 
 def test_an_object_on_the_edge_is_done_and_says_how_much_was_covered(ran):
