@@ -16,6 +16,7 @@ References
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -156,7 +157,7 @@ def render(flux: Tensor, stretch: Stretch = SDSS_STRETCH) -> Tensor:
     Tensor
         Red, green, blue in [0, 1], same shape and dtype.
     """
-    scales = torch.tensor(stretch.scales, dtype=flux.dtype, device=flux.device)
+    scales = _constants(stretch.scales, flux.dtype, flux.device)
     bands = (flux * scales[:, None, None]).clamp_(min=0)
     total = bands.sum(dim=1, keepdim=True).mul_(stretch.nonlinearity).clamp_(min=1e-6)
     factor = _asinh(total).div_(total)
@@ -168,6 +169,21 @@ def _asinh(values: Tensor) -> Tensor:
     """Inverse hyperbolic sine of positive values; on a CPU twelve times as fast as `torch.asinh`."""
     squares = values.square()
     return torch.log1p(squares.div_((squares + 1).sqrt_().add_(1)).add_(values))
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return numbers on a device, sent once: each sending waits for all that the stream has to do."""
+    # What is made in inference could not be used where gradients are wanted.
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
+def _in_order(images: Tensor, bands: str, wanted: str) -> Tensor:
+    """Return images in the order of some bands; indexing with a list would send the list to the device."""
+    if bands == wanted:
+        return images
+    return torch.stack([images[:, bands.index(band)] for band in wanted], dim=1)
 
 
 def from_flux(images: Tensor, scale: Tensor, bands: str, stretch: Stretch = SDSS_STRETCH) -> Tensor:
@@ -190,7 +206,7 @@ def from_flux(images: Tensor, scale: Tensor, bands: str, stretch: Stretch = SDSS
     Tensor
         float32, shape (n, 3, y, x), values in [0, 1].
     """
-    chosen = images[:, [bands.index(band) for band in stretch.bands]].float()
+    chosen = _in_order(images, bands, stretch.bands).float()
     known = ~chosen.isnan().any(dim=1, keepdim=True)
     per_native = (stretch.pixel_scale / scale.to(torch.float64)).square().float()
     chosen = torch.nan_to_num(chosen, nan=0.0, posinf=_BRIGHTEST, neginf=0.0)
@@ -228,8 +244,8 @@ def to_channels(
         float32, shape (n, 2 B, y, x), finite: B channels of flux, 0 where it was not measured, then B of
         knowledge in [0, 1], 0 where it was not measured.
     """
-    softening = torch.tensor(inputs.softening, device=images.device)
-    reddening = torch.tensor(inputs.reddening, device=images.device)
+    softening = _constants(inputs.softening, torch.float32, images.device)
+    reddening = _constants(inputs.reddening, torch.float32, images.device)
     if inputs.pixel_scale is not None:
         scale = torch.full_like(scale, inputs.pixel_scale)
     corrected = torch.pow(10.0, 0.4 * reddening * torch.nan_to_num(extinction.float())[:, None])

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from gzscale.models import inputs as inputs_module
 from gzscale.models.inputs import SDSS_STRETCH, FluxInputs, from_flux, from_pictures, render, to_channels
 
 fluxes = arrays(np.float32, (1, 3, 4, 4), elements=st.floats(-10, 1000, width=32))
@@ -178,3 +179,19 @@ def test_a_fixed_pixel_scale_is_the_inputs_own():
 def test_inputs_that_cannot_be(wrong):
     with pytest.raises(ValueError, match=r"band|positive"):
         FluxInputs(*wrong)
+
+
+def test_constants_are_sent_once_and_serve_inference_and_training(monkeypatch):
+    sent, tensor = [], torch.tensor
+    monkeypatch.setattr(torch, "tensor", lambda *given, **how: sent.append(given) or tensor(*given, **how))
+    inputs_module._constants.cache_clear()
+    flux, scale = torch.rand(2, 3, 4, 4), torch.ones(2)
+    with torch.inference_mode():
+        first = from_flux(flux, scale, "irg")
+        from_flux(flux, scale, "irg")
+    assert len(sent) == 1
+    assert torch.equal(from_flux(flux[:, [2, 0, 1]], scale, "gir"), first)
+    # Gradients may be wanted of what they are multiplied with.
+    kept = inputs_module._constants(SDSS_STRETCH.scales, torch.float32, torch.device("cpu"))
+    assert not kept.is_inference()
+    assert len(sent) == 1
