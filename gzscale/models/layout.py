@@ -55,6 +55,7 @@ class Layout:
 
         What the observation lacks of the bands is NaN; rows beyond the objects are the last one's.
         """
+        rows = _consecutive(rows)
         scale = observation.scale[rows]
         count, seen = len(scale), self._centre(self.side)
         places = [observation.bands.find(band) for band in self.bands]
@@ -87,6 +88,13 @@ class Layout:
         """Return where a cutout's central square of some side is."""
         start = (self.size - side) // 2
         return slice(start, start + side)
+
+
+def _consecutive(rows: slice | NDArray[np.integer]) -> slice | NDArray[np.integer]:
+    """Return rows as a slice where each follows the last: what an array of them picks is copied twice."""
+    if isinstance(rows, slice) or not len(rows) or rows[0] < 0 or (np.diff(rows) != 1).any():
+        return rows
+    return slice(int(rows[0]), int(rows[-1]) + 1)
 
 
 def join(layouts: Iterable[Layout]) -> Layout:

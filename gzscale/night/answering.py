@@ -155,7 +155,8 @@ def _outputs(
     with _held(_loading, seconds):
         engines = [_engine(location_of(config, name), bundle.sha256) for name, bundle in bundles.items()]
     with _held(device_turn(engines[0].device), seconds), _timed(seconds, "infer"):
-        return run_together(engines, shown.observation, rows)
+        every = len(rows) == len(shown.observation)
+        return run_together(engines, shown.observation, None if every else rows)
 
 
 def _bundle_for(config: NightConfig, name: str, shown: _Shown) -> Bundle:

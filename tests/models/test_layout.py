@@ -22,7 +22,9 @@ def filled(layout, seen, rows, room=4):
     return arrays
 
 
-@pytest.mark.parametrize("rows", [slice(1, 4), np.array([5, 0, 5])])
+@pytest.mark.parametrize(
+    "rows", [slice(1, 4), np.array([5, 0, 5]), np.array([2, 3, 4]), np.array([-1, 0, 1])]
+)
 def test_the_bands_in_their_order_and_the_centre_alone(seen, rows):
     images, scale, noise, extinction = filled(Layout("iug", 10, 4, True), seen, rows)
     expected = seen.take(rows)
@@ -36,6 +38,19 @@ def test_the_bands_in_their_order_and_the_centre_alone(seen, rows):
     # The last row fills what is left.
     assert np.array_equal(images[3, 0], images[2, 0])
     assert scale[3] == scale[2]
+
+
+def test_rows_one_after_the_other_are_copied_once(seen):
+    asked = []
+
+    class Images(np.ndarray):
+        def __getitem__(self, key):
+            asked.append(key[0])
+            return super().__getitem__(key)
+
+    watched = Observation(seen.images.view(Images), seen.bands, seen.scale, seen.noise, seen.extinction)
+    filled(Layout("g", 10, 4, False), watched, np.array([2, 3, 4]))
+    assert asked == [slice(2, 5)]
 
 
 def test_one_sending_holds_what_each_bundle_would_be_sent(seen):
