@@ -7,7 +7,7 @@ import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ AHEAD = 2
 
 def through_ring(
     items: Iterable[_T], slots: Sequence[_Slot], fill: Callable[[_Slot, _T], None], threads: int
-) -> Iterator[_Slot]:
+) -> Generator[_Slot, None, None]:
     """Fill a ring of slots with items, ahead of their use.
 
     Parameters

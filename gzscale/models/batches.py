@@ -28,12 +28,13 @@ __all__ = [
 
 #: Images of a batch on a CPU: what fits into its caches.
 BATCH_CPU = 32
-#: On a GPU, where the search begins and where it ends: a partition of 2,048 should be several blocks, or
-#: copying one never overlaps computing the last.
+#: On a GPU, where the search begins and where it ends.
 BATCH_CUDA = 512
 MOST_CUDA = 2048
 #: The smallest that what is left of a count is done in.
 LEAST_CUDA = 256
+#: Blocks that a partition is at least, or copying one never overlaps computing the last.
+_SEVERAL = 4
 #: Different images that a batch is tried with, and compared by.
 _EXAMPLES = 64
 #: How often it is timed.
@@ -65,6 +66,14 @@ class Sizes:
         """Return those that are smaller than a size, None if there are none."""
         smaller = tuple(own for own in self.same if own < size)
         return Sizes(smaller) if smaller else None
+
+    def within(self, count: int) -> Sizes:
+        """Return those of which a count is several batches, the smallest if it is not.
+
+        One is then filled, one copied and one computed with, while others wait, filled, for their turn.
+        """
+        several = tuple(size for size in self.same if -(-count // size) >= _SEVERAL)
+        return Sizes(several or self.same[:1])
 
     def parts(self, count: int) -> Iterator[tuple[int, int]]:
         """Divide images into batches: full ones, and what is left in smaller ones.

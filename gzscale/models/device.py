@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import time
+from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 
 from gzscale.errors import GzscaleError
 
-__all__ = ["choose_device", "device_turn", "has_native_bfloat16", "is_out_of_memory"]
+__all__ = ["choose_device", "device_turn", "has_native_bfloat16", "held", "is_out_of_memory"]
 
 #: What the driver, cuDNN and cuBLAS say where there is no memory; torch has a type for it.
 _FULL = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+
+_T = TypeVar("_T")
 
 _turn = threading.RLock()
 
@@ -33,9 +38,19 @@ def is_out_of_memory(error: BaseException) -> bool:
 def device_turn(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Have a GPU for oneself, of all threads of the process; a thread that has it may take it again.
 
-    Rings of blocks, and the memory that graphs read and write, are shared. A CPU is everybody's.
+    What is asked of it is asked in one's turn, so that it is done in one piece: the memory that graphs read
+    and write is shared. It need not be waited for then. A CPU is everybody's.
     """
     return _turn if device.type == "cuda" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def held(lock: contextlib.AbstractContextManager[_T], seconds: dict[str, float]) -> Iterator[_T]:
+    """Hold a lock, and add to ``wait`` of some seconds how long it was waited for."""
+    start = time.perf_counter()
+    with lock as had:
+        seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start
+        yield had
 
 
 def choose_device() -> torch.device:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -34,19 +33,14 @@ from gzscale.models.batches import (
 from gzscale.models.bundle import Bundle
 from gzscale.models.device import choose_device, device_turn, has_native_bfloat16
 from gzscale.models.inputs import Stretch, from_flux, from_pictures, symmetries, to_channels
-from gzscale.models.layout import Layout, join
+from gzscale.models.layout import Layout
 from gzscale.models.network import fuse
 from gzscale.models.observation import Observation
 from gzscale.models.replay import Replay, capture
-from gzscale.models.room import once_more, within_memory
-from gzscale.models.transfer import Slot, transfer_to
+from gzscale.models.room import once_more
+from gzscale.models.together import Outputs, Predictor, in_memory, joined, no_outputs, run_together, to_arrays
 
-__all__ = ["Engine", "Outputs", "choose_device", "has_native_bfloat16", "no_outputs", "run_together"]
-
-_T = TypeVar("_T")
-
-#: Name of each head -> its output.
-Outputs = dict[str, NDArray[np.float32]]
+__all__ = ["Engine", "choose_device", "has_native_bfloat16", "run_together"]
 
 #: Batch sizes that engines of this process have found, and what they are found with.
 _KNOWN = Known()
@@ -144,7 +138,7 @@ class Engine:
         """
         if self.device.type != "cpu":
             return Engine(self.bundle, "cpu").evidence(observation, head)
-        self._check(observation)
+        self.check(observation)
         arrays = self.layout.empty(self.batch, observation.images.dtype)
         maps = []
         try:
@@ -152,7 +146,7 @@ class Engine:
                 rows = slice(start, start + self.batch)
                 self.layout.fill(arrays, observation, rows)
                 with torch.inference_mode(), self._autocast():
-                    prepared = self.network.prepare(self._inputs(*map(torch.from_numpy, arrays)))
+                    prepared = self.network.prepare(self.inputs(*map(torch.from_numpy, arrays)))
                     found = self.network.evidence(prepared, head).float().numpy()
                 maps.append(found[: len(observation.scale[rows])])
         except (KeyError, ValueError) as error:
@@ -179,17 +173,24 @@ class Engine:
             If the bundle was trained for anything that pictures do not show.
         """
         self.bundle.require_pictures()
+
+        def largest(engine: Predictor) -> int:
+            return max(size for _, size in engine.sizes.parts(len(block)))
+
         for block in ahead(iter(pictures)):
             if not len(block):
                 yield no_outputs(self.bundle)
                 continue
             with device_turn(self.device):
                 self.settle()
-                outputs = _in_memory([self], functools.partial(self._block, block))
+                outputs = in_memory([self], functools.partial(self._block, block), largest)
             yield outputs
 
     def settle(self) -> None:
         """Find the batch by trying, unless it is known; on a CPU it always is."""
+        # No turn is waited for, or the next partition would not be filled before it has its own.
+        if self._is_settled:
+            return
         with device_turn(self.device):
             if self._is_settled:
                 return
@@ -203,7 +204,8 @@ class Engine:
             self._remember(find_sizes(measure, first, MOST_CUDA, self._least))
             self._is_settled = True
 
-    def _check(self, observation: Observation) -> None:
+    def check(self, observation: Observation) -> None:
+        """Refuse what the bundle cannot be fed with: see `run`."""
         shape, bands, scale = observation.images.shape, observation.bands, observation.scale
         missing = [band for band in self.bundle.required if band not in bands]
         size = self.bundle.geometry.size
@@ -220,7 +222,7 @@ class Engine:
                 f"shape {observation.extinction.shape}, not {shape[:2]} and {shape[:1]}"
             )
 
-    def _inputs(self, *arrays: Tensor) -> Tensor:
+    def inputs(self, *arrays: Tensor) -> Tensor:
         """Turn the arrays of the bundle's layout into what the network takes, where they lie."""
         inputs = self.bundle.inputs
         if isinstance(inputs, Stretch):
@@ -236,14 +238,14 @@ class Engine:
             pictures = torch.from_numpy(np.ascontiguousarray(block[start : start + size]))
             moved = padded(pictures, size).to(self.device)
             outputs.append(self._batch(from_pictures(moved, self.bundle.geometry.size)))
-        return self._gather(outputs, len(block))
+        return to_arrays({name: value.cpu() for name, value in joined(outputs, len(block)).items()})
 
-    def _rows(self, inputs: Tensor, count: int) -> dict[str, Tensor]:
-        """Predict the first ``count`` rows of inputs, a batch at a time."""
+    def rows(self, inputs: Tensor, count: int, sizes: Sizes) -> dict[str, Tensor]:
+        """Predict the first ``count`` rows of inputs, a batch of some sizes at a time."""
         outputs = [
-            self._batch(padded(inputs[start : start + size], size)) for start, size in self.sizes.parts(count)
+            self._batch(padded(inputs[start : start + size], size)) for start, size in sizes.parts(count)
         ]
-        return {name: torch.cat([part[name] for part in outputs])[:count] for name in outputs[0]}
+        return joined(outputs, count)
 
     def _batch(self, inputs: Tensor) -> dict[str, Tensor]:
         return self._forward(inputs) if self._replay is None else self._replay(self._forward, inputs)
@@ -272,13 +274,12 @@ class Engine:
         channels = len(inputs.bands) if isinstance(inputs, Stretch) else 2 * len(inputs.bands)
         return speed(self._batch, examples(size, channels, self.layout.side).to(self.device))
 
-    def _shrink(self, batch: int) -> bool:
-        """Take smaller batches than one that was too much, if these are not and there are such."""
+    def shrink(self, batch: int) -> bool:
+        """Take smaller batches than one that was too much, if there are such that say the same."""
         smaller = self.sizes.below(batch)
-        if smaller is None or self.batch < batch:
-            return False
-        self._remember(smaller)
-        return True
+        if smaller is not None:
+            self._remember(smaller)
+        return smaller is not None
 
     def _remember(self, sizes: Sizes) -> None:
         """Keep the sizes for the process, and nothing of those that were tried."""
@@ -286,78 +287,3 @@ class Engine:
         _KNOWN.put(self.bundle.sha256, self.device, sizes)
         if self._replay is not None:
             self._replay.clear()
-
-    def _gather(self, blocks: Sequence[dict[str, Tensor]], count: int) -> Outputs:
-        if not blocks:
-            return no_outputs(self.bundle)
-        whole = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
-        return {name: value[:count].cpu().numpy() for name, value in whole.items()}
-
-
-def no_outputs(bundle: Bundle) -> Outputs:
-    """Return what a bundle says of no objects; no device is asked."""
-    return {name: np.empty((0, len(names)), np.float32) for name, names in bundle.outputs.items()}
-
-
-def run_together(
-    engines: Sequence[Engine], observation: Observation, objects: NDArray[np.integer] | None = None
-) -> list[Outputs]:
-    """Predict the same cutouts with several bundles, each block read, copied and moved once for all of them.
-
-    Parameters
-    ----------
-    engines
-        On one device.
-    observation, objects
-        See `Engine.run`.
-
-    Returns
-    -------
-    list of dict[str, NDArray[np.float32]]
-        What `Engine.run` of each returns, and it raises what that raises.
-    """
-    for engine in engines:
-        engine._check(observation)
-    if not len(observation if objects is None else objects):
-        return [no_outputs(engine.bundle) for engine in engines]
-    with device_turn(engines[0].device):
-        for engine in engines:
-            engine.settle()
-        return _in_memory(engines, lambda: _run(engines, observation, objects))
-
-
-def _run(
-    engines: Sequence[Engine], observation: Observation, objects: NDArray[np.integer] | None
-) -> list[Outputs]:
-    count = len(observation if objects is None else objects)
-    layout, rows = join(engine.layout for engine in engines), max(engine.batch for engine in engines)
-    transfer = transfer_to(engines[0].device, layout, observation.images.dtype, rows)
-
-    def fill(slot: Slot, start: int) -> None:
-        part = slice(start, min(start + rows, count))
-        slot.count = part.stop - start
-        reach = (engine.sizes.parts(slot.count) for engine in engines)
-        slot.rows = min(rows, max(sum(size for _, size in every) for every in reach))
-        arrays = tuple(array[: slot.rows] for array in slot.arrays)
-        layout.fill(arrays, observation, part if objects is None else objects[part])
-
-    def make(tensors: tuple[Tensor, ...]) -> list[Tensor]:
-        return [engine._inputs(*layout.pick(tensors, engine.layout)) for engine in engines]
-
-    said: list[list[dict[str, Tensor]]] = [[] for _ in engines]
-    for slot in transfer.stream(range(0, count, rows), fill):
-        for engine, inputs, blocks in zip(engines, transfer.send(slot, make), said, strict=True):
-            blocks.append(engine._rows(inputs, slot.count))
-        transfer.done(slot)
-    return [engine._gather(blocks, count) for engine, blocks in zip(engines, said, strict=True)]
-
-
-def _in_memory(engines: Sequence[Engine], attempt: Callable[[], _T]) -> _T:
-    """Try with smaller batches where the device's memory does not hold the largest."""
-
-    def shrink() -> bool:
-        largest = max(engine.batch for engine in engines)
-        shrunk = [engine._shrink(largest) for engine in engines]
-        return any(shrunk)
-
-    return within_memory(engines[0].device, attempt, shrink)

@@ -43,6 +43,7 @@ def within_memory(device: torch.device, attempt: Callable[[], _T], shrink: Calla
                 raise
             told = str(error)
         with device_turn(device):
+            _finish(device)
             if not shrink():
                 raise WorkerError(
                     f"GPU memory does not hold a batch that gives this night's bits ({_room(device)}{told}); "
@@ -85,13 +86,17 @@ def give_back(device: torch.device) -> None:
             f"GPU memory is full ({_room(device)}the capture of a CUDA graph failed in this process before, "
             "so that none can be given back); start the process anew"
         )
-    if device.type == "cuda":
-        # What is let go of may be in use by what was submitted before.
-        torch.cuda.synchronize(device)
+    _finish(device)
     forget()
     clear_all()
     gc.collect()
     torch.cuda.empty_cache()
+
+
+def _finish(device: torch.device) -> None:
+    """Wait for what was asked of a device before: what is let go of then is in nobody's use."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _room(device: torch.device) -> str:

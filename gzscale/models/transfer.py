@@ -1,10 +1,17 @@
-"""Blocks on their way from a survey's arrays to the device that computes with them."""
+"""Blocks on their way from a survey's arrays to the device that computes with them.
+
+A ring of blocks is one partition's at a time: who borrows one fills it before its turn at the device, sends
+it in its turn, and gives it back when all of that has been computed. Who waits for a ring never has the turn,
+so that whoever has a ring gets its turn, and gives the ring back.
+"""
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,9 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gzscale.models.ahead import AHEAD, through_ring
+from gzscale.models.device import device_turn
 from gzscale.models.layout import Layout
 
-__all__ = ["CudaTransfer", "Slot", "Transfer", "forget", "transfer_to"]
+__all__ = ["CudaTransfer", "Slot", "Transfer", "borrow", "forget"]
 
 _T = TypeVar("_T")
 
@@ -70,7 +78,7 @@ class Transfer:
             for number in range(self.depth)
         ]
 
-    def stream(self, items: Iterable[_T], fill: Callable[[Slot, _T], None]) -> Iterator[Slot]:
+    def stream(self, items: Iterable[_T], fill: Callable[[Slot, _T], None]) -> Generator[Slot, None, None]:
         """Yield slots filled with items, in order; see `gzscale.models.ahead.through_ring`."""
 
         def fill_when_free(slot: Slot, item: _T) -> None:
@@ -85,6 +93,10 @@ class Transfer:
 
     def done(self, slot: Slot) -> None:
         """Say that all that is computed with what was made of a slot is on its way."""
+
+    def mark(self) -> Callable[[], None]:
+        """Return what waits until all is done that was asked of the device up to now."""
+        return lambda: None
 
     def _place(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array)
@@ -122,12 +134,8 @@ class CudaTransfer(Transfer):
         # Threads that wait for the first leave their core to others.
         self._copied = [torch.cuda.Event(blocking=True) for _ in self.slots]
         self._used = [torch.cuda.Event() for _ in self.slots]
-
-    def stream(self, items: Iterable[_T], fill: Callable[[Slot, _T], None]) -> Iterator[Slot]:
-        """See `Transfer.stream`."""
         # Memory of the ring may have been another tensor's a moment ago, with kernels that still read it.
         self._copies.wait_stream(torch.cuda.current_stream(self._device))
-        return super().stream(items, fill)
 
     def send(self, slot: Slot, make: Callable[[tuple[Tensor, ...]], list[Tensor]]) -> list[Tensor]:
         """See `Transfer.send`; what computes on the current stream from now on waits for it."""
@@ -148,27 +156,78 @@ class CudaTransfer(Transfer):
         """See `Transfer.done`."""
         self._used[slot.number].record(torch.cuda.current_stream(self._device))
 
+    def mark(self) -> Callable[[], None]:
+        """See `Transfer.mark`; on the current stream, and with whatever that waits for."""
+        # Threads that wait leave their core to those that read and write.
+        event = torch.cuda.Event(blocking=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event.synchronize
+
     def _place(self, array: NDArray[Any]) -> Tensor:
         # Pinned from the start: what is pinned later is copied, to be overwritten.
         return torch.empty_like(torch.from_numpy(array), pin_memory=True)
 
     def _wait(self, slot: Slot) -> None:
+        # Within a partition, a slot is filled anew after its copy was asked for, by who also recorded the
+        # event; between two, all of the first was waited for before its ring was given back.
         self._copied[slot.number].synchronize()
 
 
-def transfer_to(device: torch.device, layout: Layout, dtype: np.dtype[Any], rows: int) -> Transfer:
-    """Return a ring of blocks for a device: a GPU's is kept, since pinning memory takes long."""
-    if device.type == "cuda":
-        return _kept(device, layout, dtype, rows)
-    return Transfer(layout, dtype, rows)
+_Key = tuple[torch.device, Layout, np.dtype[Any], int]
+
+#: Rings of one kind: while what is in one is computed with, another is filled.
+_RINGS = 2
+#: Free rings that are kept, since pinning memory takes long: as many as a night's tasks have.
+_KEPT = 8 * _RINGS
+
+_lock = threading.Lock()
+_free: list[tuple[_Key, CudaTransfer]] = []
+_places: defaultdict[_Key, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(_RINGS))
 
 
-# As many as a night's tasks have: with one too few, each would be pinned again and again.
-@functools.lru_cache(maxsize=8)
-def _kept(device: torch.device, layout: Layout, dtype: np.dtype[Any], rows: int) -> Transfer:
-    return CudaTransfer(layout, dtype, rows, device)
+@contextlib.contextmanager
+def borrow(device: torch.device, layout: Layout, dtype: np.dtype[Any], rows: int) -> Iterator[Transfer]:
+    """Have a ring of blocks for oneself, but not in one's turn at a GPU; wait for one if others have all.
+
+    What was asked of the device with it has to be waited for before it is given back.
+    """
+    if device.type != "cuda":
+        yield Transfer(layout, dtype, rows)
+        return
+    key = (device, layout, dtype, rows)
+    with _lock:
+        place = _places[key]
+    with place:
+        ring = _take(key)
+        try:
+            yield ring
+        except BaseException:
+            # It is let go of, and no memory may be that something in flight reads or writes.
+            with device_turn(device), contextlib.suppress(RuntimeError):
+                torch.cuda.synchronize(device)
+            raise
+        _give_back(key, ring)
+
+
+def _take(key: _Key) -> CudaTransfer:
+    with _lock:
+        for number, (kind, ring) in enumerate(_free):
+            if kind == key:
+                del _free[number]
+                return ring
+    device, layout, dtype, rows = key
+    # Others may capture a graph, and what is computed with memory that becomes the ring's be asked for.
+    with device_turn(device):
+        return CudaTransfer(layout, dtype, rows, device)
+
+
+def _give_back(key: _Key, ring: CudaTransfer) -> None:
+    with _lock:
+        _free.append((key, ring))
+        del _free[:-_KEPT]
 
 
 def forget() -> None:
-    """Let go of the rings that are kept."""
-    _kept.cache_clear()
+    """Let go of the rings that are free; the others are somebody's, who may be filling them."""
+    with _lock:
+        _free.clear()

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from gzscale.config import NightConfig
 from gzscale.cutouts.store import Cutouts, read_cutouts
 from gzscale.models.bundle import Bundle, load_bundle
-from gzscale.models.device import device_turn
-from gzscale.models.engine import Engine, Outputs, choose_device, no_outputs, run_together
+from gzscale.models.device import held
+from gzscale.models.engine import Engine, choose_device
 from gzscale.models.observation import Observation
+from gzscale.models.together import Outputs, no_outputs, run_together
 from gzscale.night.answers import Answers, observe, take_answers, usable_rows
 from gzscale.night.ledger import Record
 from gzscale.night.origins import cutouts_prefix, filters_of, location_of, open_bundle
@@ -99,7 +100,7 @@ def answer_all(
     # Where nothing was cut, such as in a partition that is given up in the night's own process, nothing is
     # asked of a device, whose memory others may need.
     if any(record.counts[task.geometry].done for task in config.tasks.values()):
-        with _held(_loading, seconds):
+        with held(_loading, seconds):
             load_engines(config)
         if choose_device().type == "cuda":
             let_next_in()
@@ -152,11 +153,13 @@ def _outputs(
     """Run bundles, by task, over some rows of the cutouts."""
     if not len(rows):
         return [no_outputs(bundle) for bundle in bundles.values()]
-    with _held(_loading, seconds):
+    with held(_loading, seconds):
         engines = [_engine(location_of(config, name), bundle.sha256) for name, bundle in bundles.items()]
-    with _held(device_turn(engines[0].device), seconds), _timed(seconds, "infer"):
-        every = len(rows) == len(shown.observation)
-        return run_together(engines, shown.observation, None if every else rows)
+    every, before = len(rows) == len(shown.observation), seconds.get("wait", 0.0)
+    with _timed(seconds, "infer"):
+        outputs = run_together(engines, shown.observation, None if every else rows, seconds)
+    seconds["infer"] -= seconds["wait"] - before
+    return outputs
 
 
 def _bundle_for(config: NightConfig, name: str, shown: _Shown) -> Bundle:
@@ -171,15 +174,6 @@ def _alike(usable: dict[str, NDArray[np.int64]]) -> list[list[str]]:
     for name, rows in usable.items():
         groups.setdefault(rows.tobytes(), []).append(name)
     return list(groups.values())
-
-
-@contextlib.contextmanager
-def _held(lock: contextlib.AbstractContextManager[object], seconds: dict[str, float]) -> Iterator[None]:
-    """Hold a lock, and count how long it was waited for."""
-    start = time.perf_counter()
-    with lock:
-        seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start
-        yield
 
 
 @contextlib.contextmanager

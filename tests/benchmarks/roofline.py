@@ -111,7 +111,7 @@ def inputs_of(engine: Engine, seen: Observation, rows: int) -> torch.Tensor:
     """Return a batch as the network takes it, on the device."""
     arrays = engine.layout.empty(rows, seen.images.dtype)
     engine.layout.fill(arrays, seen, np.arange(rows) % len(seen))
-    return engine._inputs(*(torch.from_numpy(array).to(engine.device) for array in arrays))
+    return engine.inputs(*(torch.from_numpy(array).to(engine.device) for array in arrays))
 
 
 def ceiling(engine: Engine, seen: Observation, seconds: float) -> dict[str, float]:
@@ -178,7 +178,7 @@ def stages(engine: Engine, source: Source, seconds: float) -> dict[str, float]:
             layout.fill(slot.arrays, seen, slice(start, start + rows))
 
         for slot in transfer.stream(starts, fill):
-            transfer.send(slot, lambda tensors: [engine._inputs(*tensors)])
+            transfer.send(slot, lambda tensors: [engine.inputs(*tensors)])
             transfer.done(slot)
         return rows * len(starts)
 

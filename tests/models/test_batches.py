@@ -112,6 +112,23 @@ def test_a_count_is_divided_into_few_sizes(count, same, sizes):
     assert [start for start, _ in divided] == [sum(sizes[:number]) for number in range(len(sizes))]
 
 
+@pytest.mark.parametrize(
+    ("count", "within"),
+    [
+        (8192, (256, 512, 2048)),
+        (2048, (256, 512)),
+        (1537, (256, 512)),
+        (1536, (256,)),
+        (900, (256,)),
+        (3, (256,)),
+    ],
+)
+def test_a_partition_is_several_blocks(count, within):
+    sizes = Sizes((256, 512, 2048))
+    assert sizes.within(count) == Sizes(within)
+    assert Sizes((32,)).within(count) == Sizes((32,))
+
+
 def test_below_a_size_are_those_that_say_the_same():
     sizes = Sizes((64, 256, 512))
     assert sizes.below(512) == Sizes((64, 256))

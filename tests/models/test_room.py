@@ -50,24 +50,24 @@ def full_once(engine, monkeypatch, error):
 )
 def test_a_size_is_tried_again_before_it_is_given_up(bundle, measured, monkeypatch, error):
     expected = engine_of(bundle, 16).run(measured)["vote_fractions"]
-    runner = engine_of(bundle, 8, 16)
+    runner = engine_of(bundle, 2, 4)
     seen = full_once(runner, monkeypatch, error)
     found = runner.run(measured)["vote_fractions"]
-    assert runner.sizes == Sizes((8, 16))
-    assert seen[:2] == [16, 16]
+    assert runner.sizes == Sizes((2, 4))
+    assert seen[:2] == [4, 4]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_what_does_not_fit_is_done_in_sizes_that_say_the_same_and_stays_so(bundle, measured, with_room_for):
     shipped = dataclasses.replace(bundle, sha256="abc")
     expected = engine_of(shipped, 16).run(measured)["vote_fractions"]
-    runner = engine_of(shipped, 4, 16)
-    with_room_for(8, runner)
+    runner = engine_of(shipped, 1, 4, 16)
+    with_room_for(2, runner)
     found = runner.run(measured)["vote_fractions"]
-    # Never in eights, which were not compared.
-    assert runner.sizes == Sizes((4,))
+    # Never in twos, which were not compared.
+    assert runner.sizes == Sizes((1,))
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert Engine(shipped, "cpu").sizes == Sizes((4,))
+    assert Engine(shipped, "cpu").sizes == Sizes((1,))
 
 
 def test_without_a_size_that_says_the_same_the_worker_is_let_go(bundle, measured, with_room_for):
@@ -76,6 +76,24 @@ def test_without_a_size_that_says_the_same_the_worker_is_let_go(bundle, measured
     with pytest.raises(WorkerError, match=r"does not hold a batch that gives this night's bits.*nvidia-smi"):
         runner.run(measured)
     assert runner.sizes == Sizes((16,))
+
+
+def test_a_size_that_another_thread_gave_up_meanwhile_is_no_reason_to_give_up_the_next(
+    bundle, measured, monkeypatch
+):
+    runner = engine_of(bundle, 2, 4)
+    outputs = runner.network.outputs
+
+    def full(prepared):
+        if len(prepared) > 2:
+            runner.sizes = Sizes((2,))
+            raise torch.OutOfMemoryError("full")
+        return outputs(prepared)
+
+    monkeypatch.setattr(runner.network, "outputs", full)
+    monkeypatch.setattr(runner, "shrink", None)
+    assert len(runner.run(measured)["vote_fractions"]) == 21
+    assert runner.sizes == Sizes((2,))
 
 
 def test_pictures_find_room_as_cutouts_do(bundle, with_room_for):
@@ -89,21 +107,21 @@ def test_pictures_find_room_as_cutouts_do(bundle, with_room_for):
 
 
 def test_one_that_has_no_memory_left_does_not_shrink_the_other_below_it(bundle, measured, with_room_for):
-    large, small = engine_of(bundle, 8, 16), engine_of(flux_bundle(), 4, 8)
-    with_room_for(8, large)
+    large, small = engine_of(bundle, 2, 4), engine_of(flux_bundle(), 1, 2)
+    with_room_for(2, large)
     run_together([large, small], measured)
-    assert (large.batch, small.batch) == (8, 8)
+    assert (large.batch, small.batch) == (2, 2)
 
 
 def test_want_of_memory_takes_what_other_engines_captured(bundle, measured, with_room_for):
-    other, runner = engine_of(flux_bundle(), 8, 16), engine_of(bundle, 8, 16)
+    other, runner = engine_of(flux_bundle(), 2, 4), engine_of(bundle, 2, 4)
     for engine in (other, runner):
         engine._replay = Replay(lambda function, example: function)
     other.run(measured)
-    with_room_for(8, runner)
+    with_room_for(2, runner)
     assert other._replay.is_captured
     runner.run(measured)
-    assert runner.batch == 8
+    assert runner.batch == 2
     assert not other._replay.is_captured
 
 

@@ -4,18 +4,22 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from small_bundles import flux_bundle
 
 from gzscale.models import engine as engine_module
+from gzscale.models import together as together_module
 from gzscale.models.batches import Known, Sizes
 from gzscale.models.engine import Engine, run_together
 from gzscale.models.layout import Layout
 from gzscale.models.observation import Observation
 from gzscale.models.replay import Replay
+from gzscale.models.transfer import Transfer
 
 
 @pytest.fixture(autouse=True)
@@ -119,8 +123,8 @@ def test_what_is_left_is_done_in_parts_and_each_shape_is_captured_once(bundle, m
     runner._is_settled, runner.sizes = True, Sizes((4, 16, 32))
     for _ in range(2):
         np.testing.assert_allclose(runner.run(measured)["vote_fractions"], expected, atol=1e-6)
-    # 21 objects: 16 and 4 and, padded, 4.
-    assert captured == [16, 4]
+    # 21 objects: at least four blocks are to be had of fours alone.
+    assert captured == [4]
 
 
 def test_an_engine_goes_with_its_last_name(bundle, measured):
@@ -179,7 +183,8 @@ def test_only_whose_turn_it_is_settles_and_predicts(bundle, measured, monkeypatc
         yield
         depth -= 1
 
-    monkeypatch.setattr(engine_module, "device_turn", turn)
+    for module in (engine_module, together_module):
+        monkeypatch.setattr(module, "device_turn", turn)
     runner = as_on_a_gpu(bundle)
     batch = runner._batch
     monkeypatch.setattr(runner, "_batch", lambda inputs: depths.append(depth) or batch(inputs))
@@ -193,11 +198,62 @@ def test_only_whose_turn_it_is_settles_and_predicts(bundle, measured, monkeypatc
     assert min(depths) == 1
 
 
+def test_one_partition_is_filled_while_another_is_computed_with(bundle, measured, monkeypatch):
+    turn, next_is_filled = threading.RLock(), threading.Event()
+    for module in (engine_module, together_module):
+        monkeypatch.setattr(module, "device_turn", lambda device: turn)
+    fill, later = Layout.fill, dataclasses.replace(measured)
+
+    def telling(layout, arrays, observation, rows):
+        fill(layout, arrays, observation, rows)
+        if observation is later:
+            next_is_filled.set()
+
+    monkeypatch.setattr(Layout, "fill", telling)
+    first, second = Engine(bundle, "cpu"), Engine(bundle, "cpu")
+    rows, began, seen = first.rows, threading.Event(), []
+
+    def slow(*arguments):
+        began.set()
+        seen.append(next_is_filled.wait(5))
+        return rows(*arguments)
+
+    monkeypatch.setattr(first, "rows", slow)
+    seconds = {}
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(first.run, measured)
+        assert began.wait(5)
+        (other,) = pool.submit(run_together, [second], later, None, seconds).result(30)
+        (found,) = (one.result(30),)
+    assert seen == [True]
+    assert seconds["wait"] > 0
+    assert found["vote_fractions"].tobytes() == other["vote_fractions"].tobytes()
+
+
+def test_the_device_is_waited_for_out_of_turn(bundle, measured, monkeypatch):
+    depths, depth = [], 0
+
+    @contextlib.contextmanager
+    def turn(device):
+        nonlocal depth
+        depth += 1
+        yield
+        depth -= 1
+
+    monkeypatch.setattr(together_module, "device_turn", turn)
+    monkeypatch.setattr(Transfer, "mark", lambda ring: asked.append(depth) or (lambda: depths.append(depth)))
+    asked = []
+    Engine(bundle, "cpu").run(measured)
+    # Before the first and after the last.
+    assert asked == [1, 1]
+    assert depths == [0, 0]
+
+
 def test_nothing_to_do(bundle, monkeypatch):
     nothing = Observation.of(np.empty((0, 3, 32, 32), np.float16), "gri", np.empty(0))
     # Nor is a batch searched for, nor memory pinned.
     monkeypatch.setattr(engine_module, "find_sizes", None)
-    monkeypatch.setattr(engine_module, "transfer_to", None)
+    monkeypatch.setattr(together_module, "borrow", None)
     found = run_together([as_on_a_gpu(bundle), as_on_a_gpu(flux_bundle())], nothing)
     pictures = np.empty((0, 32, 32, 3), np.uint8)
     (seen,) = as_on_a_gpu(bundle).run_pictures([pictures])

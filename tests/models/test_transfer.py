@@ -135,31 +135,78 @@ def test_inputs_are_made_beside_the_computing_and_waited_for(seen, stage):
     assert before[0] == "record"
 
 
-def test_a_ring_of_a_gpu_is_kept_until_it_is_forgotten(seen, monkeypatch):
-    made = []
-    monkeypatch.setattr(transfer, "CudaTransfer", lambda *arguments: made.append(arguments) or object())
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The rings that are made, whose device is stood in for."""
+    found = []
+    monkeypatch.setattr(transfer, "CudaTransfer", lambda *arguments: found.append(arguments) or object())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: found.append("waited"))
     transfer.forget()
-    device = torch.device("cuda", 0)
-    first = transfer.transfer_to(device, LAYOUT, seen.images.dtype, 8)
-    assert transfer.transfer_to(device, Layout("gr", 6, 4, False), seen.images.dtype, 8) is first
-    assert transfer.transfer_to(device, LAYOUT, seen.images.dtype, 16) is not first
+    yield found
     transfer.forget()
-    assert transfer.transfer_to(device, LAYOUT, seen.images.dtype, 8) is not first
+
+
+def borrowed(layout=LAYOUT, rows=8):
+    return transfer.borrow(GPU, layout, np.dtype(np.float16), rows)
+
+
+def test_a_ring_of_a_gpu_is_kept_until_it_is_forgotten(made):
+    with borrowed() as first:
+        pass
+    with borrowed(Layout("gr", 6, 4, False)) as again, borrowed(rows=16) as larger:
+        assert again is first
+        assert larger is not first
     transfer.forget()
+    with borrowed() as later:
+        assert later is not first
     assert len(made) == 3
 
 
-def test_rings_of_several_tasks_are_kept_side_by_side(seen, monkeypatch):
-    made = []
-    monkeypatch.setattr(transfer, "CudaTransfer", lambda *arguments: made.append(arguments) or object())
-    transfer.forget()
-    device = torch.device("cuda", 0)
+def test_rings_of_several_tasks_are_kept_side_by_side(made):
     for _ in range(2):
         for side in (2, 4, 6):
             for measured in (False, True):
-                transfer.transfer_to(device, Layout("gr", 6, side, measured), seen.images.dtype, 8)
-    transfer.forget()
+                with borrowed(Layout("gr", 6, side, measured)):
+                    pass
     assert len(made) == 6
+
+
+def test_a_ring_is_one_borrower_s_at_a_time_and_a_third_one_waits(made):
+    had = threading.Event()
+
+    def third():
+        with borrowed():
+            had.set()
+
+    waiting = threading.Thread(target=third)
+    with borrowed() as one:
+        with borrowed() as other:
+            assert one is not other
+            waiting.start()
+            assert not had.wait(0.1)
+        assert had.wait(5)
+    waiting.join(5)
+    assert len(made) == 2
+
+
+def test_a_ring_of_which_something_may_be_in_flight_is_waited_for_and_not_lent_again(made):
+    with pytest.raises(OSError, match="lost"), borrowed() as first:
+        raise OSError("lost")
+    assert made[1:] == ["waited"]
+    with borrowed() as second:
+        assert second is not first
+
+
+def test_what_was_asked_can_be_waited_for(seen, stage):
+    ring = CudaTransfer(LAYOUT, seen.images.dtype, 3, torch.device("cpu"))
+    wait = ring.mark()
+    assert stage.told[-1][::2] == ("record", "compute")
+    wait()
+    assert stage.told[-1] == ("synchronize", stage.told[-2][1], 1)
+    assert Transfer(LAYOUT, seen.images.dtype, 3).mark()() is None
 
 
 def test_memory_is_pinned_from_the_start(monkeypatch):

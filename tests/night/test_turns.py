@@ -9,7 +9,7 @@ import pytest
 import torch
 from distributed import Client, LocalCluster, get_worker
 
-from gzscale.models.device import device_turn
+from gzscale.models.device import device_turn, held
 from gzscale.night import answering
 from gzscale.night.ledger import Ledger
 from gzscale.night.origins import origins
@@ -125,7 +125,7 @@ def test_a_bundle_is_loaded_once_by_however_many_threads_while_another_predicts(
 
 def test_waiting_is_told_apart_from_what_is_done_then():
     seconds = {"wait": 1.0}
-    with answering._held(contextlib.nullcontext(), seconds):
+    with held(contextlib.nullcontext(), seconds):
         time.sleep(0.1)
     assert 1 <= seconds["wait"] < 1.1
 
