@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,17 @@ import torch
 from stores import Piece, observed
 
 from gzscale.cutouts.store import Cutouts
-from gzscale.models.ahead import through_ring
 from gzscale.models.bundle import Bundle
 from gzscale.models.engine import Engine, run_together
 from gzscale.models.observation import Observation
-from gzscale.models.transfer import Slot, transfer_to
+from gzscale.models.transfer import Slot, Transfer, borrow
 from gzscale.night.tables import parquet_bytes
 from gzscale.storage import LocalStorage, Storage
 from gzscale.tasks.base import load_task
 from gzscale.tasks.seen import look
 
-#: Seconds between two looks at how busy a GPU is.
-_LOOK = 0.05
+#: Seconds that a GPU's pipeline has to fill, which are not counted, and that are measured at least.
+_WARM, _LEAST = 1.0, 5.0
 
 
 class HeldStorage(LocalStorage):
@@ -71,23 +71,12 @@ class Source:
         return itertools.cycle(self.pieces)
 
 
-@dataclass
-class Holder:
-    """What a reading thread has read."""
-
-    seen: Observation | None = None
-
-
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """A run from store to predictions: images a second, and the percentages of a GPU's busy time."""
+    """A run from store to predictions: images a second, and how much of the time a GPU computed batches."""
 
     rate: float
-    busy: list[int] = field(default_factory=list)
-
-    @property
-    def busy_share(self) -> float | None:
-        return round(float(np.mean(self.busy)) / 100, 3) if self.busy else None
+    busy: float | str
 
 
 def wait_for(device: torch.device) -> None:
@@ -145,10 +134,9 @@ def stages(engine: Engine, source: Source, seconds: float) -> dict[str, float]:
     keys = piece.keys(source.geometry)
     held = HeldStorage(source.storage, keys)
     seen = observed(source.read(piece))
-    layout, rows = engine.layout, min(engine.batch, len(seen))
+    layout, rows = engine.layout, min(engine.sizes.within(len(seen)).batch, len(seen))
     arrays = layout.empty(rows, seen.images.dtype)
     starts = range(0, len(seen) - rows + 1, rows)
-    transfer = transfer_to(device, layout, seen.images.dtype, rows)
 
     def fetch() -> int:
         for key in keys:
@@ -172,7 +160,7 @@ def stages(engine: Engine, source: Source, seconds: float) -> dict[str, float]:
                 to.copy_(tensor, non_blocking=True)
         return rows * len(starts)
 
-    def feed() -> int:
+    def feed(transfer: Transfer) -> int:
         def fill(slot: Slot, start: int) -> None:
             slot.count = slot.rows = rows
             layout.fill(slot.arrays, seen, slice(start, start + rows))
@@ -195,10 +183,13 @@ def stages(engine: Engine, source: Source, seconds: float) -> dict[str, float]:
         "look": lambda: len(look(seen)),
         "prepare": prepare,
         "copy": copy,
-        "prepare, copy, inputs": feed,
         "write": write,
     }
-    return {name: rate(do, device, seconds) for name, do in work.items()}
+    found = {name: rate(do, device, seconds) for name, do in work.items()}
+    with borrow(device, layout, seen.images.dtype, rows) as transfer:
+        found["prepare, copy, inputs"] = rate(functools.partial(feed, transfer), device, seconds)
+        wait_for(device)
+    return found
 
 
 def table_bytes(bundle: Bundle, outputs: Mapping[str, Any], flags: Any) -> bytes:
@@ -214,31 +205,88 @@ def table_bytes(bundle: Bundle, outputs: Mapping[str, Any], flags: Any) -> bytes
     return parquet_bytes(pa.table(columns))
 
 
-def from_store(engines: Sequence[Engine], source: Source, readers: int, seconds: float) -> Run:
-    """Read partitions ahead on some threads and predict them with every bundle, for some seconds."""
-    stop = time.perf_counter() + seconds
-    done = 0
+def from_store(engines: Sequence[Engine], source: Source, in_hand: int, seconds: float) -> Run:
+    """Read partitions and predict them with every bundle, some in hand at a time as a GPU's worker has them.
 
-    def fill(holder: Holder, piece: Piece) -> None:
-        holder.seen = observed(source.read(piece))
-
-    def wanted() -> Iterator[Piece]:
-        for number, piece in enumerate(source.endless()):
-            if number > len(source.pieces) and time.perf_counter() > stop:
-                return
-            yield piece
-
+    The clock starts with the end of a partition, after others have filled the pipeline, and stops with that
+    of one while all are busy.
+    """
+    device, pieces, lock = engines[0].device, source.endless(), threading.Lock()
+    warm, least = (_WARM, _LEAST) if device.type == "cuda" else (0.0, 0.0)
     run_together(engines, observed(source.read(source.pieces[0])))
-    with busy_percentages(engines[0].device) as busy:
+    wait_for(device)
+    ended: list[tuple[float, int]] = []
+    with Computing(engines) as computing:
         start = time.perf_counter()
-        stop = start + seconds
-        for holder in through_ring(wanted(), [Holder() for _ in range(readers + 1)], fill, readers):
-            assert holder.seen is not None
-            run_together(engines, holder.seen)
-            done += len(holder.seen)
-        wait_for(engines[0].device)
-        elapsed = time.perf_counter() - start
-    return Run(done / elapsed, busy)
+
+        def work() -> None:
+            while len(ended) <= in_hand or time.perf_counter() < start + warm + max(seconds, least):
+                with lock:
+                    piece = next(pieces)
+                seen = observed(source.read(piece))
+                look(seen)
+                run_together(engines, seen)
+                with lock:
+                    ended.append((time.perf_counter(), len(seen)))
+
+        with ThreadPoolExecutor(in_hand) as pool:
+            for done in [pool.submit(work) for _ in range(in_hand)]:
+                done.result()
+        wait_for(device)
+        counted = [one for one in ended if one[0] >= start + warm]
+        # Those that end last have the device more and more for themselves.
+        counted = counted[: max(2, len(counted) - in_hand + 1)]
+        begin, end = counted[0][0], counted[-1][0]
+        return Run(sum(images for _, images in counted[1:]) / (end - begin), computing.share(begin, end))
+
+
+class Computing:
+    """When a GPU computed batches: an event before and after each, on the stream that computes.
+
+    Parameters
+    ----------
+    engines
+        Whose batches.
+    """
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = engines if engines[0].device.type == "cuda" else ()
+        self._events: list[tuple[Any, Any]] = []
+
+    def __enter__(self) -> Computing:
+        if self._engines:
+            self._origin = self._event()
+            self._origin.synchronize()
+            self._time = time.perf_counter()
+        for engine in self._engines:
+            engine.rows = functools.partial(self._watched, engine.rows)  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for engine in self._engines:
+            del engine.rows  # type: ignore[method-assign]
+
+    def share(self, begin: float, end: float) -> float | str:
+        """Return for which part of a time they were computed; where that is not known, why."""
+        if not self._engines:
+            return "not measured: no GPU"
+        busy = 0.0
+        for first, last in self._events:
+            since, until = (self._time + self._origin.elapsed_time(event) / 1e3 for event in (first, last))
+            busy += max(0.0, min(until, end) - max(since, begin))
+        return round(busy / (end - begin), 3)
+
+    def _watched(self, rows: Callable[..., Any], *arguments: Any) -> Any:
+        first = self._event()
+        said = rows(*arguments)
+        self._events.append((first, self._event()))
+        return said
+
+    @staticmethod
+    def _event() -> Any:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 def from_memory(engines: Sequence[Engine], seen: Observation, seconds: float) -> float:
@@ -249,27 +297,6 @@ def from_memory(engines: Sequence[Engine], seen: Observation, seconds: float) ->
         return len(seen)
 
     return rate(work, engines[0].device, seconds)
-
-
-@contextlib.contextmanager
-def busy_percentages(device: torch.device) -> Iterator[list[int]]:
-    """Look now and then how busy a GPU is; nothing is found without one, or without nvidia-ml-py."""
-    found: list[int] = []
-    stop = threading.Event()
-
-    def watch() -> None:
-        # Without nvidia-ml-py, or the driver's library, nothing is known: each has errors of its own.
-        with contextlib.suppress(Exception):
-            while not stop.wait(_LOOK):
-                found.append(torch.cuda.utilization(device))
-
-    with ThreadPoolExecutor(1) as pool:
-        if device.type == "cuda":
-            pool.submit(watch)
-        try:
-            yield found
-        finally:
-            stop.set()
 
 
 def shown_as(bundle: Bundle, size: int) -> Bundle:
