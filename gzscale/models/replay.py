@@ -88,8 +88,9 @@ def _tell_of_device(error: BaseException) -> None:
     behind: BaseException | None = error
     while behind is not None:
         if is_out_of_memory(behind):
-            if behind is not error:
+            if behind is not error:  # The capture's own end failed of it.
                 _failed.set()
+                _log.warning("no memory to capture a CUDA graph, and none is captured any more: %s", behind)
             raise torch.OutOfMemoryError(str(behind)) from None
         if isinstance(behind, _DEVICE_ERROR) and "captur" not in str(behind):
             raise behind
