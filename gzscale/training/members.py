@@ -27,7 +27,7 @@ from gzscale.training.fit import Examples, fit
 from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import folds, positions, require_enough
 from gzscale.training.loop import Epoch
-from gzscale.training.processes import count_processes, end_with_parent, own_device
+from gzscale.training.processes import count_processes, end_with_parent, own_device, process_rank
 from gzscale.training.recipe import Recipe
 from gzscale.training.shown import GEOMETRY
 from gzscale.training.sketch import draw_sketches
@@ -85,7 +85,7 @@ def _learn_sketches(recipe: Recipe, work: Path, progress: Progress | None) -> di
         torch.manual_seed(settings.seed)
         network = build_network("equivariant", recipe.network)
         if recipe.sketches:
-            examples = sketches(recipe.sketches, settings.seed, network)
+            examples = sketches(recipe.sketches, settings.seed, network, work)
             checkpoint = work / "sketches.safetensors"
             network = fit(
                 network, examples, settings, checkpoint=checkpoint, progress=_named("sketches", progress)
@@ -93,19 +93,32 @@ def _learn_sketches(recipe: Recipe, work: Path, progress: Progress | None) -> di
     return network.state_dict()
 
 
-def sketches(count: int, seed: int, network: Network) -> Examples:
-    """Draw sketched galaxies as a network looks at them, the same for the same seed."""
+def sketches(count: int, seed: int, network: Network, work: Path) -> Examples:
+    """Draw sketched galaxies as a network looks at them, the same for the same seed.
+
+    They lie on disk, some 28 kB each, and are there already where a training goes on.
+    """
     extent = network.crop or GEOMETRY.size
     size = network.size or extent
-    generator = torch.Generator().manual_seed(seed)
-    pictures = np.empty((count, 3, size, size), np.uint8)
-    joint = np.empty((count, len(ANSWERS)), np.float32)
-    for first in range(0, count, 64):
-        block = slice(first, min(first + 64, count))
-        drawn, votes = draw_sketches(block.stop - block.start, generator, size, extent)
-        pictures[block] = (drawn * 255).round_().to(torch.uint8).numpy()
-        joint[block] = votes.numpy()
-    return Examples(pictures, joint, np.ones((count, 11), np.float32), whole=True)
+    # Every process draws its own: they need not share a folder.
+    folder = work / f"sketches-{count}-{seed}-{extent}-{size}-{process_rank()}"
+    pictures, votes = folder / "pictures.npy", folder / "joint.npy"
+    if not votes.exists():
+        folder.mkdir(exist_ok=True)
+        generator = torch.Generator().manual_seed(seed)
+        room = np.lib.format.open_memmap(pictures, "w+", np.uint8, (count, 3, size, size))
+        joint = np.empty((count, len(ANSWERS)), np.float32)
+        for first in range(0, count, 64):
+            block = slice(first, min(first + 64, count))
+            drawn, said = draw_sketches(block.stop - block.start, generator, size, extent)
+            room[block] = (drawn * 255).round_().to(torch.uint8).numpy()
+            joint[block] = said.numpy()
+        room.flush()
+        part = folder / "joint.part.npy"
+        np.save(part, joint)
+        part.replace(votes)
+    asked = np.ones((count, 11), np.float32)
+    return Examples(np.load(pictures, mmap_mode="r"), np.load(votes), asked, whole=True)
 
 
 def _learn_folds(
