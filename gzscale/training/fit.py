@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gzscale.errors import ConfigError
 from gzscale.models.backbone import Network
@@ -74,7 +75,7 @@ class Examples:
     votes
         How many were asked each question, float32, shape (n, 11).
     whole
-        The pictures are views already: they are not turned.
+        The pictures show what is to be seen already: they are not turned.
     rows
         Which picture is that of each example, shape (n,); the first n in their order if absent.
     """
@@ -189,6 +190,9 @@ class _Votes:
         pictures = torch.from_numpy(self.examples.shown(chosen)).to(device).float().div_(255)
         if not self.examples.whole:
             pictures = turn(pictures, self.extent, self.size, settings.augmentation, generator)
+        elif pictures.shape[-1] != self.size:
+            # As `Network.prepare` does it, and the turning of the others.
+            pictures = functional.interpolate(pictures, size=(self.size, self.size), mode="bilinear")
         return change_light(pictures, settings.augmentation, generator)
 
     def loss(self, outputs: dict[str, Tensor], chosen: NDArray[np.int64]) -> Tensor:

@@ -94,14 +94,13 @@ def _learn_sketches(recipe: Recipe, work: Path, progress: Progress | None) -> di
 
 
 def sketches(count: int, seed: int, network: Network, work: Path) -> Examples:
-    """Draw sketched galaxies as a network looks at them, the same for the same seed.
+    """Draw sketched galaxies, as large as what a network looks at of a picture, the same for the same seed.
 
-    They lie on disk, some 28 kB each, and are there already where a training goes on.
+    They lie on disk, some 12 kB each, and are there already where a training goes on.
     """
-    extent = network.crop or GEOMETRY.size
-    size = network.size or extent
+    size = network.crop or GEOMETRY.size
     # Every process draws its own: they need not share a folder.
-    folder = work / f"sketches-{count}-{seed}-{extent}-{size}-{process_rank()}"
+    folder = work / f"sketches-{count}-{seed}-{size}-{process_rank()}"
     pictures, votes = folder / "pictures.npy", folder / "joint.npy"
     if not votes.exists():
         folder.mkdir(exist_ok=True)
@@ -110,7 +109,7 @@ def sketches(count: int, seed: int, network: Network, work: Path) -> Examples:
         joint = np.empty((count, len(ANSWERS)), np.float32)
         for first in range(0, count, 64):
             block = slice(first, min(first + 64, count))
-            drawn, said = draw_sketches(block.stop - block.start, generator, size, extent)
+            drawn, said = draw_sketches(block.stop - block.start, generator, size, size)
             room[block] = (drawn * 255).round_().to(torch.uint8).numpy()
             joint[block] = said.numpy()
         room.flush()

@@ -59,9 +59,9 @@ class Recipe:
     """
 
     members: int = 5
-    sketches: int = 10240
-    sketch_fit: Settings = field(default_factory=lambda: Settings(epochs=3, batch=32))
-    fit: Settings = field(default_factory=lambda: Settings(epochs=80, batch=32))
+    sketches: int = 65536
+    sketch_fit: Settings = field(default_factory=lambda: Settings(epochs=3, batch=64))
+    fit: Settings = field(default_factory=lambda: Settings(epochs=40, batch=32))
     network: Mapping[str, Any] = field(default_factory=lambda: dict(NETWORK))
     terms: Mapping[str, Any] = field(default_factory=lambda: dict(NO_TERMS))
     search: Mapping[str, Any] = field(default_factory=dict)

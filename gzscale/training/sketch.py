@@ -25,11 +25,13 @@ from gzscale.training.sketch_shapes import Shapes, draw_shapes, rule_votes, unif
 __all__ = ["draw_sketches"]
 
 #: Full width of the seeing in arcsec, and SDSS's pixel.
-SEEING, PIXEL = 1.3, SDSS_STRETCH.pixel_scale
-#: Noise of a native pixel in i, r, g, nanomaggies.
-NOISE = (0.045, 0.03, 0.02)
-#: Total magnitudes, from and to.
-MAGNITUDES = (13.6, 16.8)
+SEEING, PIXEL = 1.4, SDSS_STRETCH.pixel_scale
+#: Noise of a native pixel in i, r, g, nanomaggies, and how wide JPEGs leave it, in pixels of 0.08 R90.
+NOISE, GRAIN = (0.045, 0.03, 0.02), 0.7
+#: Total magnitude at an R90 of 10 arcsec and its scatter: galaxies of all sizes are about as bright an area.
+MAGNITUDE, MAGNITUDE_SCATTER = 15.6, 0.5
+#: Light of the sky in a picture, from and to; of red, green and blue relative to it.
+SKY, SKY_COLOUR = (0.004, 0.028), (1.0, 1.0, 0.65)
 #: Stars that may lie in the field, and the share of fields in which each does.
 STARS, STAR_SHARE = 3, 0.4
 #: Farthest pixel that blurring reaches.
@@ -47,7 +49,7 @@ class _Plane:
 
 
 def draw_sketches(
-    count: int, generator: torch.Generator, size: int = 96, extent: int = 64
+    count: int, generator: torch.Generator, size: int = 64, extent: int = 64
 ) -> tuple[Tensor, Tensor]:
     """Draw galaxies.
 
@@ -105,15 +107,16 @@ def _sersic(radius: Tensor, half_light: Tensor, index: Tensor) -> Tensor:
 def _light(shapes: Shapes, plane: _Plane, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return the light of old and of young stars."""
     count, size = len(shapes), plane.east.shape[-1]
-    lumps = torch.randn((count, 1, size // 4, size // 4), generator=generator)
+    lumps = torch.randn((count, 1, size // 3, size // 3), generator=generator)
     lumps = functional.interpolate(lumps, size=(size, size), mode="bicubic")[:, 0]
     smooth = _smooth(shapes, plane, generator)
     disk_old, disk_young = _face_on(shapes, plane, lumps, generator)
     edge_old, edge_young = _edge_on(shapes, plane, generator)
     old = _wide(shapes.smooth) * smooth + _wide(shapes.face_on) * disk_old + _wide(shapes.edge_on) * edge_old
     young = _wide(shapes.face_on) * disk_young + _wide(shapes.edge_on) * edge_young
-    second, bridge = _companion(shapes, plane, generator)
-    old, young = old + 0.7 * second, young + 0.3 * second + bridge
+    second_old, second_young = _companion(shapes, plane, old, young, generator)
+    bridge = _tides(shapes, plane, generator)
+    old, young = old + second_old, young + second_young + bridge
     clumpy = _wide(shapes.irregular) > 0
     clumps = 1.3 * _share(young + 0.5 * old) * torch.exp(1.2 * lumps)
     return torch.where(clumpy, 0.3 * old, old), torch.where(clumpy, clumps, young)
@@ -122,7 +125,7 @@ def _light(shapes: Shapes, plane: _Plane, generator: torch.Generator) -> tuple[T
 def _smooth(shapes: Shapes, plane: _Plane, generator: torch.Generator) -> Tensor:
     count = len(shapes)
     radius = torch.hypot(plane.along, plane.across / _wide(shapes.flattening))
-    half_light = uniform(count, generator, 3.6, 6.5) * shapes.flattening**-0.3
+    half_light = uniform(count, generator, 3.9, 7) * shapes.flattening**-0.3
     return _share(_sersic(radius, half_light, uniform(count, generator, 1, 5)))
 
 
@@ -136,7 +139,7 @@ def _face_on(
 
     x, y = plane.along, plane.across / _wide(shapes.flattening)
     radius, angle = torch.hypot(x, y), torch.atan2(y, x)
-    disk = torch.exp(-radius / _wide(draw(3.2, 5.2)))
+    disk = torch.exp(-radius / _wide(draw(3.4, 5.6)))
     rounder = torch.hypot(x, plane.across / _wide(shapes.flattening.clamp_min(0.6)))
     bulge = _share(_sersic(rounder, draw(0.8, 2.5), draw(1, 4)))
     # Logarithmic arms, wobbling with the radius, that begin outside the centre.
@@ -155,7 +158,7 @@ def _face_on(
     )
     weight = _wide(0.65 * shapes.arm_contrast)
     spread, rest = _share(disk), _wide((1 - shapes.bulge - shapes.bar).clamp_min(0.1))
-    texture = torch.exp(lumps * _wide(draw(0, 0.6))) * lopsided
+    texture = torch.exp(lumps * _wide(draw(0, 1))) * lopsided
     young = _share((weight * _share(disk * arms) + 0.4 * (1 - weight) * spread) * texture)
     old = _wide(shapes.bulge) * bulge + _wide(shapes.bar) * _share(bar) + 0.4 * rest * spread
     return old, 0.6 * rest * young + _wide(shapes.ring) * _share(ring)
@@ -179,8 +182,10 @@ def _edge_on(shapes: Shapes, plane: _Plane, generator: torch.Generator) -> tuple
     return (weight * bulge + 0.5 * (1 - weight) * disk) * dimmed, 0.5 * (1 - weight) * disk * dimmed
 
 
-def _companion(shapes: Shapes, plane: _Plane, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a second galaxy and the bridge to it."""
+def _companion(
+    shapes: Shapes, plane: _Plane, old: Tensor, young: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the old and young light of a second galaxy: a smooth one, or the next of those drawn."""
     count = len(shapes)
 
     def draw(low: float, high: float) -> Tensor:
@@ -189,12 +194,38 @@ def _companion(shapes: Shapes, plane: _Plane, generator: torch.Generator) -> tup
     apart, towards = draw(4, 14), draw(0, 2 * math.pi)
     along, beside = _turned(plane.east, plane.north, towards)
     x, y = _turned(along - _wide(apart), beside, draw(0, math.pi))
-    body = _share(_sersic(torch.hypot(x, y / _wide(draw(0.35, 1))), draw(1.5, 4.5), draw(1, 4)))
-    bridge = torch.exp(
-        -((beside / _wide(draw(1, 3))) ** 2) - ((along - _wide(apart / 2)) / _wide(0.8 * apart)) ** 2
+    smooth = _share(_sersic(torch.hypot(x, y / _wide(draw(0.35, 1))), draw(1.5, 4.5), draw(1, 4)))
+    # Where a pixel of the second galaxy lies in the picture of the next, which is shown smaller.
+    half = plane.east.shape[-1] / 2 * (plane.east[0, 0, 1] - plane.east[0, 0, 0])
+    grid = torch.stack([x, y], dim=-1) / (half * draw(0.35, 1)[:, None, None, None])
+    both = torch.stack([old.roll(1, 0), young.roll(1, 0)], dim=1)
+    next_one = functional.grid_sample(both, grid, align_corners=False)
+    next_one = next_one / next_one.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+    chosen = _wide((draw(0, 1) < 0.5).float())
+    light = _wide(shapes.companion)
+    return (
+        light * (chosen * next_one[:, 0] + (1 - chosen) * 0.7 * smooth),
+        light * (chosen * next_one[:, 1] + (1 - chosen) * 0.3 * smooth),
     )
+
+
+def _tides(shapes: Shapes, plane: _Plane, generator: torch.Generator) -> Tensor:
+    """Return what two galaxies draw out of each other: a broad bridge, and a bent tail."""
+    count = len(shapes)
+
+    def draw(low: float, high: float) -> Tensor:
+        return uniform(count, generator, low, high)
+
+    along, beside = _turned(plane.east, plane.north, draw(0, 2 * math.pi))
+    middle = along - _wide(draw(2, 7))
+    bridge = torch.exp(-((beside / _wide(draw(1, 3))) ** 2) - (middle / _wide(draw(3, 11))) ** 2)
+    radius = torch.hypot(along, beside).clamp_min(0.3)
+    bent = torch.atan2(beside, along) - _wide(draw(-1.5, 1.5)) * torch.log(radius / 5)
+    tail = torch.exp((torch.cos(bent) - 1) * _wide(draw(4, 20))) * torch.sigmoid(radius - _wide(draw(3, 7)))
+    tail = tail * torch.exp(-radius / _wide(draw(4, 10)))
     present = (shapes.companion > 0).float()
-    return _wide(shapes.companion) * body, _wide(present * draw(0, 0.2)) * _share(bridge)
+    torn = present * (draw(0, 1) < 0.6).float()
+    return _wide(present * draw(0, 0.15)) * _share(bridge) + _wide(torn * draw(0.03, 0.3)) * _share(tail)
 
 
 def _observe(
@@ -207,19 +238,24 @@ def _observe(
         return uniform(count, generator, low, high)
 
     one = torch.ones(count)
-    colour_old = torch.stack([draw(1.5, 2.3), one, draw(0.3, 0.6)], dim=1)
-    colour_old = colour_old * torch.exp(0.12 * torch.randn((count, 3), generator=generator))
-    colour_young = torch.stack([draw(1.0, 1.4), one, draw(0.55, 1.0)], dim=1)
+    colour_old = torch.stack([draw(1.56, 1.82), one, draw(0.36, 0.47)], dim=1)
+    colour_old = colour_old * torch.exp(0.04 * torch.randn((count, 3), generator=generator))
+    colour_young = torch.stack([draw(1.18, 1.52), one, draw(0.56, 1)], dim=1)
     flux = colour_old[:, :, None, None] * old[:, None] + colour_young[:, :, None, None] * young[:, None]
     flux = flux + _stars(plane, generator)
     pixel = 0.08 * shapes.size / zoom  # arcsec
     flux = blur(flux, SEEING / 2.355 / pixel)
-    total = 10 ** ((22.5 - draw(*MAGNITUDES)) / 2.5)
+    scatter = MAGNITUDE_SCATTER * torch.randn(count, generator=generator)
+    magnitude = MAGNITUDE - 5 * torch.log10(shapes.size / 10) + scatter
+    total = 10 ** ((22.5 - magnitude) / 2.5)
     surface = flux * (total * (PIXEL / pixel).square())[:, None, None, None]
     noise = torch.randn(flux.shape, generator=generator) * torch.tensor(NOISE)[:, None, None]
     # The sky's noise is that of native pixels: where they are larger than the picture's, it is smooth.
-    width = 0.45 * PIXEL / pixel
-    return render(surface + blur(noise, width) / _damping(width)[:, None, None, None])
+    width = (0.45 * PIXEL / pixel).clamp_min(GRAIN * zoom)
+    rendered = render(surface + blur(noise, width) * _wide(draw(0.5, 1.5))[:, None])
+    sky = draw(*SKY)[:, None] * torch.tensor(SKY_COLOUR)
+    sky = sky * torch.exp(0.15 * torch.randn((count, 3), generator=generator))
+    return (rendered + sky[:, :, None, None]).clamp_(0, 1)
 
 
 def _stars(plane: _Plane, generator: torch.Generator) -> Tensor:
@@ -259,8 +295,3 @@ def _kernels(width: Tensor) -> Tensor:
     offset = torch.arange(-_REACH, _REACH + 1, device=width.device)
     kernels = torch.exp(-0.5 * (offset / width[:, None].clamp_min(0.05)) ** 2)
     return kernels / kernels.sum(dim=1, keepdim=True)
-
-
-def _damping(width: Tensor) -> Tensor:
-    """By how much blurring lowers white noise: the sum of the kernel's squares; at most to a quarter."""
-    return _kernels(width).square().sum(dim=1).sqrt().clamp_min(0.25)

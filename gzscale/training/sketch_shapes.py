@@ -18,13 +18,13 @@ from gzscale.models.votes import QUESTIONS
 __all__ = ["Shapes", "draw_shapes", "rule_votes"]
 
 #: Shares of smooth galaxies and of disks seen edge-on; the rest are disks seen face-on.
-SMOOTH_SHARE, EDGE_ON_SHARE = 0.30, 0.17
+SMOOTH_SHARE, EDGE_ON_SHARE = 0.30, 0.20
 #: Shares with a bar, a ring (of the face-on), a dust lane, a boxy bulge, no bulge (of the edge-on).
 BAR_SHARE, RING_SHARE, DUST_SHARE, BOXY_SHARE, BULGELESS_SHARE = 0.30, 0.10, 0.15, 0.15, 0.35
 #: Shares with a companion, and of clumpy irregulars.
-MERGER_SHARE, IRREGULAR_SHARE = 0.15, 0.08
+MERGER_SHARE, IRREGULAR_SHARE = 0.22, 0.08
 #: How many arms, 1 to 5, and the share of disks that have any.
-ARM_SHARES, ARMED_SHARE = (0.10, 0.50, 0.20, 0.12, 0.08), 0.75
+ARM_SHARES, ARMED_SHARE = (0.10, 0.50, 0.20, 0.12, 0.08), 0.85
 #: Petrosian R90 in arcsec, from and to; Galaxy Zoo 2 took those above 3 arcsec.
 SIZES = (5.0, 20.0)
 
@@ -119,7 +119,7 @@ def draw_shapes(count: int, generator: torch.Generator) -> Shapes:
         arm_contrast=face_on * happens(ARMED_SHARE) * draw(0.1, 1),
         arm_sharpness=draw(0.8, 4),
         arm_number=arms,
-        arm_pitch=torch.deg2rad(draw(8, 40)),
+        arm_pitch=torch.deg2rad(draw(10, 42)),
         bar=face_on * happens(BAR_SHARE) * draw(0.05, 0.35),
         ring=face_on * happens(RING_SHARE) * draw(0.1, 0.5),
         thickness=draw(0.35, 1.1),
