@@ -5,21 +5,32 @@ Whose turn it is on the GPU, `gzscale.models.device.device_turn` says.
 
 from __future__ import annotations
 
+import os
 import threading
 
 from gzscale.clusters.workers import CUT, PREDICT
 
-__all__ = ["IN_HAND", "let_next_in"]
+__all__ = ["LEAST", "MOST", "in_hand", "let_next_in"]
 
-#: Partitions that a worker of a GPU has in hand: one is predicted and one written at most, and since
-#: reading one takes longest, two are read. Each is in memory.
-IN_HAND = 4
+#: Partitions that a worker of a GPU has in hand at least: one is predicted and one written, two are read. One
+#: core reads some 5,000 cutouts a second and a GPU may want twenty times as many, so that there are as many
+#: as cores, up to a number beyond which they would wait for each other.
+LEAST, MOST = 4, 16
+#: Bytes of memory for each: 2,048 cutouts of six bands and 96 pixels are 0.23 GB, and as much again while
+#: they are decoded, filled into blocks and written.
+_MEMORY = 1 << 30
 
 _thread = threading.local()
 
 
+def in_hand(memory: int | None) -> int:
+    """Return how many partitions a worker of a GPU has in hand, from its cores and its bytes of memory."""
+    room = MOST if memory is None else memory // _MEMORY
+    return max(LEAST, min(MOST, len(os.sched_getaffinity(0)), room))
+
+
 def let_next_in() -> None:
-    """Let the worker of this Dask task begin the next one beside it, up to `IN_HAND`; for workers of a GPU.
+    """Let the worker of this Dask task begin the next one beside it, up to `in_hand`; for workers of a GPU.
 
     Without a GPU the cores are busy as it is, and a worker holds one partition at a time; so does one that
     cuts as well. Outside of a worker nothing is done.
@@ -32,9 +43,10 @@ def let_next_in() -> None:
         return
     if CUT in worker.state.total_resources or getattr(_thread, "has_let", False):
         return
-    if worker.state.total_resources.get(PREDICT, IN_HAND) < IN_HAND:
+    most = in_hand(worker.memory_manager.memory_limit)
+    if worker.state.total_resources.get(PREDICT, most) < most:
         # A task that left its thread to the next keeps its share of the worker's resources.
-        worker.loop.add_callback(worker.set_resources, **{PREDICT: IN_HAND})
+        worker.loop.add_callback(worker.set_resources, **{PREDICT: most})
     secede()
     # The thread ends with its task.
     _thread.has_let = True

@@ -43,12 +43,13 @@ def measure(options: argparse.Namespace, paths: Sequence[Path], folder: Path) ->
 
     from gzscale.models.bundle import load_bundle
     from gzscale.models.engine import Engine, choose_device
-    from gzscale.night.turns import IN_HAND
+    from gzscale.night.turns import in_hand
 
     begun = time.monotonic()
     device = choose_device()
     # As many partitions as a night's worker has in hand, and twice as many.
-    in_hand = (IN_HAND, 2 * IN_HAND) if device.type == "cuda" else (1, 2)
+    usual = in_hand(None) if device.type == "cuda" else 1
+    beside = (usual, 2 * usual)
     partitions, objects, wanted = ON_GPU if device.type == "cuda" else ON_CPU
     partitions, objects = options.partitions or partitions, options.objects or objects
     groups = {"sdss": Group("ugriz", SIDE, "0.08 * size"), "rubin": Group("ugrizy", SIDE, "0.08 * size")}
@@ -65,8 +66,8 @@ def measure(options: argparse.Namespace, paths: Sequence[Path], folder: Path) ->
         engine.settle()
         settled = time.perf_counter() - start
         found = roofline.ceiling(engine, seen, seconds())
-        night = roofline.from_store([engine], source, in_hand[0], seconds())
-        many = roofline.from_store([engine], source, in_hand[1], seconds())
+        night = roofline.from_store([engine], source, beside[0], seconds())
+        many = roofline.from_store([engine], source, beside[1], seconds())
         best = max(found.values())
         return {
             "side": engine.bundle.geometry.size,
@@ -95,7 +96,7 @@ def measure(options: argparse.Namespace, paths: Sequence[Path], folder: Path) ->
         seen = observed(sdss.read(pieces[0]))
         apart = [roofline.from_memory([engine], seen, seconds()) for engine in engines]
         together = roofline.from_memory(engines, seen, seconds())
-        run = roofline.from_store(engines, sdss, in_hand[0], seconds())
+        run = roofline.from_store(engines, sdss, beside[0], seconds())
         return {
             "bundles": [path.stem for path in first],
             "side": SIDE,
@@ -109,7 +110,7 @@ def measure(options: argparse.Namespace, paths: Sequence[Path], folder: Path) ->
     first = [path for path in paths if "rubin" not in path.stem]
     return {
         **roofline.about_machine(device),
-        "in_hand": in_hand,
+        "in_hand": beside,
         "partitions": partitions,
         "objects_of_a_partition": objects,
         "threads": torch.get_num_threads(),

@@ -14,7 +14,7 @@ from gzscale.night import answering
 from gzscale.night.ledger import Ledger
 from gzscale.night.origins import origins
 from gzscale.night.station import run_stage
-from gzscale.night.turns import IN_HAND, let_next_in
+from gzscale.night.turns import LEAST, MOST, in_hand, let_next_in
 from gzscale.night.work import Summary, predict
 from gzscale.storage import open_storage
 
@@ -35,6 +35,11 @@ def stage(number, on_gpu, turns=1):
     time.sleep(0.05)
     _TOLD.append(("written", number))
     return get_worker().state.total_resources["PREDICT"]
+
+
+@pytest.fixture(autouse=True)
+def _two_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
 
 
 @contextlib.contextmanager
@@ -58,7 +63,7 @@ def run(resources, *arguments):
     return list(_TOLD), last
 
 
-def in_hand(told):
+def most_begun(told):
     """Return the most partitions that were begun and not written at any time."""
     now = most = 0
     for what, _ in told:
@@ -75,24 +80,40 @@ def test_a_gpu_predicts_while_the_next_are_read_and_the_last_written():
         assert (begin[0], end[0]) == ("begin", "end")
         assert begin[1] == end[1]
     assert sorted(number for what, number in told if what == "written") == list(range(8))
-    assert 2 <= in_hand(told) <= IN_HAND
+    assert 2 <= most_begun(told) <= LEAST
     ends = [place for place, words in enumerate(told) if words[0] == "end"]
     reads = [place for place, words in enumerate(told) if words[0] == "read"]
     # But for the first, each was being read before the one before it had been predicted.
     assert all(read < end for read, end in zip(reads[1:], ends, strict=False))
-    assert resources == IN_HAND
+    assert resources == LEAST
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "number"),
+    [
+        (2, 8 << 30, LEAST),
+        (8, 64 << 30, 8),
+        (64, 64 << 30, MOST),
+        (64, 6 << 30, 6),
+        (64, 1, LEAST),
+        (12, None, 12),
+    ],
+)
+def test_cores_and_memory_say_how_many_partitions_are_in_hand(monkeypatch, cores, memory, number):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
+    assert in_hand(memory) == number
 
 
 def test_a_task_may_have_several_turns():
     told, _ = run({"PREDICT": 1}, True, 2)
     assert sum(what == "end" for what, _ in told) == 16
-    assert in_hand(told) <= IN_HAND
+    assert most_begun(told) <= LEAST
 
 
 @pytest.mark.parametrize(("resources", "on_gpu"), [({"PREDICT": 1}, False), ({"PREDICT": 1, "CUT": 1}, True)])
 def test_a_worker_without_a_gpu_of_its_own_holds_one_partition_at_a_time(resources, on_gpu):
     told, left = run(resources, on_gpu)
-    assert in_hand(told) == 1
+    assert most_begun(told) == 1
     assert left == 1
 
 
