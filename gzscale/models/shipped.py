@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).parent / "bundles"
 #: Task -> file name -> SHA-256; SDSS's first.
 SHIPPED: dict[str, dict[str, str]] = {
     "morphology": {
-        "morphology-gz2.safetensors": "08ee102be2a2865d95894936800ea980203133be1c33c5ccf65d0f70fa0b8c98",
+        "morphology-gz2.safetensors": "c81e563e90e14979734e36d058dbb26e2ae63870604a1cb21ccbe54583e7d6ef",
     },
     "lenses": {
         "lenses-sdss.safetensors": "757e72ae80f62e81327e0de81776be07461160e62746d08b28561f8d8fb71c88",

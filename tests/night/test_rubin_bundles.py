@@ -43,5 +43,5 @@ def test_and_shown_knowingly_where_the_night_says_so(rubin_sky, tmp_path):
 
 def test_morphology_on_rubins_filters_has_to_be_asked_for(rubin_sky, tmp_path):
     config = night(rubin_sky, tmp_path, "tasks.morphology.filters=null")
-    with pytest.raises(BundleError, match=r"'gz2-2' .*tasks\.morphology\.filters=sdss"):
+    with pytest.raises(BundleError, match=r"'gz2-3' .*tasks\.morphology\.filters=sdss"):
         check(config)
