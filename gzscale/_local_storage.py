@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 import stat
 import uuid
 from abc import ABC, abstractmethod
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gzscale._files import AlreadyThereError, copy, flush_folder, link, make_folder, remove_tree, write
 from gzscale.errors import MissingError, StorageError
 
 __all__ = ["Entry", "LocalStorage", "Storage"]
@@ -162,22 +162,22 @@ class LocalStorage(Storage):
 
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Write beside the target, then rename over it."""
-        self._put_by(key, lambda part: _write(part, (data,)), os.replace)
+        self._put_by(key, lambda part: write(part, (data,)), os.replace)
 
     def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
         """Write beside the target as the pieces come, then rename over it."""
-        self._put_by(key, lambda part: _write(part, pieces), os.replace)
+        self._put_by(key, lambda part: write(part, pieces), os.replace)
 
     def put_file(self, key: str, path: Path) -> None:
         """Copy beside the target, then rename over it."""
         require_file(path)
-        self._put_by(key, lambda part: _copy(path, part), os.replace)
+        self._put_by(key, lambda part: copy(path, part), os.replace)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Write beside the target, then hard-link it: the link fails if there is one."""
         try:
-            self._put_by(key, lambda part: _write(part, (data,)), _link)
-        except _AlreadyThereError:
+            self._put_by(key, lambda part: write(part, (data,)), link)
+        except AlreadyThereError:
             return False
         return True
 
@@ -192,7 +192,7 @@ class LocalStorage(Storage):
                     return False
                 # A clock that stood still must not give two contents of one length the same tag.
                 after = os.fstat(old.fileno()).st_mtime_ns + 1
-                self._put_by(key, lambda part: _write(part, (data,), after), os.replace)
+                self._put_by(key, lambda part: write(part, (data,), after), os.replace)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except StorageError:
@@ -205,14 +205,14 @@ class LocalStorage(Storage):
         target = self._path(key)
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         try:
-            _make_folder(target.parent)
+            make_folder(target.parent)
             try:
                 write(part)
                 settle(part, target)
             finally:
                 part.unlink(missing_ok=True)
-            _flush_folder(target.parent)
-        except _AlreadyThereError:
+            flush_folder(target.parent)
+        except AlreadyThereError:
             raise
         except OSError as error:
             raise _storage_error(self.url(key), error) from error
@@ -265,14 +265,8 @@ class LocalStorage(Storage):
 
     def delete_tree(self, prefix: str) -> None:
         """Remove a folder and all that is in it."""
-        path = self._path(prefix)
         try:
-            while path.is_dir() and not path.is_symlink():
-                try:
-                    shutil.rmtree(path)
-                except FileNotFoundError:
-                    continue  # somebody else removes it as well
-            path.unlink(missing_ok=True)
+            remove_tree(self._path(prefix))
         except NotADirectoryError:
             return
         except OSError as error:
@@ -292,10 +286,6 @@ def require_file(path: Path) -> None:
         raise MissingError(f"{path}: no such file")
 
 
-class _AlreadyThereError(Exception):
-    """The target of a link exists."""
-
-
 def _tag(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
@@ -307,54 +297,6 @@ def _is_part(key: str) -> bool:
 
 def _is_still(descriptor: int, path: Path) -> bool:
     return os.path.samestat(os.fstat(descriptor), os.stat(path))
-
-
-def _write(part: Path, pieces: Iterable[bytes | memoryview], after_ns: int = 0) -> None:
-    with open(part, "xb") as file:
-        for piece in pieces:
-            file.write(piece)
-        file.flush()
-        status = os.fstat(file.fileno())
-        if status.st_mtime_ns < after_ns:
-            os.utime(file.fileno(), ns=(after_ns, after_ns))
-        os.fsync(file.fileno())
-
-
-def _copy(path: Path, part: Path) -> None:
-    with open(path, "rb") as source, open(part, "xb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _link(part: Path, target: Path) -> None:
-    try:
-        os.link(part, target)
-    except FileExistsError as error:
-        # NFS repeats a request whose answer was lost: two names mean that ours was made.
-        if os.stat(part).st_nlink < 2:
-            raise _AlreadyThereError from error
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, flushing each new name to the device."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _flush_folder(folder.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems flush names by themselves and refuse the call.
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF}:
-            raise
-    finally:
-        os.close(descriptor)
 
 
 _REMEDY = {

@@ -30,7 +30,7 @@ from gzscale.storage import open_storage, sha256_hex
 
 CASES = ("drained", "killed")
 #: Objects, and seconds that each image takes, so that two jobs cut for longer than a walltime.
-OBJECTS, PAUSE = 400, 1.5
+OBJECTS, PAUSE = 400, 1.0
 #: Seconds that a night may take at most, and between two looks at the queue.
 LIMIT, LOOK = 900.0, 0.5
 #: Seconds of a job that cuts, SLURM's shortest; the states that a job ends in.
@@ -163,7 +163,7 @@ def main() -> None:
     try:
         survey = {"kind": "cheap", "root": "memory", "bands": "gri", "options": {"pause": PAUSE}}
         config = write_night(
-            folder / "sky", options.objects, survey=survey, max_objects=max(options.objects // 16, 1)
+            folder / "sky", options.objects, survey=survey, max_objects=max(options.objects // 48, 1)
         )
         local = folder / "local"
         if start(config, local, "--cluster", "local").wait():
