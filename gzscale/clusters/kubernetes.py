@@ -206,15 +206,17 @@ class KubernetesWorkers(Workers):
 
 
 async def _count_deployments(name: str, namespace: str) -> Counter[str]:
-    """Count the Deployments of each worker group of a cluster."""
+    """Count the Deployments of each worker group of a cluster.
+
+    As the operator does, also those that are being deleted: a group's number set lower than its count of them
+    has it delete others.
+    """
     from kr8s.asyncio.objects import Deployment
 
     counts: Counter[str] = Counter()
     selector = {"dask.org/cluster-name": name, "dask.org/component": "worker"}
     async for item in Deployment.list(namespace=namespace, label_selector=selector):
-        metadata = item["metadata"]
-        if "deletionTimestamp" not in metadata:
-            counts[metadata["labels"]["dask.org/workergroup-name"]] += 1
+        counts[item["metadata"]["labels"]["dask.org/workergroup-name"]] += 1
     return counts
 
 
