@@ -137,7 +137,8 @@ class KubernetesWorkers(Workers):
         pools = {CUT: preset.cut} | ({PREDICT: preset.predict} if preset.predict else {})
         self.limits = {kind: Limits(pool.minimum, pool.most) for kind, pool in pools.items()}
         self._sizes = {kind: limit.minimum for kind, limit in self.limits.items()}
-        self._short: dict[str, float] = {}
+        # Of groups that lack Deployments: how many there were, and since when.
+        self._short: dict[str, tuple[int, float]] = {}
         self._lowered: set[str] = set()
         self._blind = False
 
@@ -147,13 +148,14 @@ class KubernetesWorkers(Workers):
         if size > self._sizes[kind]:
             self._set(kind, size)
             self._sizes[kind] = size
+            self._short.pop(kind, None)
 
     def renew(self) -> int:
         """Have the operator make pods again whose Deployments are gone; return how many are missing.
 
         It counts a group's Deployments when the group's number changes, and only then: where some have been
-        missing for `GRACE` seconds, the number is set to what there is, and at the next look to what is
-        wanted.
+        missing for `GRACE` seconds, in which there were neither more nor fewer, the number is set to what
+        there is, and at the next look to what is wanted.
         """
         there = self._count()
         if there is None:
@@ -166,12 +168,24 @@ class KubernetesWorkers(Workers):
                 self._lowered.discard(kind)
             elif have >= size:
                 self._short.pop(kind, None)
-            elif time.monotonic() - self._short.setdefault(kind, time.monotonic()) >= GRACE:
+            elif self._stands_still(kind, have):
                 self._lowered.add(kind)
                 self._set(kind, have)
                 del self._short[kind]
                 missing += size - have
         return missing
+
+    def _stands_still(self, kind: str, have: int) -> bool:
+        """Tell whether a group that is short has had as many Deployments for `GRACE` seconds.
+
+        One that moves may be at its growing yet: set to what it had a moment ago, it would lose workers.
+        """
+        now = time.monotonic()
+        before, since = self._short.get(kind, (have, now))
+        if have != before:
+            since = now
+        self._short[kind] = have, since
+        return now - since >= GRACE
 
     def _set(self, kind: str, number: int) -> None:
         self.target.scale(number, worker_group=self._groups[kind])

@@ -8,6 +8,7 @@ import json
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from kubeapi import KubeApi
@@ -22,6 +23,7 @@ from gzscale.clusters.kubernetes import (
     read_manifest,
 )
 from gzscale.clusters.presets import load_preset
+from gzscale.clusters.workers import GRACE
 from gzscale.errors import ClusterError
 
 pytest.importorskip("dask_kubernetes")
@@ -234,6 +236,44 @@ def test_pods_that_are_missing_for_a_while_are_made_again(groups, monkeypatch):
     assert workers.renew() == 0
     assert groups.deployments == {"default": 1, "predict": 3}
     assert groups.told == [("predict", 3), ("predict", 1), ("predict", 3)]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set."""
+    now = [1000.0]
+    monkeypatch.setattr("gzscale.clusters.kubernetes.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_a_group_that_is_growing_lacks_nothing(groups, clock):
+    groups, workers = groups
+    workers.scale("CUT", 4)
+    for have in (1, 2, 3, 2):
+        groups.deployments["default"] = have
+        for _ in range(4):
+            assert workers.renew() == 0
+            clock[0] += GRACE / 4 - 1
+    assert groups.told == [("default", 4)]
+    clock[0] += GRACE / 4
+    assert workers.renew() == 2
+    assert groups.told[1:] == [("default", 2)]
+
+
+def test_a_group_that_was_whole_or_is_to_be_larger_has_its_time_anew(groups, clock):
+    groups, workers = groups
+    workers.scale("CUT", 2)
+    for size, have in ((2, 2), (3, 1)):
+        groups.deployments["default"] = 1
+        assert workers.renew() == 0
+        clock[0] += GRACE - 1
+        workers.scale("CUT", size)
+        groups.deployments["default"] = have
+        assert workers.renew() == 0
+        groups.deployments["default"] = 1
+        clock[0] += 2
+        assert workers.renew() == 0
+    assert groups.told == [("default", 2), ("default", 3)]
 
 
 def test_kubernetes_that_does_not_tell_of_deployments_is_told_of_once(groups, caplog):
