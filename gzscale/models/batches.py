@@ -20,7 +20,6 @@ __all__ = [
     "Known",
     "Sizes",
     "examples",
-    "find_batch",
     "find_sizes",
     "padded",
     "speed",
@@ -28,11 +27,11 @@ __all__ = [
 
 #: Images of a batch on a CPU: what fits into its caches.
 BATCH_CPU = 32
-#: On a GPU, where the search begins and where it ends.
+#: On a GPU, the smallest, which all that are used say the same as; what is left of a count is done in it.
+LEAST_CUDA = 256
+#: Where the search for a faster one begins, and where it ends.
 BATCH_CUDA = 512
 MOST_CUDA = 2048
-#: The smallest that what is left of a count is done in.
-LEAST_CUDA = 256
 #: Blocks that a partition is at least, or copying one never overlaps computing the last.
 _SEVERAL = 4
 #: Different images that a batch is tried with, and compared by.
@@ -116,67 +115,52 @@ class Known:
             self._sizes[sha256, str(device)] = sizes
 
 
-def find_sizes(measure: Callable[[int], tuple[float, bytes]], first: int, most: int, least: int) -> Sizes:
-    """Find a batch, and the smaller ones that say the same.
+def find_sizes(measure: Callable[[int], tuple[float, bytes]], least: int, first: int, most: int) -> Sizes:
+    """Find the sizes that say the same as the least one: doubled until the device is no faster.
 
-    Parameters
-    ----------
-    measure, first, most
-        See `find_batch`.
-    least
-        The smallest size to be tried.
-
-    Returns
-    -------
-    Sizes
-        All that were tried and said the same as the batch, up to it.
-
-    Raises
-    ------
-    WorkerError
-        See `find_batch`.
-    """
-    said: dict[int, bytes] = {}
-
-    def tried(size: int) -> tuple[float, bytes]:
-        rate, said[size] = measure(size)
-        return rate, said[size]
-
-    batch = find_batch(tried, first, most)
-    if least < batch:
-        _or_full(tried, least)
-    return Sizes(tuple(size for size in sorted(said) if size <= batch and said[size] == said[batch]))
-
-
-def find_batch(measure: Callable[[int], tuple[float, bytes]], first: int, most: int) -> int:
-    """Double a batch until the device is no faster with it.
-
-    A larger one has to say the same, too: kernels are chosen by the shape of a batch, and what a night
-    releases must not hang on how fast a device happened to be.
+    Kernels are chosen by the shape of a batch, and what a night releases must hang neither on how fast nor on
+    how full a device happened to be: the least size is what all are compared with on every worker, so that
+    any two of those that are found, on one worker or on two, say the same.
 
     Parameters
     ----------
     measure
         Takes a size and returns images a second, and what the first of the images came to.
+    least
+        The smallest size; none is taken in its place.
     first
-        Where to begin; halved until the device's memory holds it.
+        The next one, taken if memory holds it and it says the same, whatever its speed.
     most
         The largest size.
 
     Raises
     ------
     WorkerError
-        If the device's memory does not hold even one image.
+        If the device's memory does not hold the least.
     """
-    best, rate, said = _first(measure, first)
-    if best < first:
-        return best
-    while 2 * best <= most:
-        found = _or_full(measure, 2 * best)
-        if found is None or found[1] != said or found[0] < GAIN * rate:
+    said = _reference(measure, least)
+    same, best = [least], 0.0
+    size = first
+    while size <= most:
+        found = _or_full(measure, size)
+        if found is None or found[1] != said or found[0] < GAIN * best:
             break
-        best, rate = 2 * best, found[0]
-    return best
+        same.append(size)
+        best, size = found[0], 2 * size
+    return Sizes(tuple(same))
+
+
+def _reference(measure: Callable[[int], tuple[float, bytes]], size: int) -> bytes:
+    """Return what a size says that has to fit."""
+    try:
+        return measure(size)[1]
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise WorkerError(
+            f"GPU memory does not hold a batch of {size} images, which every worker's are compared with "
+            f"({error}); end what else uses it (nvidia-smi says), or take a larger one"
+        ) from error
 
 
 def _or_full(measure: Callable[[int], tuple[float, bytes]], size: int) -> tuple[float, bytes] | None:
@@ -187,21 +171,6 @@ def _or_full(measure: Callable[[int], tuple[float, bytes]], size: int) -> tuple[
         if not is_out_of_memory(error):
             raise
         return None
-
-
-def _first(measure: Callable[[int], tuple[float, bytes]], size: int) -> tuple[int, float, bytes]:
-    while True:
-        try:
-            return (size, *measure(size))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            if size == 1:
-                raise WorkerError(
-                    f"GPU memory does not hold a batch of 1 image ({error}); end what else uses it "
-                    "(nvidia-smi says), or take a larger one"
-                ) from error
-            size //= 2
 
 
 def padded(tensor: Tensor, size: int) -> Tensor:

@@ -198,10 +198,10 @@ class Engine:
 
             def measure(size: int) -> tuple[float, bytes]:
                 attempt = functools.partial(self._measure, size)
-                # A larger one is as good as it is fast; where the search begins should hang on nothing else.
+                # One that is larger yet is as good as it is fast; up to there it should hang on nothing else.
                 return once_more(self.device, attempt) if size <= first else attempt()
 
-            self._remember(find_sizes(measure, first, MOST_CUDA, self._least))
+            self._remember(find_sizes(measure, self._least, first, MOST_CUDA))
             self._is_settled = True
 
     def check(self, observation: Observation) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gzscale.errors import WorkerError
-from gzscale.models.batches import Known, Sizes, find_batch, find_sizes, padded
+from gzscale.models.batches import Known, Sizes, find_sizes, padded
 
 
 def device_of(rates, memory=10**9, said=lambda size: b"same", error=None):
@@ -25,71 +25,67 @@ RISING = {size: 100.0 * min(size, 512) for size in (1, 2, 4, 8, 16, 32, 64, 128,
 
 def test_doubled_until_the_device_is_no_faster():
     measure, tried = device_of(RISING)
-    assert find_batch(measure, 128, 4096) == 512
-    assert tried == [128, 256, 512, 1024]
+    assert find_sizes(measure, 64, 128, 4096) == Sizes((64, 128, 256, 512))
+    assert tried == [64, 128, 256, 512, 1024]
 
 
 def test_no_further_than_the_most():
     measure, tried = device_of(RISING)
-    assert find_batch(measure, 128, 256) == 256
-    assert tried == [128, 256]
+    assert find_sizes(measure, 64, 128, 256) == Sizes((64, 128, 256))
+    assert tried == [64, 128, 256]
 
 
-@pytest.mark.parametrize(("memory", "found"), [(300, 256), (128, 128), (100, 64), (1, 1)])
+def test_where_the_search_begins_need_not_be_faster_than_the_least():
+    rates = {64: 100.0, 128: 99.0, 256: 100.0}
+    assert find_sizes(device_of(rates)[0], 64, 128, 4096) == Sizes((64, 128))
+
+
+@pytest.mark.parametrize(("memory", "found"), [(600, 512), (300, 256), (128, 128), (100, 64), (64, 64)])
 def test_as_much_as_fits(memory, found):
-    assert find_batch(device_of(RISING, memory)[0], 128, 4096) == found
+    sizes = find_sizes(device_of(RISING, memory)[0], 64, 128, 4096)
+    assert sizes.batch == found
+    assert sizes.same[0] == 64
 
 
 @pytest.mark.parametrize("memory", [300, 100])
 def test_want_of_memory_may_be_the_driver_s_word_and_other_errors_are_told(memory):
     told = torch.AcceleratorError("CUDA error: out of memory")
-    assert find_batch(device_of(RISING, memory, error=told)[0], 128, 4096) in (256, 64)
+    assert find_sizes(device_of(RISING, memory, error=told)[0], 64, 128, 4096).batch in (256, 64)
     broken = torch.AcceleratorError("CUDA error: an illegal memory access")
-    with pytest.raises(torch.AcceleratorError, match="illegal"):
-        find_batch(device_of(RISING, memory, error=broken)[0], 128, 4096)
+    for least in (64, 512):
+        with pytest.raises(torch.AcceleratorError, match="illegal"):
+            find_sizes(device_of(RISING, memory, error=broken)[0], least, 2 * least, 4096)
 
 
-def test_not_even_one_fits():
-    with pytest.raises(WorkerError, match=r"hold a batch of 1 image .*nvidia-smi"):
-        find_batch(device_of(RISING, 0)[0], 128, 4096)
-
-
-def test_a_size_whose_kernels_round_otherwise_is_not_taken():
-    measure, _ = device_of(RISING, said=lambda size: b"same" if size <= 256 else b"other")
-    assert find_batch(measure, 128, 4096) == 256
+def test_what_others_are_compared_with_is_never_a_smaller_one():
+    measure, tried = device_of(RISING, 63)
+    with pytest.raises(WorkerError, match=r"hold a batch of 64 images, .*nvidia-smi"):
+        find_sizes(measure, 64, 128, 4096)
+    assert tried == [64]
 
 
 @pytest.mark.parametrize(
     ("other", "sizes"),
     [
         ((), (64, 128, 256, 512)),
-        ((64,), (128, 256, 512)),
-        ((1024, 64), (128, 256, 512)),
+        ((64,), (64,)),
+        ((128,), (64,)),
         ((256,), (64, 128)),
-        ((128,), (128,)),
+        ((1024,), (64, 128, 256, 512)),
     ],
 )
-def test_what_is_left_is_done_in_sizes_that_round_alike(other, sizes):
+def test_a_size_whose_kernels_round_otherwise_is_not_taken(other, sizes):
     measure, tried = device_of(RISING, said=lambda size: b"other" if size in other else b"same")
-    assert find_sizes(measure, 128, 4096, 64) == Sizes(sizes)
+    assert find_sizes(measure, 64, 128, 4096) == Sizes(sizes)
     assert len(tried) == len(set(tried))
 
 
-def test_what_is_left_is_no_larger_than_what_fits():
-    measure, tried = device_of(RISING, 40)
-    assert find_sizes(measure, 128, 4096, 64) == Sizes((32,))
-    assert tried == [128, 64, 32]
+def test_two_workers_say_the_same_whatever_memory_each_has():
+    def said(size):
+        return b"one" if size in (64, 256) else b"other"
 
-
-def test_a_small_size_that_does_not_fit_any_more_is_left_out():
-    measure, _ = device_of(RISING)
-
-    def fuller(size):
-        if size == 64:
-            raise torch.OutOfMemoryError("others have taken it")
-        return measure(size)
-
-    assert find_sizes(fuller, 128, 4096, 64) == Sizes((128, 256, 512))
+    found = [find_sizes(device_of(RISING, memory, said)[0], 64, 128, 4096) for memory in (10**9, 200, 100)]
+    assert {said(size) for sizes in found for size in sizes.same} == {b"one"}
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,6 @@ def test_a_search_begins_with_all_memory_there_is(bundle, monkeypatch):
 
     monkeypatch.setattr(runner, "_measure", measure)
     runner.settle()
-    # Where it begins is tried twice, and a larger one that does not fit is no loss.
-    assert tried == [32, 32, 64, 128, 16]
+    # What all are compared with is tried twice, and a larger one that does not fit is no loss.
+    assert tried == [16, 16, 32, 64, 128]
     assert runner.sizes == Sizes((16, 32, 64))
