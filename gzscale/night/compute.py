@@ -14,8 +14,9 @@ def compute_kind() -> str:
     -------
     str
         ``cpu float32`` for example, and of a GPU all by which kernels are chosen as well: its name, compute
-        capability and number of multiprocessors (a part of a GPU has fewer), and cuDNN's version, as in
-        ``cuda bfloat16 NVIDIA H200 sm_90 132 multiprocessors cuDNN 91002``.
+        capability and number of multiprocessors (a part of a GPU has fewer), and the versions of CUDA (its
+        cuBLAS and its compilers come with it) and cuDNN, as in
+        ``cuda bfloat16 NVIDIA H200 sm_90 132 multiprocessors CUDA 13.0 cuDNN 91002``.
     """
     import torch
 
@@ -28,5 +29,5 @@ def compute_kind() -> str:
     about = torch.cuda.get_device_properties(device)
     return (
         f"{kind} {about.name} sm_{about.major}{about.minor} {about.multi_processor_count} multiprocessors "
-        f"cuDNN {torch.backends.cudnn.version()}"
+        f"CUDA {torch.version.cuda} cuDNN {torch.backends.cudnn.version()}"
     )
