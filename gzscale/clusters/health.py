@@ -63,15 +63,17 @@ class WorkerReport:
 
 
 def own_versions() -> dict[str, str]:
-    """Return the versions of what this process runs, those of packages without their build's name.
+    """Return the versions of what this process runs, PyTorch's without its build's name.
 
-    PyTorch's wheels for cores and for CUDA are ``2.13.0+cpu`` and ``2.13.0``, or ``2.13.0+cu130``: the same
-    code. On what it computes, `WorkerReport.compute` says.
+    Its wheels for cores and for CUDA are ``2.13.0+cpu`` and ``2.13.0``, or ``2.13.0+cu130``: the same code.
+    On what it computes, `WorkerReport.compute` says. Any other package's local version is other code.
     """
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
         "gzscale": gzscale.__version__,
-        **{name: importlib.metadata.version(name).partition("+")[0] for name in _PACKAGES},
+        **versions,
+        "torch": versions["torch"].partition("+")[0],
         "code": code_digest(*_CODE)[:12],
     }
 

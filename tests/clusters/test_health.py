@@ -73,8 +73,8 @@ def test_a_worker_that_would_spoil_the_night_is_named(bad, wants_gpu, said):
 def test_builds_of_one_version_for_cores_and_for_gpus_are_the_same_code(monkeypatch):
     real = health.importlib.metadata.version
 
-    def report(torch):
-        versions = {"torch": torch}
+    def report(torch, numpy=""):
+        versions = {"torch": torch, "numpy": numpy}
         monkeypatch.setattr(
             health.importlib.metadata, "version", lambda name: versions.get(name) or real(name)
         )
@@ -86,6 +86,9 @@ def test_builds_of_one_version_for_cores_and_for_gpus_are_the_same_code(monkeypa
     assert health.check_workers(workers, demands) == "cpu float32"
     with pytest.raises(ClusterError, match=r"torch 2\.13\.1, here 2\.13\.0"):
         health.check_workers(Workers(cutting, other), demands)
+    patched = report("2.13.0", real("numpy") + "+site1")
+    with pytest.raises(ClusterError, match=r"numpy .*\+site1, here"):
+        health.check_workers(Workers(cutting, patched), demands)
 
 
 def test_a_worker_that_cannot_run_the_question_has_no_gzscale_of_ours():
