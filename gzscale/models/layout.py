@@ -53,9 +53,10 @@ class Layout:
     ) -> None:
         """Put some of an observation's objects, at least one, into arrays.
 
-        What the observation lacks of the bands is NaN; rows beyond the objects are the last one's.
+        What the observation lacks of the bands is NaN; rows of the arrays beyond the objects are the last
+        one's. Of an array of rows each has to be there, or it is an IndexError.
         """
-        rows = _consecutive(rows)
+        rows = _consecutive(rows, len(observation))
         scale = observation.scale[rows]
         count, seen = len(scale), self._centre(self.side)
         places = [observation.bands.find(band) for band in self.bands]
@@ -90,9 +91,14 @@ class Layout:
         return slice(start, start + side)
 
 
-def _consecutive(rows: slice | NDArray[np.integer]) -> slice | NDArray[np.integer]:
-    """Return rows as a slice where each follows the last: what an array of them picks is copied twice."""
-    if isinstance(rows, slice) or not len(rows) or rows[0] < 0 or (np.diff(rows) != 1).any():
+def _consecutive(rows: slice | NDArray[np.integer], count: int) -> slice | NDArray[np.integer]:
+    """Return rows as a slice where each follows the last: what an array of them picks is copied twice.
+
+    Those of an array that reach beyond the count stay one, which numpy refuses: it cuts a slice off.
+    """
+    if isinstance(rows, slice) or not len(rows) or rows[0] < 0 or rows[-1] >= count:
+        return rows
+    if (np.diff(rows) != 1).any():
         return rows
     return slice(int(rows[0]), int(rows[-1]) + 1)
 

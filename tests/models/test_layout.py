@@ -40,6 +40,12 @@ def test_the_bands_in_their_order_and_the_centre_alone(seen, rows):
     assert scale[3] == scale[2]
 
 
+@pytest.mark.parametrize("rows", [[5, 6], [6], [6, 7, 8], [2, 9], [-7, -6]])
+def test_a_row_that_is_not_there_is_refused(seen, rows):
+    with pytest.raises(IndexError, match="out of bounds"):
+        filled(Layout("g", 10, 4, True), seen, np.array(rows))
+
+
 def test_rows_one_after_the_other_are_copied_once(seen):
     asked = []
 
