@@ -26,7 +26,7 @@ __all__ = ["SlurmWorkers", "make_slurm"]
 
 #: Share of the walltime, and seconds at most, that a worker keeps to finish and leave.
 DRAIN_SHARE, DRAIN_MOST = 0.1, 600
-#: Jobs of one kind that are started anew before the first of them has brought a worker.
+#: Looks in a row at which jobs of one kind are started anew, none of which has brought a worker.
 RENEWALS = 20
 #: Seconds within which a job that was asked for is submitted. Dask tells of those that it submits together
 #: when sbatch has taken the last of them, which a busy controller may let wait.
@@ -116,8 +116,9 @@ class SlurmWorkers(Workers):
             for name in self.target.worker_spec
             if self._is_gone(name, submitted, queue) and self._renewed[_kind_of(name)] < RENEWALS
         ]
+        # However many end together, as the jobs of one partition do: once.
+        self._renewed.update({_kind_of(name) for name in gone})
         for name in gone:
-            self._renewed[_kind_of(name)] += 1
             # Under another name: Dask cancels what has the name of a worker that it lost, a while later.
             del self.target.worker_spec[name]
             self._specify(_kind_of(name))

@@ -264,6 +264,19 @@ def test_jobs_that_are_being_submitted_are_not_asked_for_again(commands, tmp_pat
         workers.close()
 
 
+def test_many_jobs_that_end_together_are_one_renewal(commands, tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "GRACE", 0.0)
+    monkeypatch.setattr(slurm, "RENEWALS", 2)
+    (commands / "squeue.answer").write_text("")
+    workers = slurm.make_slurm(preset(tmp_path, f"cut: {{{POOL}, minimum: 3}}\n"))
+    try:
+        for renewed in (3, 3, 0):
+            _wait_for(lambda: set(workers.target.workers) == set(workers.target.worker_spec))
+            assert workers.renew() == renewed
+    finally:
+        workers.close()
+
+
 HELD = threading.Event()
 
 
