@@ -28,8 +28,9 @@ __all__ = ["SlurmWorkers", "make_slurm"]
 DRAIN_SHARE, DRAIN_MOST = 0.1, 600
 #: Looks in a row at which jobs of one kind are started anew, none of which has brought a worker.
 RENEWALS = 20
-#: Seconds within which a job that was asked for is submitted. Dask tells of those that it submits together
-#: when sbatch has taken the last of them, which a busy controller may let wait.
+#: Seconds within which some of the jobs that were asked for are submitted. Dask tells of those that it
+#: submits together when sbatch has taken the last of them, which a busy controller may let wait, and submits
+#: no others before.
 SUBMISSION = 300.0
 #: Seconds within which workers that are let go have handed on the results that they alone hold.
 RETIREMENT = 60.0
@@ -82,7 +83,7 @@ class SlurmWorkers(Workers):
         self._job = job
         self._options = options
         self._renewed: Counter[str] = Counter()
-        # Of jobs: when they were asked for, and when they were first seen to be submitted.
+        # Of jobs: since when they wait to be submitted, and when they were first seen to be.
         self._asked: dict[str, float] = {}
         self._seen: dict[str, float] = {}
         self.limits = {kind: Limits(pool.minimum, pool.most, pool.workers) for kind, pool in pools.items()}
@@ -104,8 +105,7 @@ class SlurmWorkers(Workers):
         """Submit jobs again that have ended, by their walltime, by `scancel` or with their node."""
         # First: what is submitted while squeue answers is not in its answer.
         submitted = dict(self.target.workers)
-        for name in submitted:
-            self._seen.setdefault(name, time.monotonic())
+        self._note(submitted)
         queue = self._queue()
         if queue is None:
             return 0
@@ -125,6 +125,14 @@ class SlurmWorkers(Workers):
         if gone:
             self._correct()
         return len(gone)
+
+    def _note(self, submitted: dict[str, Any]) -> None:
+        """Note which jobs are submitted by now; as long as there are new ones, the others wait their turn."""
+        now = time.monotonic()
+        new = submitted.keys() - self._seen.keys()
+        self._seen.update(dict.fromkeys(new, now))
+        if new:
+            self._asked.update(dict.fromkeys(self._asked.keys() - self._seen.keys(), now))
 
     def _is_gone(self, name: str, submitted: dict[str, Any], queue: dict[str, str]) -> bool:
         """Tell whether a job has ended; one that is on its way into the queue has not."""

@@ -264,6 +264,36 @@ def test_jobs_that_are_being_submitted_are_not_asked_for_again(commands, tmp_pat
         workers.close()
 
 
+def test_jobs_that_wait_for_the_submission_of_others_are_not_asked_for_again(commands, tmp_path, monkeypatch):
+    workers = slurm.make_slurm(preset(tmp_path, f"cut: {{{POOL}, maximum: 3}}\n"))
+    target = workers.target
+    try:
+        _wait_for(lambda: target.workers)
+        job, now = target.workers["cut-1"], [time.monotonic()]
+        with monkeypatch.context() as patch:
+            patch.setattr(slurm, "time", SimpleNamespace(monotonic=lambda: now[0]))
+            patch.setattr(workers, "_queue", lambda: {"17": "PENDING (Priority)"})
+            patch.setattr(workers, "_correct", lambda: None)  # sbatch takes its time.
+            assert workers.renew() == 0
+            workers.scale("CUT", 3)
+            now[0] += slurm.SUBMISSION - 1
+            target.workers["cut-2"] = job
+            assert workers.renew() == 0
+            now[0] += slurm.SUBMISSION - 1
+            assert workers.renew() == 0
+            now[0] += 1
+            assert workers.renew() == 1
+            assert list(target.worker_spec) == ["cut-1", "cut-2", "cut-4"]
+            # One that was submitted and is struck off is gone, whatever else moves.
+            del target.workers["cut-2"]
+            target.workers["cut-4"] = job
+            assert workers.renew() == 1
+            assert list(target.worker_spec) == ["cut-1", "cut-4", "cut-5"]
+        del target.workers["cut-4"]
+    finally:
+        workers.close()
+
+
 def test_many_jobs_that_end_together_are_one_renewal(commands, tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "GRACE", 0.0)
     monkeypatch.setattr(slurm, "RENEWALS", 2)
