@@ -295,7 +295,8 @@ def test_the_service_of_a_user_asks_for_nothing_that_only_the_system_has():
     service.read_string(text)
     assert not {"After", "Wants", "Requires"} & set(service["Unit"])
     assert service["Install"]["WantedBy"] == "default.target"
-    assert service["Service"]["KillMode"] == "mixed"
+    # With any other, a night's processes get no SIGTERM, or no end.
+    assert service["Service"]["KillMode"] == "control-group"
     assert "enable-linger" in text
 
 
