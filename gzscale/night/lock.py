@@ -4,6 +4,8 @@ The lock is a small record that is created only where there is none. Its holder
 renews it; a lock whose process is gone (same table of processes), or which was not
 renewed for `EXPIRY` seconds (any other), is taken over, by exactly one of those who
 try. A holder that finds its lock taken, cannot renew it in time, or may not, is told.
+A lock that is let go of is a record that names no night: it is replaced on the tag that
+was read, as not every store deletes on one.
 """
 
 from __future__ import annotations
@@ -151,13 +153,18 @@ def _renewed(storage: Storage, token: dict[str, Any]) -> Iterator[Hold]:
 
 
 def _release(storage: Storage, token: dict[str, Any]) -> None:
-    """Let go of a lock that is still this one; where storage does not answer, it is void without its hold."""
+    """Let go of a lock that is still this one; where storage does not answer, it is void without its hold.
+
+    Another night may take it as soon as it is free, also before the answer is here: what is repeated then
+    must not touch that one's.
+    """
     for last in [False] * (RELEASES - 1) + [True]:
         with contextlib.suppress(StorageError):  # The night's own error is the one to tell.
-            held = _read(storage)
-            if held is not None and _same(held, token):
-                storage.delete(KEY)
-            return
+            entry, held = storage.stat(KEY), _read(storage)
+            if entry is None or held is None or not _same(held, token):
+                return
+            if storage.replace(KEY, canonical_json({"released": token["hold"]}), entry.tag):
+                return
         if not last:
             time.sleep(RELEASE_PAUSE)
 
@@ -212,7 +219,7 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _parsed(content: bytes) -> dict[str, Any] | None:
-    """Return what a lock says, or None where it is none."""
+    """Return what a lock says, or None where it is none, or was let go of."""
     try:
         held = dict(json.loads(content))
         texts = {key: str(held[key]) for key in ("night", "host")}
@@ -246,7 +253,7 @@ def _acquire(storage: Storage, token: dict[str, Any]) -> None:
                 f"(process {held['pid']} on {held['host']}, seen {age:.0f} s ago); wait for it, "
                 f"or stop it, or choose another --output"
             )
-        # What was read is void, or no lock at all; another's that took its place meanwhile has another tag.
+        # What was read is void, free, or no lock; another's that took its place meanwhile has another tag.
         if storage.replace(KEY, canonical_json(token), entry.tag):
             return
     raise LockedError(f"{storage.url(KEY)}: others take this lock at the same time; try again")

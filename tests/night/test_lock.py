@@ -12,6 +12,7 @@ import pytest
 
 from gzscale.errors import CredentialsError, LockedError, MissingError, StorageError
 from gzscale.night import lock
+from gzscale.night.fingerprint import canonical_json
 from gzscale.night.lock import KEY, hold_lock
 from gzscale.storage import open_storage
 
@@ -30,6 +31,10 @@ def storage(tmp_path):
     return open_storage(tmp_path)
 
 
+def is_free(storage):
+    return lock._read(storage) is None
+
+
 def test_the_second_one_is_refused_by_name(storage):
     with (
         hold_lock(storage, "first"),
@@ -44,7 +49,7 @@ def test_it_is_free_again_afterwards(storage):
         _ = 1 / 0
     with hold_lock(storage, "second"):
         assert json.loads(storage.get(KEY))["night"] == "second"
-    assert storage.stat(KEY) is None
+    assert is_free(storage)
 
 
 def test_a_killed_process_holds_nothing(storage):
@@ -237,7 +242,7 @@ def test_a_lock_that_this_process_could_not_let_go_of_does_not_lock_it_out(stora
     assert json.loads(storage.get(KEY))["night"] == "first"
     with hold_lock(storage, "second"), pytest.raises(LockedError), hold_lock(storage, "third"):
         pass
-    assert storage.stat(KEY) is None
+    assert is_free(storage)
 
 
 def test_letting_go_is_tried_again(storage, monkeypatch):
@@ -245,7 +250,53 @@ def test_letting_go_is_tried_again(storage, monkeypatch):
     refusing = Refusing(storage)
     with hold_lock(refusing, "first"):
         refusing.error, refusing.times = StorageError("s3://b/ledger/LOCK: HTTP 503 SlowDown"), 2
-    assert storage.stat(KEY) is None
+    assert is_free(storage)
+
+
+class AnswerLost:
+    """An output that writes, loses the answer, and lets another night in before it is asked again."""
+
+    def __init__(self, storage):
+        self._storage, self.lost = storage, False
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def replace(self, key, data, tag):
+        done = self._storage.replace(key, data, tag)
+        if not self.lost and b"released" in data:
+            self.lost = True
+            assert done
+            lock._acquire(self._storage, lock._token("second"))
+            raise StorageError("s3://b/ledger/LOCK: no answer")
+        return done
+
+
+def test_letting_go_again_leaves_the_lock_of_a_night_that_came_in_between_alone(storage, monkeypatch):
+    monkeypatch.setattr(lock, "RELEASE_PAUSE", 0.0)
+    losing = AnswerLost(storage)
+    with hold_lock(losing, "first"):
+        pass
+    assert losing.lost
+    assert json.loads(storage.get(KEY))["night"] == "second"
+
+
+@pytest.mark.parametrize("other", ["second", None])
+def test_a_lock_is_let_go_of_on_what_was_read(storage, monkeypatch, other):
+    monkeypatch.setattr(lock, "RELEASE_PAUSE", 0.0)
+    token, get = lock._token("first"), storage.get
+    lock._acquire(storage, token)
+
+    def changed_after(key):
+        content = get(key)
+        monkeypatch.setattr(storage, "get", get)
+        storage.put(key, canonical_json(lock._token(other) if other else {**token, "renewed": 1e12}))
+        return content
+
+    monkeypatch.setattr(storage, "get", changed_after)
+    lock._release(storage, token)
+    # Its own, renewed while it was read, is let go of at the second try.
+    assert (lock._read(storage) or {}).get("night") == other
 
 
 class Meanwhile:
