@@ -156,6 +156,10 @@ class CudaTransfer(Transfer):
         """See `Transfer.done`."""
         self._used[slot.number].record(torch.cuda.current_stream(self._device))
 
+    def rest(self) -> None:
+        """Let go of what was made of the slots, with all of which has been computed: while nobody has it."""
+        self._made = [[] for _ in self.slots]
+
     def mark(self) -> Callable[[], None]:
         """See `Transfer.mark`; on the current stream, and with whatever that waits for."""
         # Threads that wait leave their core to those that read and write.
@@ -222,6 +226,7 @@ def _take(key: _Key) -> CudaTransfer:
 
 
 def _give_back(key: _Key, ring: CudaTransfer) -> None:
+    ring.rest()
     with _lock:
         _free.append((key, ring))
         del _free[:-_KEPT]

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -135,14 +136,37 @@ def test_inputs_are_made_beside_the_computing_and_waited_for(seen, stage):
     assert before[0] == "record"
 
 
+def test_a_ring_at_rest_keeps_nothing_that_was_made_of_it(seen, stage):
+    ring = CudaTransfer(LAYOUT, seen.images.dtype, 3, torch.device("cpu"))
+    slot = ring.slots[0]
+    slot.count = slot.rows = 3
+    LAYOUT.fill(slot.arrays, seen, slice(3))
+    (inputs,) = ring.send(slot, lambda tensors: [tensors[1].clone()])
+    kept = weakref.ref(inputs)
+    del inputs
+    assert kept() is not None
+    ring.rest()
+    assert kept() is None
+
+
 GPU = torch.device("cuda", 0)
+
+
+class Ring:
+    """A ring that was made, of nothing."""
+
+    def __init__(self):
+        self.rested = 0
+
+    def rest(self):
+        self.rested += 1
 
 
 @pytest.fixture
 def made(monkeypatch):
     """The rings that are made, whose device is stood in for."""
     found = []
-    monkeypatch.setattr(transfer, "CudaTransfer", lambda *arguments: found.append(arguments) or object())
+    monkeypatch.setattr(transfer, "CudaTransfer", lambda *arguments: found.append(arguments) or Ring())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: found.append("waited"))
     transfer.forget()
     yield found
@@ -155,7 +179,8 @@ def borrowed(layout=LAYOUT, rows=8):
 
 def test_a_ring_of_a_gpu_is_kept_until_it_is_forgotten(made):
     with borrowed() as first:
-        pass
+        assert not first.rested
+    assert first.rested == 1
     with borrowed(Layout("gr", 6, 4, False)) as again, borrowed(rows=16) as larger:
         assert again is first
         assert larger is not first
