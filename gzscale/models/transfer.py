@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gzscale.models.ahead import AHEAD, through_ring
-from gzscale.models.device import device_turn
+from gzscale.models.device import device_turn, is_out_of_memory
 from gzscale.models.layout import Layout
 
 __all__ = ["CudaTransfer", "Slot", "Transfer", "borrow", "forget"]
@@ -184,8 +184,10 @@ _RINGS = 2
 #: Free rings that are kept, since pinning memory takes long: as many as a night's tasks have.
 _KEPT = 8 * _RINGS
 
-_lock = threading.Lock()
+_changed = threading.Condition()
 _free: list[tuple[_Key, CudaTransfer]] = []
+#: Rings that somebody has.
+_out: Counter[_Key] = Counter()
 _places: defaultdict[_Key, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(_RINGS))
 
 
@@ -193,13 +195,14 @@ _places: defaultdict[_Key, threading.Semaphore] = defaultdict(lambda: threading.
 def borrow(device: torch.device, layout: Layout, dtype: np.dtype[Any], rows: int) -> Iterator[Transfer]:
     """Have a ring of blocks for oneself, but not in one's turn at a GPU; wait for one if others have all.
 
-    What was asked of the device with it has to be waited for before it is given back.
+    What was asked of the device with it has to be waited for before it is given back. Who has one borrows no
+    other.
     """
     if device.type != "cuda":
         yield Transfer(layout, dtype, rows)
         return
     key = (device, layout, dtype, rows)
-    with _lock:
+    with _changed:
         place = _places[key]
     with place:
         ring = _take(key)
@@ -209,30 +212,68 @@ def borrow(device: torch.device, layout: Layout, dtype: np.dtype[Any], rows: int
             # It is let go of, and no memory may be that something in flight reads or writes.
             with device_turn(device), contextlib.suppress(RuntimeError):
                 torch.cuda.synchronize(device)
+            _no_more_out(key)
             raise
-        _give_back(key, ring)
+        ring.rest()
+        _no_more_out(key, ring)
 
 
 def _take(key: _Key) -> CudaTransfer:
-    with _lock:
+    """Return a ring that is free, or is made; where memory holds no further one, that of another borrower.
+
+    Who waits for it has neither a ring nor the turn, and who has it needs nothing but the turn, so that it
+    comes back, or is let go of; whoever has the turn waits for no ring.
+    """
+    while True:
+        ring = _take_free(key)
+        if ring is not None:
+            return ring
+        try:
+            return _make(key)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or not _is_out(key):
+                raise
+        # Not before: the error keeps what was made of a ring.
+        with _changed:
+            _changed.wait_for(lambda: not _out[key] or any(kind == key for kind, _ in _free))
+
+
+def _take_free(key: _Key) -> CudaTransfer | None:
+    with _changed:
         for number, (kind, ring) in enumerate(_free):
             if kind == key:
                 del _free[number]
+                _out[key] += 1
                 return ring
+    return None
+
+
+def _make(key: _Key) -> CudaTransfer:
     device, layout, dtype, rows = key
     # Others may capture a graph, and what is computed with memory that becomes the ring's be asked for.
     with device_turn(device):
-        return CudaTransfer(layout, dtype, rows, device)
+        ring = CudaTransfer(layout, dtype, rows, device)
+    with _changed:
+        _out[key] += 1
+    return ring
 
 
-def _give_back(key: _Key, ring: CudaTransfer) -> None:
-    ring.rest()
-    with _lock:
-        _free.append((key, ring))
-        del _free[:-_KEPT]
+def _is_out(key: _Key) -> bool:
+    with _changed:
+        return _out[key] > 0
+
+
+def _no_more_out(key: _Key, ring: CudaTransfer | None = None) -> None:
+    """Have a ring among the free ones, or gone if there is none."""
+    with _changed:
+        _out[key] -= 1
+        if ring is not None:
+            _free.append((key, ring))
+            del _free[:-_KEPT]
+        _changed.notify_all()
 
 
 def forget() -> None:
     """Let go of the rings that are free; the others are somebody's, who may be filling them."""
-    with _lock:
+    with _changed:
         _free.clear()

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -215,6 +216,84 @@ def test_a_ring_is_one_borrower_s_at_a_time_and_a_third_one_waits(made):
         assert had.wait(5)
     waiting.join(5)
     assert len(made) == 2
+
+
+@pytest.fixture
+def room(made, monkeypatch):
+    """Memory for so many rings at once, and who finds that there is none for another."""
+    rings, wanting = weakref.WeakSet(), threading.Semaphore(0)
+
+    def make(*arguments):
+        if len(rings) >= room.most:
+            wanting.release()
+            raise torch.OutOfMemoryError("no memory for so many")
+        ring = Ring()
+        rings.add(ring)
+        return ring
+
+    monkeypatch.setattr(transfer, "CudaTransfer", make)
+    room = SimpleNamespace(most=1, wanting=wanting)
+    return room
+
+
+def in_thread(function):
+    """Run a function on a thread; return the thread and what the function returned or raised."""
+    said = []
+
+    def run():
+        try:
+            said.append(function())
+        except Exception as error:
+            said.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, said
+
+
+def numbered():
+    with borrowed() as ring:
+        return id(ring)
+
+
+def test_without_memory_for_a_second_ring_the_one_that_is_out_is_waited_for(room):
+    with borrowed() as ring:
+        thread, said = in_thread(numbered)
+        assert room.wanting.acquire(timeout=5)
+        thread.join(0.05)
+        assert not said
+    thread.join(5)
+    assert said == [id(ring)]
+
+
+def test_where_the_one_that_is_out_is_let_go_of_another_is_made(room):
+    with contextlib.suppress(OSError), borrowed():
+        thread, said = in_thread(numbered)
+        assert room.wanting.acquire(timeout=5)
+        room.most = 2
+        raise OSError("lost")
+    thread.join(5)
+    assert len(said) == 1
+    assert isinstance(said[0], int)
+
+
+def test_without_memory_for_any_ring_nobody_waits(room):
+    room.most = 0
+    with pytest.raises(torch.OutOfMemoryError), borrowed():
+        pass
+    room.most = 1
+    with borrowed(), pytest.raises(torch.OutOfMemoryError), borrowed(rows=16):
+        pass  # Of another kind: who has that one may wait for this borrower.
+
+
+def test_what_is_no_want_of_memory_is_told_at_once(room, monkeypatch):
+    def broken(*arguments):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access")
+
+    with borrowed():
+        monkeypatch.setattr(transfer, "CudaTransfer", broken)
+        with pytest.raises(torch.AcceleratorError, match="illegal"), borrowed():
+            pass
 
 
 def test_a_ring_of_which_something_may_be_in_flight_is_waited_for_and_not_lent_again(made):
