@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -17,6 +19,13 @@ __all__ = ["give_back", "once_more", "within_memory"]
 
 _T = TypeVar("_T")
 
+#: How often in a process something is done at the second try before it is done in smaller batches from then
+#: on: each time costs what had been done of it, and the graphs and rings that are made again.
+RETRIES = 3
+
+_log = logging.getLogger(__name__)
+_retried = itertools.count(1)
+
 
 def within_memory(device: torch.device, attempt: Callable[[], _T], shrink: Callable[[], bool]) -> _T:
     """Try something until the device's memory holds it.
@@ -26,7 +35,8 @@ def within_memory(device: torch.device, attempt: Callable[[], _T], shrink: Calla
     device
         Where.
     attempt
-        What is tried: again as it is at first, with all memory that can be had, and then smaller.
+        What is tried: again as it is at first, with all memory that can be had, and then smaller; where the
+        second try has done it `RETRIES` times in this process, it is smaller the next time, if it can be.
     shrink
         Makes it smaller without a change of what it comes to, to the bit; returns whether it could.
 
@@ -37,11 +47,15 @@ def within_memory(device: torch.device, attempt: Callable[[], _T], shrink: Calla
     """
     while True:
         try:
-            return once_more(device, attempt)
+            done, again = _twice(device, attempt)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             told = str(error)
+        else:
+            if again and next(_retried) % RETRIES == 0:
+                _shrink_for_good(device, shrink)
+            return done
         with device_turn(device):
             _finish(device)
             if not shrink():
@@ -59,16 +73,36 @@ def once_more(device: torch.device, attempt: Callable[[], _T]) -> _T:
     WorkerError
         If nothing can be given back in this process.
     """
+    return _twice(device, attempt)[0]
+
+
+def _shrink_for_good(device: torch.device, shrink: Callable[[], bool]) -> None:
+    with device_turn(device):
+        _finish(device)
+        if shrink():
+            _log.warning("memory was wanting %d times: batches are smaller from here on", RETRIES)
+
+
+def _twice(device: torch.device, attempt: Callable[[], _T]) -> tuple[_T, bool]:
+    """Return what comes of the first or the second try, and whether it took the second."""
     try:
-        return attempt()
+        return attempt(), False
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
+        told = str(error)
     # Only here, where the error and the tensors of its frames are gone, is there anything to give back;
     # other bundles' engines hold some of it, too, and those that are gone may lie in cycles.
     with device_turn(device):
+        room = _room(device)
         give_back(device)
-    return attempt()
+    _log.warning(
+        "GPU memory was full (%s%s), and what was begun is done again with what could be given back; if this "
+        "comes often, end what else uses it (nvidia-smi says), or take a larger one",
+        room,
+        told,
+    )
+    return attempt(), True
 
 
 def give_back(device: torch.device) -> None:

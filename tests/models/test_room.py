@@ -1,6 +1,7 @@
 """Where a GPU's memory is full: what is let go of and tried again, without a change of a night's bits."""
 
 import dataclasses
+import itertools
 import threading
 
 import numpy as np
@@ -11,6 +12,7 @@ from small_bundles import flux_bundle
 from gzscale.errors import WorkerError
 from gzscale.models import engine as engine_module
 from gzscale.models import replay as replay_module
+from gzscale.models import room
 from gzscale.models.batches import Known, Sizes
 from gzscale.models.engine import Engine, run_together
 from gzscale.models.replay import Replay
@@ -22,6 +24,7 @@ CPU = torch.device("cpu")
 def _nothing_known(monkeypatch):
     monkeypatch.setattr(engine_module, "_KNOWN", Known())
     monkeypatch.setattr(replay_module, "_failed", threading.Event())
+    monkeypatch.setattr(room, "_retried", itertools.count(1))
 
 
 def engine_of(bundle, *same):
@@ -56,6 +59,20 @@ def test_a_size_is_tried_again_before_it_is_given_up(bundle, measured, monkeypat
     assert runner.sizes == Sizes((2, 4))
     assert seen[:2] == [4, 4]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("same", "after"), [((1, 2), (1,)), ((2,), (2,))])
+def test_what_takes_a_second_try_again_and_again_is_told_and_made_smaller(
+    bundle, measured, monkeypatch, caplog, same, after
+):
+    runner = engine_of(bundle, *same)
+    for _ in range(room.RETRIES):
+        assert runner.sizes == Sizes(same)
+        full_once(runner, monkeypatch, torch.OutOfMemoryError("full of others"))
+        assert len(runner.run(measured)["vote_fractions"]) == 21
+    assert runner.sizes == Sizes(after)
+    assert caplog.text.count("GPU memory was full (full of others)") == room.RETRIES
+    assert caplog.text.count("smaller from here on") == (same != after)
 
 
 def test_what_does_not_fit_is_done_in_sizes_that_say_the_same_and_stays_so(bundle, measured, with_room_for):
