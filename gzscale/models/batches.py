@@ -27,10 +27,11 @@ __all__ = [
 
 #: Images of a batch on a CPU: what fits into its caches.
 BATCH_CPU = 32
-#: On a GPU, the smallest, which all that are used say the same as; what is left of a count is done in it.
-LEAST_CUDA = 256
+#: On a GPU, the smallest, which all that are used say the same as; what is left of a count is done in it. It
+#: keeps a GPU busy by itself, since where kernels of larger ones round otherwise it is the only one.
+LEAST_CUDA = 512
 #: Where the search for a faster one begins, and where it ends.
-BATCH_CUDA = 512
+BATCH_CUDA = 1024
 MOST_CUDA = 2048
 #: Blocks that a partition is at least, or copying one never overlaps computing the last.
 _SEVERAL = 4
