@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 from astropy.wcs.utils import proj_plane_pixel_area
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from memory_survey import make_wcs
 from reproject import reproject_exact
 
 from gzscale.cutouts.affine import affine_tiles
 from gzscale.cutouts.geometry import wcs_of
+from gzscale.cutouts.overlap import PHASES
 from gzscale.cutouts.stamp import CLIPPED, COVERED, FINITE, Target, finish_stamps, resample
 from gzscale.cutouts.sums import is_parallel
 
@@ -120,10 +121,17 @@ def test_flux_is_conserved_and_stays_in_place(scale, rotation, parity, dx, dy):
 
 @settings(max_examples=30, deadline=None)
 @given(scale=st.floats(1.0, 4.0), rotation=st.floats(0, 360), dx=st.floats(-8, 8), dy=st.floats(-8, 8))
+@example(scale=4.0, rotation=0.0, dx=0.5, dy=0.625)
 def test_a_star_keeps_its_flux_in_large_pixels_wherever_it_falls(scale, rotation, dx, dy):
-    pixels = star(SHAPE[1] / 2 + dx, SHAPE[0] / 2 + dy, sigma=1.2)
+    sigma = 1.2
+    pixels = star(SHAPE[1] / 2 + dx, SHAPE[0] / 2 + dy, sigma=sigma)
     stamp, _ = cut(pixels, make_wcs(10.0, 0.0, rotation=rotation), 10.0, 0.0, scale, 12)
-    assert stamp.sum() == pytest.approx(50.0, rel=0.005), f"{stamp.sum()} of 50"
+    # Where footprints lie along the source's pixels, the far edge of one may enter a pixel between tabulated
+    # phases: a weight is then off by a quarter of a phase, along the star's steepest slope on both axes.
+    slope = 1 / (sigma**2 * np.sqrt(2 * np.pi * np.e))
+    bound = 2 * slope / (4 * PHASES) + 2.0**-11
+    assert bound < 0.006
+    assert stamp.sum() == pytest.approx(50.0, rel=bound), f"{stamp.sum()} of 50"
 
 
 def test_a_target_pixel_of_twice_the_side_holds_four_times_the_sky():
