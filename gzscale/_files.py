@@ -80,9 +80,10 @@ def remove_tree(path: Path) -> None:
         except FileNotFoundError:
             continue  # somebody else removes it as well
         except OSError as error:
-            # A worker that was given up, and has not noticed yet, still writes here.
+            # A worker that was given up, and has not noticed yet, still writes here, or has on NFS a file
+            # open that was removed.
             left -= 1
-            if error.errno != errno.ENOTEMPTY or not left:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY} or not left:
                 raise
             time.sleep(PAUSE)
     path.unlink(missing_ok=True)

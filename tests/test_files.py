@@ -40,6 +40,22 @@ def test_what_is_written_meanwhile_is_removed_as_well(tree, monkeypatch):
     assert len(calls) == 5
 
 
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.EBUSY])
+def test_what_nfs_keeps_of_an_open_file_is_waited_for(tree, monkeypatch, number):
+    real, calls = os.rmdir, []
+
+    def rmdir(path, *, dir_fd=None):
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(number, os.strerror(number))
+        real(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    monkeypatch.setattr(_files, "PAUSE", 0)
+    remove_tree(tree)
+    assert not tree.exists()
+
+
 def test_somebody_who_never_stops_writing_is_told(tree, monkeypatch):
     writes_before_rmdir(monkeypatch, tree, 10**6)
     with pytest.raises(OSError, match="not empty") as caught:

@@ -103,7 +103,7 @@ def answer_all(
         with held(_loading, seconds):
             load_engines(config)
         if choose_device().type == "cuda":
-            let_next_in()
+            let_next_in(_bytes_of_partition(config))
     answers: dict[str, Answers] = {}
     for geometry in dict.fromkeys(task.geometry for task in config.tasks.values()):
         with _timed(seconds, "load"):
@@ -112,6 +112,12 @@ def answer_all(
         answers |= _answer(config, names, shown, seconds)
         del shown
     return [answers[name] for name in config.tasks]
+
+
+def _bytes_of_partition(config: NightConfig) -> int:
+    """Return what a full partition takes: float16 pixels, as much again while they are read and filled."""
+    side = max(config.geometries[task.geometry].size for task in config.tasks.values())
+    return 2 * 2 * config.max_objects * len(config.survey.bands) * side**2
 
 
 def _show(storage: Storage, record: Record, geometry: str, rows: pa.Table) -> _Shown:

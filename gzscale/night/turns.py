@@ -16,20 +16,27 @@ __all__ = ["LEAST", "MOST", "in_hand", "let_next_in"]
 #: core reads some 5,000 cutouts a second and a GPU may want twenty times as many, so that there are as many
 #: as cores, up to a number beyond which they would wait for each other.
 LEAST, MOST = 4, 16
-#: Bytes of memory for each: 2,048 cutouts of six bands and 96 pixels are 0.23 GB, and as much again while
-#: they are decoded, filled into blocks and written.
-_MEMORY = 1 << 30
+#: Bytes of memory that a worker's process takes beside them: CUDA's own, bundles, blocks that are filled.
+_PROCESS = 4 << 30
 
 _thread = threading.local()
 
 
-def in_hand(memory: int | None) -> int:
-    """Return how many partitions a worker of a GPU has in hand, from its cores and its bytes of memory."""
-    room = MOST if memory is None else memory // _MEMORY
+def in_hand(memory: int | None, each: int) -> int:
+    """Return how many partitions a worker of a GPU has in hand, by its cores and its memory.
+
+    Parameters
+    ----------
+    memory
+        Bytes that the worker may use; None where nothing limits it.
+    each
+        Bytes that a partition takes.
+    """
+    room = MOST if memory is None else (memory - _PROCESS) // each
     return max(LEAST, min(MOST, len(os.sched_getaffinity(0)), room))
 
 
-def let_next_in() -> None:
+def let_next_in(each: int) -> None:
     """Let the worker of this Dask task begin the next one beside it, up to `in_hand`; for workers of a GPU.
 
     Without a GPU the cores are busy as it is, and a worker holds one partition at a time; so does one that
@@ -43,7 +50,7 @@ def let_next_in() -> None:
         return
     if CUT in worker.state.total_resources or getattr(_thread, "has_let", False):
         return
-    most = in_hand(worker.memory_manager.memory_limit)
+    most = in_hand(worker.memory_manager.memory_limit, each)
     if worker.state.total_resources.get(PREDICT, most) < most:
         # A task that left its thread to the next keeps its share of the worker's resources.
         worker.loop.add_callback(worker.set_resources, **{PREDICT: most})

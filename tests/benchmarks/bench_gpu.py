@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace, paths: Sequence[Path], folder: Path) ->
     begun = time.monotonic()
     device = choose_device()
     # As many partitions as a night's worker has in hand, and twice as many.
-    usual = in_hand(None) if device.type == "cuda" else 1
+    usual = in_hand(None, 1) if device.type == "cuda" else 1
     beside = (usual, 2 * usual)
     partitions, objects, wanted = ON_GPU if device.type == "cuda" else ON_CPU
     partitions, objects = options.partitions or partitions, options.objects or objects

@@ -18,6 +18,7 @@ from gzscale.night.turns import LEAST, MOST, in_hand, let_next_in
 from gzscale.night.work import Summary, predict
 from gzscale.storage import open_storage
 
+GIB = 1 << 30
 #: What the tasks of the cluster in this process did, in order.
 _TOLD = []
 
@@ -25,7 +26,7 @@ _TOLD = []
 def stage(number, on_gpu, turns=1):
     _TOLD.append(("read", number))
     if on_gpu:
-        let_next_in()
+        let_next_in(GIB)
     time.sleep(0.05)
     for _ in range(turns):
         with device_turn(torch.device("cuda" if on_gpu else "cpu")):
@@ -89,19 +90,20 @@ def test_a_gpu_predicts_while_the_next_are_read_and_the_last_written():
 
 
 @pytest.mark.parametrize(
-    ("cores", "memory", "number"),
+    ("cores", "memory", "each", "number"),
     [
-        (2, 8 << 30, LEAST),
-        (8, 64 << 30, 8),
-        (64, 64 << 30, MOST),
-        (64, 6 << 30, 6),
-        (64, 1, LEAST),
-        (12, None, 12),
+        (2, 64 * GIB, GIB, LEAST),
+        (8, 64 * GIB, GIB, 8),
+        (64, 64 * GIB, GIB, MOST),
+        (64, 16 * GIB, GIB, 12),
+        (64, 16 * GIB, 2 * GIB, 6),
+        (64, 1, GIB, LEAST),
+        (12, None, GIB, 12),
     ],
 )
-def test_cores_and_memory_say_how_many_partitions_are_in_hand(monkeypatch, cores, memory, number):
+def test_cores_and_memory_say_how_many_partitions_are_in_hand(monkeypatch, cores, memory, each, number):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
-    assert in_hand(memory) == number
+    assert in_hand(memory, each) == number
 
 
 def test_a_task_may_have_several_turns():
@@ -118,7 +120,7 @@ def test_a_worker_without_a_gpu_of_its_own_holds_one_partition_at_a_time(resourc
 
 
 def test_outside_of_a_worker_nobody_is_let_in():
-    let_next_in()
+    let_next_in(GIB)
     with device_turn(torch.device("cuda")):
         pass
 
