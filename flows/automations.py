@@ -46,41 +46,18 @@ def automations(block: UUID, silence: timedelta = SILENCE) -> list[Automation]:
         How long a run may send no heartbeat; more than two of `deploy/prefect.yaml`'s intervals.
     """
     return [
-        Automation(
-            name="gzscale: a run failed",
-            description="A night, backfill, training or verification failed or crashed.",
-            trigger=EventTrigger(
-                match=_RUN,
-                expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"},
-                for_each=_EACH,
-                posture=Posture.Reactive,
-                threshold=1,
-            ),
-            actions=[SendNotification(block_document_id=block, subject="gzscale: failed", body=_BODY)],
+        _message(
+            block,
+            "failed",
+            "A night, backfill, training or verification failed or crashed.",
+            {"Failed", "Crashed", "TimedOut"},
         ),
-        Automation(
-            name="gzscale: a run is late",
-            description="A scheduled run has not begun: no worker polls its pool.",
-            trigger=EventTrigger(
-                match=_RUN,
-                expect={"prefect.flow-run.Late"},
-                for_each=_EACH,
-                posture=Posture.Reactive,
-                threshold=1,
-            ),
-            actions=[SendNotification(block_document_id=block, subject="gzscale: late", body=_BODY)],
-        ),
-        Automation(
-            name="gzscale: a run was cancelled",
-            description="Somebody cancelled it, or the one before it was still at work: it was left out.",
-            trigger=EventTrigger(
-                match=_RUN,
-                expect={"prefect.flow-run.Cancelled"},
-                for_each=_EACH,
-                posture=Posture.Reactive,
-                threshold=1,
-            ),
-            actions=[SendNotification(block_document_id=block, subject="gzscale: cancelled", body=_BODY)],
+        _message(block, "is late", "A scheduled run has not begun: no worker polls its pool.", {"Late"}),
+        _message(
+            block,
+            "was cancelled",
+            "Somebody cancelled it, or the one before it was still at work: it was left out.",
+            {"Cancelled"},
         ),
         Automation(
             name="gzscale: a run is dead",
@@ -110,6 +87,26 @@ def automations(block: UUID, silence: timedelta = SILENCE) -> list[Automation]:
             ],
         ),
     ]
+
+
+def _message(block: UUID, what: str, description: str, states: set[str]) -> Automation:
+    """Describe a message about each run that comes to one of some states."""
+    return Automation(
+        name=f"gzscale: a run {what}",
+        description=description,
+        trigger=EventTrigger(
+            match=_RUN,
+            expect={f"prefect.flow-run.{state}" for state in states},
+            for_each=_EACH,
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            SendNotification(
+                block_document_id=block, subject=f"gzscale: {what.rpartition(' ')[2]}", body=_BODY
+            )
+        ],
+    )
 
 
 async def make_automations(block_name: str, silence: timedelta = SILENCE) -> list[str]:

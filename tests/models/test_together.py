@@ -27,6 +27,26 @@ def _nothing_known(monkeypatch):
     monkeypatch.setattr(engine_module, "_KNOWN", Known())
 
 
+class Turns:
+    """A device's turn that tells whether somebody has it."""
+
+    depth = 0
+
+    @contextlib.contextmanager
+    def turn(self, device):
+        self.depth += 1
+        yield
+        self.depth -= 1
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    made = Turns()
+    for module in (engine_module, together_module):
+        monkeypatch.setattr(module, "device_turn", made.turn)
+    return made
+
+
 def as_on_a_gpu(made, captured=None):
     """Let an engine on the CPU do what it does on a GPU: try batches, capture, divide what is left."""
     engine = Engine(made, "cpu")
@@ -173,27 +193,17 @@ def test_pictures_are_divided_as_cutouts_are(bundle):
     assert captured == [16, 4]
 
 
-def test_only_whose_turn_it_is_settles_and_predicts(bundle, measured, monkeypatch):
-    depths, depth = [], 0
-
-    @contextlib.contextmanager
-    def turn(device):
-        nonlocal depth
-        depth += 1
-        yield
-        depth -= 1
-
-    for module in (engine_module, together_module):
-        monkeypatch.setattr(module, "device_turn", turn)
+def test_only_whose_turn_it_is_settles_and_predicts(bundle, measured, turns, monkeypatch):
+    depths = []
     runner = as_on_a_gpu(bundle)
     batch = runner._batch
-    monkeypatch.setattr(runner, "_batch", lambda inputs: depths.append(depth) or batch(inputs))
-    monkeypatch.setattr(runner, "_measure", lambda size: (depths.append(depth) or 1.0, b"same"))
+    monkeypatch.setattr(runner, "_batch", lambda inputs: depths.append(turns.depth) or batch(inputs))
+    monkeypatch.setattr(runner, "_measure", lambda size: (depths.append(turns.depth) or 1.0, b"same"))
     runner.run(measured)
     pictures = np.zeros((3, 32, 32, 3), np.uint8)
     for _ in runner.run_pictures(iter([pictures])):
         # Whoever asks for pictures may take long over them.
-        assert depth == 0
+        assert turns.depth == 0
     assert depths
     assert min(depths) == 1
 
@@ -230,19 +240,14 @@ def test_one_partition_is_filled_while_another_is_computed_with(bundle, measured
     assert found["vote_fractions"].tobytes() == other["vote_fractions"].tobytes()
 
 
-def test_the_device_is_waited_for_out_of_turn(bundle, measured, monkeypatch):
-    depths, depth = [], 0
+def test_the_device_is_waited_for_out_of_turn(bundle, measured, turns, monkeypatch):
+    asked, depths = [], []
 
-    @contextlib.contextmanager
-    def turn(device):
-        nonlocal depth
-        depth += 1
-        yield
-        depth -= 1
+    def mark(ring):
+        asked.append(turns.depth)
+        return lambda: depths.append(turns.depth)
 
-    monkeypatch.setattr(together_module, "device_turn", turn)
-    monkeypatch.setattr(Transfer, "mark", lambda ring: asked.append(depth) or (lambda: depths.append(depth)))
-    asked = []
+    monkeypatch.setattr(Transfer, "mark", mark)
     Engine(bundle, "cpu").run(measured)
     # Before the first and after the last.
     assert asked == [1, 1]
