@@ -35,6 +35,9 @@ TICK = 1.0
 HOST_GONE = 60.0
 #: Seconds that the night waits for workers that are told to do something: one that hangs never answers.
 ANSWER_TIMEOUT = 30.0
+#: Seconds that an outcome has to be fetched. One whose worker left after it was told of has to be made again,
+#: perhaps by a host that is no more: it is in the air again, and what else there is to do goes on.
+FETCH_TIMEOUT = 5.0
 #: Seconds that workers of both kinds have to be there before it is forgotten that some were missing: one that
 #: is sent away, or dies as it starts, comes and goes, and a night that does nothing would go on for ever.
 SETTLED = 60.0
@@ -194,6 +197,9 @@ class Flight:
             **options,
         )
         self._air[predicted.key] = _Airborne(item, [predicted, made], time.monotonic(), host, moved)
+        self._await(predicted)
+
+    def _await(self, predicted: Any) -> None:
         landed = self._landed
         predicted.add_done_callback(lambda future: landed.put(future.key))
 
@@ -215,12 +221,14 @@ class Flight:
             raise self._gone("its connection was closed")
         try:
             outcome = _outcome(flown)
+        except TimeoutError:
+            self._air[key] = flown
+            self._await(flown.futures[0])
+            return None
         except WorkerError as error:
+            _release(flown)
             return self._move(flown, error)
-        finally:
-            # Letting go at once keeps the scheduler's memory independent of the night's length.
-            for future in flown.futures:
-                future.release()
+        _release(flown)
         self._lonely = 0.0
         return flown.item, outcome
 
@@ -313,15 +321,25 @@ def _is_cut_off(future: Any) -> bool:
     return False
 
 
+def _release(flown: _Airborne) -> None:
+    """Let go at once, which keeps the scheduler's memory independent of the night's length."""
+    for future in flown.futures:
+        future.release()
+
+
 def _outcome(flown: _Airborne) -> Summary | Failure | Lost:
     from distributed import KilledWorker
 
     future, item = flown.futures[0], flown.item
     if future.status == "cancelled":
         return Failure(item.partition.path, item.rows, "cancelled by the scheduler")
-    error = future.exception()
-    if error is None:
-        summary: Summary = future.result()
+    try:
+        summary: Summary = future.result(timeout=FETCH_TIMEOUT)
+    except Exception as raised:
+        if future.status != "error":
+            raise
+        error = raised
+    else:
         return summary
     if isinstance(error, WorkerError | CredentialsError):
         raise error

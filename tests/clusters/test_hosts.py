@@ -2,6 +2,7 @@
 
 import itertools
 import socket
+import time
 
 import pytest
 from distributed import Client, Scheduler, SpecCluster, Worker
@@ -74,6 +75,32 @@ def test_each_host_cuts_a_stretch_of_the_sky(cluster, tmp_path, monkeypatch):
     assert changes <= 5
     done = [Ledger(open_storage(config.output)).read("cut", item.partition) for item in plan.partitions]
     assert all(done)
+
+
+def test_an_outcome_lost_with_its_host_is_made_by_another(cluster, tmp_path, monkeypatch):
+    made, opened = cluster
+    monkeypatch.setattr(module, "HOST_GONE", 2.0)
+    monkeypatch.setattr(module, "FETCH_TIMEOUT", 1.0)
+    config = toy_config(tmp_path, max_objects=2)
+    plan = make_plan(config, "n1")
+    fetch, lost = module._outcome, []
+
+    def lose_first(flown):
+        key = flown.futures[0].key
+        held = opened.client.who_has([key]).get(key, ())
+        if not lost and flown.host == HOSTS[1] and all(HOSTS[1] in worker for worker in held):
+            lost.append(key)
+            made.scale(1)
+            while len(count_hosts(opened.client)) > 1:
+                time.sleep(0.05)
+        return fetch(flown)
+
+    monkeypatch.setattr(module, "_outcome", lose_first)
+    tally = process(opened, config, plan, lambda outcome: None)
+    assert lost
+    account = close_account(plan, tally)["objects"]
+    assert account.closes
+    assert account.failed == 0
 
 
 def test_what_a_lost_host_had_is_done_by_another(cluster, tmp_path, monkeypatch):
