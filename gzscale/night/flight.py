@@ -41,6 +41,8 @@ FETCH_TIMEOUT = 5.0
 #: Seconds that workers of both kinds have to be there before it is forgotten that some were missing: one that
 #: is sent away, or dies as it starts, comes and goes, and a night that does nothing would go on for ever.
 SETTLED = 60.0
+#: Why the client has given a future up that it cannot hear of any more.
+CUT_OFF = "scheduler-connection-lost"
 #: In the place of a host's name: any.
 ANYWHERE = ""
 
@@ -217,10 +219,10 @@ class Flight:
         flown = self._air.pop(key, None)
         if flown is None:  # Cancelled here.
             return None
-        if _is_cut_off(flown.futures[0]):
-            raise self._gone("its connection was closed")
         try:
             outcome = _outcome(flown)
+        except CancelledError as error:
+            raise self._gone("its connection was closed") from error
         except TimeoutError:
             self._air[key] = flown
             self._await(flown.futures[0])
@@ -310,17 +312,6 @@ def _tell(tell: Callable[..., Any], *arguments: Any, **options: Any) -> None:
     asking.join(ANSWER_TIMEOUT)
 
 
-def _is_cut_off(future: Any) -> bool:
-    """Tell whether the client has given a future up since it lost the scheduler."""
-    if future.status != "cancelled":
-        return False
-    try:
-        future.result()
-    except CancelledError as error:
-        return getattr(error, "reason", "") == "scheduler-connection-lost"
-    return False
-
-
 def _release(flown: _Airborne) -> None:
     """Let go at once, which keeps the scheduler's memory independent of the night's length."""
     for future in flown.futures:
@@ -331,16 +322,18 @@ def _outcome(flown: _Airborne) -> Summary | Failure | Lost:
     from distributed import KilledWorker
 
     future, item = flown.futures[0], flown.item
-    if future.status == "cancelled":
-        return Failure(item.partition.path, item.rows, "cancelled by the scheduler")
     try:
         summary: Summary = future.result(timeout=FETCH_TIMEOUT)
+        return summary
+    except CancelledError as cancelled:
+        if getattr(cancelled, "reason", "") == CUT_OFF:
+            raise
+        return Failure(item.partition.path, item.rows, "cancelled by the scheduler")
     except Exception as raised:
         if future.status != "error":
             raise
-        error = raised
-    else:
-        return summary
+        # Also where the time was up just before: what the work has raised.
+        error = future.exception() if isinstance(raised, TimeoutError) else raised
     if isinstance(error, WorkerError | CredentialsError):
         raise error
     if isinstance(error, KilledWorker):

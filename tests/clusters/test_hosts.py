@@ -87,8 +87,8 @@ def test_an_outcome_lost_with_its_host_is_made_by_another(cluster, tmp_path, mon
 
     def lose_first(flown):
         key = flown.futures[0].key
-        held = opened.client.who_has([key]).get(key, ())
-        if not lost and flown.host == HOSTS[1] and all(HOSTS[1] in worker for worker in held):
+        held = opened.client.who_has(flown.futures[:1]).get(key, ())
+        if not lost and flown.host == HOSTS[1] and held and all(HOSTS[1] in worker for worker in held):
             lost.append(key)
             made.scale(1)
             while len(count_hosts(opened.client)) > 1:
