@@ -15,7 +15,7 @@ from scipy.ndimage import maximum_filter
 from gzscale.sky.conditions import CAMERAS
 from gzscale.sky.lens_population import Deflectors, passive_redshift
 
-__all__ = ["Measured", "measure", "measure_seeing"]
+__all__ = ["Measured", "aperture_flux", "measure", "measure_seeing"]
 
 #: Radii in arcsec of the apertures for colours, for total magnitudes, and for shapes.
 _COLOUR_APERTURE, _TOTAL_APERTURE, _SHAPE_APERTURE = 2.0, 5.0, 2.5
@@ -106,6 +106,24 @@ def measure(
             & np.isfinite(magnitudes).all(axis=1)
         )
     return Measured(Deflectors(known, magnitude, ratio, angle), magnitudes, chosen)
+
+
+def aperture_flux(
+    images: NDArray[np.floating], scale: NDArray[np.float64], radius: float
+) -> NDArray[np.float64]:
+    """Return the flux about the centres of cutouts, shape (n, bands).
+
+    Parameters
+    ----------
+    images
+        Nanomaggies a pixel, shape (n, bands, y, x); what is not measured counts nothing.
+    scale
+        Arcsec a pixel, shape (n,).
+    radius
+        Of the aperture in arcsec.
+    """
+    known = np.nan_to_num(images.astype(np.float64))
+    return _flux_within(known, _radii(images.shape[-1], scale), radius)
 
 
 def _radii(size: int, scale: NDArray[np.float64]) -> NDArray[np.float64]:

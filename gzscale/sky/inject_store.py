@@ -22,7 +22,7 @@ from gzscale.errors import CatalogError
 from gzscale.sky.inject import Arcs, add_light, arc_noise, draw_arcs, electrons_of
 from gzscale.sky.lens import Lenses
 from gzscale.sky.lens_population import RadiusPrior, Truth, draw_lenses
-from gzscale.sky.mimics import MIMICS, draw_mimics
+from gzscale.sky.mimics import draw_kinds, draw_mimics
 from gzscale.sky.stamps import Stamps, measured_stamps, stored_cutouts
 from gzscale.storage import open_storage
 
@@ -30,6 +30,8 @@ __all__ = ["Injection", "inject_store"]
 
 #: Cutouts of a partition of the new store.
 _PARTITION = 512
+#: Share of the mimics that are companions in the galaxy's own colours.
+COMPANIONS = 0.25
 #: How often as many partitions are drawn as would be enough if every lens could be observed.
 _ATTEMPTS = 50
 _UNITS = {
@@ -165,8 +167,8 @@ def _partition(
     arcs = draw_arcs(lenses, base.images, base.seeing, base.scale, base.noise, electrons)
     light = arcs.images
     if kind == "mimic":
-        kinds = rng.choice(list(MIMICS), len(base), p=np.array(list(MIMICS.values())) / sum(MIMICS.values()))
-        light = draw_mimics(lenses, kinds, base.seeing, base.images.shape[-1], base.scale, rng)
+        kinds = draw_kinds(len(base), rng, COMPANIONS)
+        light = draw_mimics(lenses, kinds, base, rng)
     sought = injection.visible and kind == "lens"
     kept = np.flatnonzero(arcs.visible(bands)) if sought else np.arange(len(base))
     images = add_light(base.images[kept], light[kept], electrons, rng)

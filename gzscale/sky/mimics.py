@@ -1,6 +1,7 @@
-"""What is taken for a lens and is none: blue rings, spiral arms, satellites, edge-on disks, tails, spikes.
+"""What is taken for a lens and is none: rings, spiral arms, satellites, companions, disks, tails, spikes.
 
-Drawn as lensed arcs are, with fluxes and colours of lensed arcs, so that only their shape tells them apart.
+Drawn as lensed arcs are, with fluxes and colours of lensed arcs, so that only their shape tells them apart;
+but companions, galaxies like the bright one that belong to it, have its colours.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gzscale.sky.deflectors import aperture_flux
 from gzscale.sky.lens import CLUMPS, OVERSAMPLING, Lenses, observed, render_arcs
+from gzscale.sky.stamps import Stamps
 
-__all__ = ["MIMICS", "draw_mimics"]
+__all__ = ["MIMICS", "draw_kinds", "draw_mimics"]
 
+#: Radius in arcsec within which the galaxy's colours are measured; light of its companions relative to that.
+COMPANION_APERTURE, COMPANION_LIGHT = 2.0, (0.03, 0.7)
 #: A pattern: offsets in arcsec from the galaxy, radius of the lens that it stands for, chance -> light.
 _Pattern = Callable[
     [NDArray[np.float64], NDArray[np.float64], float, np.random.Generator], NDArray[np.float64]
@@ -22,14 +27,9 @@ _Pattern = Callable[
 
 
 def draw_mimics(
-    lenses: Lenses,
-    kinds: NDArray[np.str_],
-    seeing: NDArray[np.float64],
-    size: int,
-    scale: NDArray[np.float64],
-    rng: np.random.Generator,
+    lenses: Lenses, kinds: NDArray[np.str_], base: Stamps, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Draw light of other shapes, as bright and as blue as arcs.
+    """Draw light of other shapes, as bright and as blue as arcs; companions in the galaxy's own colours.
 
     Parameters
     ----------
@@ -37,12 +37,8 @@ def draw_mimics(
         Lenses whose Einstein radii and arcs they stand for, n of them.
     kinds
         One of `MIMICS` each, shape (n,).
-    seeing
-        Full width at half maximum of a star in arcsec, shape (n, bands).
-    size
-        Side of the cutouts in pixels.
-    scale
-        Arcsec a pixel, shape (n,).
+    base
+        Cutouts of the galaxies that they are put about, n of them.
     rng
         The source of chance.
 
@@ -51,6 +47,7 @@ def draw_mimics(
     NDArray[np.float32]
         Nanomaggies a pixel without noise, shape (n, bands, size, size).
     """
+    seeing, size, scale = base.seeing, base.images.shape[-1], base.scale
     # The magnification of a point at the source's place: what its arcs add up to, on average.
     impact = np.maximum(np.hypot(lenses.x[:, 0], lenses.y[:, 0]), lenses.radius[:, 0] / 2)
     magnified = (
@@ -60,7 +57,8 @@ def draw_mimics(
     for kind in np.unique(kinds):
         rows = np.flatnonzero(kinds == kind)
         if kind in _UNLENSED:
-            shown = _UNLENSED[str(kind)](replace(lenses, flux=magnified).take(rows), rng)
+            blue = replace(lenses, flux=magnified).take(rows)
+            shown = _UNLENSED[str(kind)](_reddened(blue, base.take(rows), rng) if kind in _RED else blue, rng)
             images[rows] = render_arcs(shown, seeing[rows], size, scale[rows])[0]
             continue
         for row in rows:
@@ -172,6 +170,34 @@ def _satellites(lenses: Lenses, rng: np.random.Generator) -> Lenses:
     return _scattered(lenses, rng, rng.choice([1, 1, 1, 2, 2, 3, 4], len(lenses)))
 
 
+def _companions(lenses: Lenses, rng: np.random.Generator) -> Lenses:
+    """Put one or two compact galaxies close by."""
+    few = _scattered(lenses, rng, rng.choice([1, 1, 1, 2], len(lenses)))
+    return replace(
+        few, index=rng.uniform(1.0, 4.0, few.index.shape), radius=rng.uniform(0.3, 1.2, few.radius.shape)
+    )
+
+
+def _reddened(lenses: Lenses, base: Stamps, rng: np.random.Generator) -> Lenses:
+    """Return sources with 3 to 70 % of the galaxy's own light, as red as it or a little bluer.
+
+    Galaxies of a group lie on one red sequence, whose scatter is some hundredths of a magnitude (Bower, Lucey
+    & Ellis 1992, MNRAS 254, 601); those before and behind it have other colours.
+    """
+    n, bands = len(lenses), lenses.flux.shape[2]
+    own = np.maximum(aperture_flux(base.images, base.scale, COMPANION_APERTURE), 1e-3)
+    source = np.maximum(lenses.flux.sum(axis=1), 1e-6)
+    bluer = rng.uniform(0, 1, (n, 1)) ** 3
+    colours = np.exp(
+        (1 - bluer) * np.log(own / own.sum(axis=1, keepdims=True))
+        + bluer * np.log(source / source.sum(axis=1, keepdims=True))
+        + rng.normal(0, 0.05, (n, bands))
+    )
+    share = np.exp(rng.uniform(np.log(COMPANION_LIGHT[0]), np.log(COMPANION_LIGHT[1]), (n, 1)))
+    flux = share * own.sum(axis=1, keepdims=True) * colours / colours.sum(axis=1, keepdims=True)
+    return replace(lenses, flux=np.repeat(flux[:, None] / 2, 2, axis=1))
+
+
 def _edge_on(lenses: Lenses, rng: np.random.Generator) -> Lenses:
     """Put one thin disk beside the bright galaxy; half of them lie across the direction to it, as arcs do."""
     n = len(lenses)
@@ -195,8 +221,11 @@ _UNLENSED: dict[str, Callable[[Lenses, np.random.Generator], Lenses]] = {
     "satellites": _satellites,
     "edge_on": _edge_on,
     "stars": _points,
+    "companions": _companions,
 }
-#: The kinds, each with how often it is drawn.
+#: Kinds with the colours of the galaxy that they are put about.
+_RED = ("companions",)
+#: The kinds, each with how often it is drawn among those of an arc's colours; companions are drawn apart.
 MIMICS = {
     "satellites": 0.34,
     "spiral": 0.18,
@@ -205,4 +234,29 @@ MIMICS = {
     "tail": 0.10,
     "stars": 0.07,
     "spikes": 0.05,
+    "companions": 0.0,
 }
+
+
+def draw_kinds(count: int, rng: np.random.Generator, companions: float) -> NDArray[np.str_]:
+    """Draw what mimics are.
+
+    Parameters
+    ----------
+    count
+        How many.
+    rng
+        The source of chance.
+    companions
+        Share of companions.
+
+    Returns
+    -------
+    NDArray[np.str_]
+        Shape (count,).
+    """
+    weights = np.array(list(MIMICS.values()))
+    shares = weights / weights.sum() * (1 - companions)
+    shares[list(MIMICS).index("companions")] = companions
+    kinds: NDArray[np.str_] = rng.choice(list(MIMICS), count, p=shares)
+    return kinds

@@ -19,7 +19,7 @@ from gzscale.errors import CatalogError
 from gzscale.sky.inject import VISIBLE_CONTRAST, Arcs, arc_noise, draw_arcs, electrons_of
 from gzscale.sky.lens import Lenses
 from gzscale.sky.lens_population import RadiusPrior, Truth, draw_lenses
-from gzscale.sky.mimics import MIMICS, draw_mimics
+from gzscale.sky.mimics import draw_kinds, draw_mimics
 from gzscale.sky.stamps import Stamps
 from gzscale.tasks.lenses import RADIUS_EDGES, radius_bin
 
@@ -58,6 +58,8 @@ class Mix:
         Share of the other examples that are deflectors as they are; the rest are all objects.
     radii
         Least and largest Einstein radius in arcsec.
+    companions
+        Share of the mimics that are companions in the galaxy's own colours.
     """
 
     lenses: int = 6000
@@ -65,6 +67,7 @@ class Mix:
     mimics: float = 0.35
     deflectors: float = 0.15
     radii: tuple[float, float] = (0.7, 4.0)
+    companions: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,8 @@ def make_examples(
     bare = decoys + round(mix.deflectors * mix.lenses)
     order = rng.permutation(mix.lenses)
     shapes = Lenses.joined([part.lenses for part in drawn]).take(order[:decoys])
-    light.append(_mimics(stamps, shapes, base[order[:decoys]], side, rng))
+    kinds = draw_kinds(decoys, rng, mix.companions)
+    light.append(_mimics(shapes, kinds, stamps.take(base[order[:decoys]]), side, rng))
     others = np.concatenate([base[order[:bare]], _of_the_same_images(stamps, base[order[bare:]], rng)])
     weight = np.concatenate([_natural_weights(radius, uniform), np.ones(mix.lenses, np.float32)])
     lenses = np.arange(2 * mix.lenses) < mix.lenses
@@ -326,15 +330,12 @@ def _natural_weights(radius: NDArray[np.float32], uniform: int) -> NDArray[np.fl
 
 
 def _mimics(
-    stamps: Stamps, lenses: Lenses, base: NDArray[np.int64], side: int, rng: np.random.Generator
+    lenses: Lenses, kinds: NDArray[np.str_], base: Stamps, side: int, rng: np.random.Generator
 ) -> NDArray[np.float16]:
-    kinds = rng.choice(list(MIMICS), len(base), p=np.array(list(MIMICS.values())) / sum(MIMICS.values()))
     parts = []
     for first in range(0, len(base), _BLOCK):
-        part = slice(first, first + _BLOCK)
-        rows = base[part]
-        size, scale, seeing = stamps.images.shape[-1], stamps.scale[rows], stamps.seeing[rows]
-        parts.append(_inner(draw_mimics(lenses.take(part), kinds[part], seeing, size, scale, rng), side))
+        part = np.arange(first, min(first + _BLOCK, len(base)))
+        parts.append(_inner(draw_mimics(lenses.take(part), kinds[part], base.take(part), rng), side))
     return np.concatenate(parts)
 
 
@@ -346,5 +347,4 @@ def side_of(stamps: Stamps, extent: float) -> int:
 
 def _inner(images: NDArray[np.float32], side: int) -> NDArray[np.float16]:
     start = (images.shape[-1] - side) // 2
-    inner: NDArray[np.float16] = images[:, :, start : start + side, start : start + side].astype(np.float16)
-    return inner
+    return images[:, :, start : start + side, start : start + side].astype(np.float16)

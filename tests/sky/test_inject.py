@@ -13,12 +13,12 @@ from gzscale.cutouts.store import read_cutouts
 from gzscale.cutouts.write import GroupContent, PartitionWriter
 from gzscale.errors import CatalogError, MissingError
 from gzscale.sky.blocks import Request
-from gzscale.sky.deflectors import measure, measure_seeing
+from gzscale.sky.deflectors import aperture_flux, measure, measure_seeing
 from gzscale.sky.inject import add_light, arc_noise, draw_arcs, electrons_of
 from gzscale.sky.inject_store import Injection, inject_store
 from gzscale.sky.lens_population import draw_lenses
 from gzscale.sky.lens_sources import template_magnitudes
-from gzscale.sky.mimics import MIMICS, draw_mimics
+from gzscale.sky.mimics import MIMICS, draw_kinds, draw_mimics
 from gzscale.sky.samples import read_sample, write_sample
 from gzscale.sky.stamps import measured_stamps, read_stamps, stored_cutouts
 from gzscale.storage import open_storage
@@ -184,13 +184,35 @@ def test_signal_counts_the_deflectors_photons(stamps):
     )
 
 
-@pytest.mark.parametrize("kind", MIMICS)
+def test_companions_have_the_colours_of_their_galaxy(stamps):
+    lenses, truth = draw(stamps)
+    base = stamps.take(truth.deflector)
+    light = draw_mimics(lenses, np.full(len(lenses), "companions"), base, np.random.default_rng(1))
+    assert np.isfinite(light).all()
+    assert light.min() > -1e-3 * light.max()
+    total, own = light.sum(axis=(2, 3)), aperture_flux(base.images, base.scale, 2.0)
+    share = total.sum(axis=1) / own.sum(axis=1)
+    assert 0.02 < share.min() < 0.1 < 0.4 < share.max() < 0.8
+    apart = 2.5 * np.log10((total[:, 0] / total[:, 2]) / (own[:, 0] / own[:, 2]))
+    assert 0 < np.median(apart) < 0.4
+    assert np.median(apart) < apart.mean()
+
+
+def test_companions_are_as_frequent_as_asked_for():
+    rng = np.random.default_rng(2)
+    for share in (0.0, 0.3, 1.0):
+        kinds = draw_kinds(4000, rng, share)
+        assert (kinds == "companions").mean() == pytest.approx(share, abs=0.03)
+        others = kinds[kinds != "companions"]
+        if len(others):
+            assert (others == "spiral").mean() == pytest.approx(0.18, abs=0.03)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MIMICS if kind != "companions"])
 def test_mimics_are_as_bright_as_arcs(stamps, kind):
     lenses, truth = draw(stamps)
     base = stamps.take(truth.deflector)
-    light = draw_mimics(
-        lenses, np.full(len(lenses), kind), base.seeing, SIZE, base.scale, np.random.default_rng(1)
-    )
+    light = draw_mimics(lenses, np.full(len(lenses), kind), base, np.random.default_rng(1))
     arcs = draw_arcs(lenses, base.images, base.seeing, base.scale, base.noise, electrons_of("gri"))
     ratio = light.sum(axis=(1, 2, 3)) / arcs.images.sum(axis=(1, 2, 3))
     assert np.isfinite(light).all()
