@@ -1,6 +1,7 @@
 """The training flow: images and what is known of them in, a bundle out, its scores as an artifact.
 
-It does what ``gzscale train`` does for each task, as a Prefect flow that can be deployed and scheduled.
+It does what ``gzscale train`` does for each task of a night, as a Prefect flow that can be deployed and
+scheduled.
 """
 
 from __future__ import annotations

@@ -41,7 +41,6 @@ _LABELS = click.option(
 )
 _IMAGES = click.option(
     "--images",
-    required=True,
     multiple=True,
     metavar="DIR|STORE",
     help="Pictures named by identifier, a night's output, or the Bologna challenge; for lenses several.",
@@ -60,7 +59,7 @@ _MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset
 
 
 @click.command()
-@click.argument("task", type=click.Choice(["morphology", "lenses", "redshifts"]))
+@click.argument("task", type=click.Choice(["morphology", "lenses", "redshifts", "sketches"]))
 @_LABELS
 @_IMAGES
 @_KIND
@@ -100,21 +99,33 @@ def train(
 ) -> None:
     """Train a bundle on a survey's own labels, or on injections; killed and started again, it goes on.
 
+    sketches makes the bundle that morphology starts from, of drawn galaxies alone.
+
     Morphology on several GPUs: torchrun --nproc-per-node=4 --no-python gzscale train ...
     """
-    if task == "lenses":
+    if task == "sketches":
+        from gzscale.training.command import train_sketch_bundle
+
+        if labels or images or mapping or search:
+            raise click.UsageError(
+                "sketches are drawn: they take no --labels, --images, --mapping or --search"
+            )
+        lines = train_sketch_bundle(output, name, settings)
+    elif task == "lenses":
         from gzscale.training.lens_command import train_lens_bundle
 
-        lines = train_lens_bundle(images, labels, output, name, settings, geometry, survey)
+        lines = train_lens_bundle(_shown(images), labels, output, name, settings, geometry, survey)
     elif task == "redshifts":
         from gzscale.training.redshift_command import train_redshift_bundle
 
-        lines = train_redshift_bundle(_needed(labels), images[0], geometry, output, name, settings, survey)
+        lines = train_redshift_bundle(
+            _needed(labels), _shown(images)[0], geometry, output, name, settings, survey
+        )
     else:
         from gzscale.training.command import train_bundle
 
         lines = train_bundle(
-            _needed(labels), images[0], kind, mapping, output, name, settings, search, cluster
+            _needed(labels), _shown(images)[0], kind, mapping, output, name, settings, search, cluster
         )
     for line in lines:
         click.echo(line)
@@ -124,6 +135,12 @@ def _needed(labels: str | None) -> str:
     if labels is None:
         raise click.UsageError("morphology and redshifts need --labels")
     return labels
+
+
+def _shown(images: tuple[str, ...]) -> tuple[str, ...]:
+    if not images:
+        raise click.UsageError("Missing option '--images'.")
+    return images
 
 
 @click.command()
@@ -154,13 +171,13 @@ def evaluate(
     if loaded.task == "lenses":
         from gzscale.training.lens_command import evaluate_lens_bundle
 
-        story, lines = evaluate_lens_bundle(loaded, images, labels, geometry, picture, others)
+        story, lines = evaluate_lens_bundle(loaded, _shown(images), labels, geometry, picture, others)
     elif loaded.task == "redshifts":
         from gzscale.training.redshift_command import evaluate_redshift_bundle
 
-        story, lines = evaluate_redshift_bundle(loaded, _needed(labels), images[0], geometry)
+        story, lines = evaluate_redshift_bundle(loaded, _needed(labels), _shown(images)[0], geometry)
     else:
         from gzscale.training.command import evaluate_bundle
 
-        story, lines = evaluate_bundle(bundle, _needed(labels), images[0], kind, mapping)
+        story, lines = evaluate_bundle(bundle, _needed(labels), _shown(images)[0], kind, mapping)
     click.echo(json.dumps(story) if as_json else "\n".join(lines))

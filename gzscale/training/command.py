@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gzscale.errors import ConfigError
-from gzscale.models.bundle import load_bundle, write_bundle
+from gzscale.models.bundle import Bundle, load_bundle, write_bundle
 from gzscale.training.evaluate import evaluate_morphology
 from gzscale.training.label_tables import read_labels
 from gzscale.training.labelled import LabelledSet, read_labelled
@@ -21,8 +21,9 @@ from gzscale.training.members import learn_members
 from gzscale.training.morphology import train_morphology
 from gzscale.training.processes import count_processes, is_first, joined, sole_writer
 from gzscale.training.recipe import Recipe
+from gzscale.training.start import require_sketches, start_of, train_sketches
 
-__all__ = ["Curve", "change", "changed", "evaluate_bundle", "train_bundle"]
+__all__ = ["Curve", "change", "changed", "evaluate_bundle", "train_bundle", "train_sketch_bundle"]
 
 _Settings = TypeVar("_Settings")
 
@@ -67,6 +68,7 @@ def train_bundle(
     """
     recipe = changed(Recipe(), settings)
     recipe.check()
+    start_of(recipe)
     work = Path(f"{output}.work")
     with joined():
         if search and count_processes() > 1:
@@ -87,12 +89,43 @@ def train_bundle(
                 recipe, lines = search_settings(labelled, recipe, search, work / "search.journal", cluster)
                 yield from lines
             bundle = train_morphology(labelled, recipe, name, work, _begin_curve(output, work).add)
-            part = Path(f"{output}.part")
-            part.write_bytes(write_bundle(bundle))
-            part.replace(output)
-            shutil.rmtree(work)
+            _finish(bundle, output, work)
     yield from _table(bundle.scores)
     yield output
+
+
+def train_sketch_bundle(output: str, name: str, settings: Sequence[str] = ()) -> Iterator[str]:
+    """Train a bundle that morphology bundles start from, and write it; it needs no labels and no images.
+
+    Parameters
+    ----------
+    output, name, settings
+        See `train_bundle`.
+
+    Yields
+    ------
+    str
+        Lines for the user.
+    """
+    recipe = changed(Recipe(), settings)
+    require_sketches(recipe)
+    work = Path(f"{output}.work")
+    with joined():
+        if not is_first():
+            train_sketches(recipe, name, work)
+            return
+        with sole_writer(work):
+            bundle = train_sketches(recipe, name, work, _begin_curve(output, work).add)
+            _finish(bundle, output, work)
+    yield output
+
+
+def _finish(bundle: Bundle, output: str, work: Path) -> None:
+    """Write the bundle, and remove what its training kept to go on from."""
+    part = Path(f"{output}.part")
+    part.write_bytes(write_bundle(bundle))
+    part.replace(output)
+    shutil.rmtree(work)
 
 
 def evaluate_bundle(
@@ -226,7 +259,7 @@ def _begin_curve(output: str, work: Path) -> Curve:
     curve = Curve(Path(f"{output}.curve.csv"))
     if not any(work.glob("*.safetensors")):
         curve.path.unlink(missing_ok=True)
-    return curve
+    return curve.begun()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,16 +269,21 @@ class Curve:
     path: Path
     score: str = "RMSE"
 
+    def begun(self) -> Curve:
+        """Return this curve, with the names of its columns written, before any process adds to it."""
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("w", newline="") as file:
+                csv.writer(file).writerow(
+                    ["stage", "epoch", "rate", "loss", f"{self.score.lower()}_held_back", "seconds"]
+                )
+        return self
+
     def add(self, stage: str, line: Epoch) -> None:
         """Keep one epoch; several processes may at a time."""
         score = "" if line.score != line.score else f"{line.score:.5f}"
         row = (stage, line.epoch + 1, f"{line.rate:.6f}", f"{line.loss:.5f}", score, f"{line.seconds:.1f}")
-        new = not self.path.exists()
         with self.path.open("a", newline="") as file:
-            if new:
-                csv.writer(file).writerow(
-                    ["stage", "epoch", "rate", "loss", f"{self.score.lower()}_held_back", "seconds"]
-                )
             csv.writer(file).writerow(row)
         if score or line.epoch % 10 == 0:
             print(

@@ -10,6 +10,7 @@ that of the best epoch. Started by ``torchrun``, every process takes its share o
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 import math
@@ -31,7 +32,7 @@ from gzscale.models.engine import has_native_bfloat16
 from gzscale.training.checkpoint import load_checkpoint, save_checkpoint
 from gzscale.training.processes import count_processes, own_device, process_rank, share_tensors
 
-__all__ = ["Epoch", "Lesson", "Pace", "autocast", "learn"]
+__all__ = ["Epoch", "Lesson", "Pace", "Progress", "autocast", "learn", "named"]
 
 #: Seconds between two checkpoints.
 CHECKPOINT_EVERY = 20.0
@@ -97,6 +98,11 @@ class Epoch:
     loss: float
     score: float
     seconds: float
+
+
+#: Told the name of a stage (``sketches``, ``member 1 of 5``) and a line of its learning curve; it is sent to
+#: other processes.
+Progress = Callable[[str, Epoch], None]
 
 
 class Lesson(Protocol):
@@ -184,6 +190,11 @@ def learn(
             run.save(checkpoint, {"fingerprint": mark, "epoch": epoch, "best": best})
             saved = time.monotonic()
     return run.fitted().to("cpu").eval()
+
+
+def named(stage: str, progress: Progress | None) -> Callable[[Epoch], None] | None:
+    """Return what is told the epochs of one stage."""
+    return None if progress is None else functools.partial(progress, stage)
 
 
 def autocast(device: torch.device | str) -> torch.autocast:

@@ -1,4 +1,4 @@
-"""Trains the members of a morphology committee: sketches first, then all folds but one for each.
+"""Trains the members of a morphology committee: from one start, each learns all folds but one.
 
 The members of a CPU's committee are trained in processes of their own, which map the pictures from one file;
 those of a GPU's one after the other; those of several GPUs too, each by all processes of ``torchrun``.
@@ -6,11 +6,6 @@ those of a GPU's one after the other; those of several GPUs too, each by all pro
 
 from __future__ import annotations
 
-import functools
-import multiprocessing
-import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,23 +17,18 @@ from numpy.typing import NDArray
 from gzscale.models.backbone import Network
 from gzscale.models.heads import DistanceHead
 from gzscale.models.network import build_network
-from gzscale.models.votes import ANSWERS
 from gzscale.training.fit import Examples, fit
 from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import folds, positions, require_enough
-from gzscale.training.loop import Epoch
-from gzscale.training.processes import count_processes, end_with_parent, own_device, process_rank
+from gzscale.training.loop import Progress, named
+from gzscale.training.processes import in_a_pool, members_at_a_time, own_device
 from gzscale.training.recipe import Recipe
-from gzscale.training.shown import GEOMETRY
-from gzscale.training.sketch import draw_sketches
+from gzscale.training.start import starting_weights
 
-__all__ = ["Progress", "examples_of", "features_of", "learn_members", "sketches"]
+__all__ = ["examples_of", "features_of", "learn_members"]
 
 #: Share of the galaxies of a member that are held back to go by where patience ends its fit.
 WATCHED_SHARE = 0.1
-#: Told the name of the stage (``sketches``, ``member 1 of 5``) and the line of its learning curve; it is sent
-#: to other processes.
-Progress = Callable[[str, Epoch], None]
 
 
 def learn_members(
@@ -54,7 +44,7 @@ def learn_members(
     fold = folds(labelled.labels.names, recipe.members)
     watched = positions(labelled.labels.names) * recipe.members % 1 < WATCHED_SHARE
     sides = _Sides(fold, watched if recipe.fit.patience else np.zeros(len(fold), bool))
-    start = _learn_sketches(recipe, work, progress)
+    start = starting_weights(recipe, work, progress)
     return _learn_folds(start, examples_of(labelled), sides, recipe, work, progress)
 
 
@@ -78,48 +68,6 @@ def examples_of(labelled: LabelledSet) -> Examples:
     return Examples(labelled.pictures, labelled.labels.joint, labelled.labels.votes())
 
 
-def _learn_sketches(recipe: Recipe, work: Path, progress: Progress | None) -> dict[str, torch.Tensor]:
-    """Return the weights that every member starts from."""
-    settings = recipe.sketch_fit
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        network = build_network("equivariant", recipe.network)
-        if recipe.sketches:
-            examples = sketches(recipe.sketches, settings.seed, network, work)
-            checkpoint = work / "sketches.safetensors"
-            network = fit(
-                network, examples, settings, checkpoint=checkpoint, progress=_named("sketches", progress)
-            )
-    return network.state_dict()
-
-
-def sketches(count: int, seed: int, network: Network, work: Path) -> Examples:
-    """Draw sketched galaxies, as large as what a network looks at of a picture, the same for the same seed.
-
-    They lie on disk, some 12 kB each, and are there already where a training goes on.
-    """
-    size = network.crop or GEOMETRY.size
-    # Every process draws its own: they need not share a folder.
-    folder = work / f"sketches-{count}-{seed}-{size}-{process_rank()}"
-    pictures, votes = folder / "pictures.npy", folder / "joint.npy"
-    if not votes.exists():
-        folder.mkdir(exist_ok=True)
-        generator = torch.Generator().manual_seed(seed)
-        room = np.lib.format.open_memmap(pictures, "w+", np.uint8, (count, 3, size, size))
-        joint = np.empty((count, len(ANSWERS)), np.float32)
-        for first in range(0, count, 64):
-            block = slice(first, min(first + 64, count))
-            drawn, said = draw_sketches(block.stop - block.start, generator, size, size)
-            room[block] = (drawn * 255).round_().to(torch.uint8).numpy()
-            joint[block] = said.numpy()
-        room.flush()
-        part = folder / "joint.part.npy"
-        np.save(part, joint)
-        part.replace(votes)
-    asked = np.ones((count, 11), np.float32)
-    return Examples(np.load(pictures, mmap_mode="r"), np.load(votes), asked, whole=True)
-
-
 def _learn_folds(
     start: dict[str, torch.Tensor],
     examples: Examples,
@@ -129,24 +77,16 @@ def _learn_folds(
     progress: Progress | None,
 ) -> list[Network]:
     """Train the members: one after the other on GPUs, one a core on a CPU, where threads gain little."""
-    alone = torch.cuda.is_available() or count_processes() > 1
-    cores = 1 if alone else min(recipe.members, len(os.sched_getaffinity(0)))
-    numbers = range(recipe.members)
-    if cores == 1:
-        return [_learn_fold(number, start, examples, sides, recipe, work, progress) for number in numbers]
+    if members_at_a_time(recipe.members) == 1:
+        return [
+            _learn_fold(number, start, examples, sides, recipe, work, progress)
+            for number in range(recipe.members)
+        ]
     # The processes map one file; pictures that were sent would be in memory once for each.
     path = work / "pictures.npy"
     _save_pictures(path, examples)
     rest = replace(examples, pictures=examples.pictures[:0])
-    common = (path, start, rest, sides, recipe, work, progress)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(cores, context, _begin_process) as pool:
-        return list(pool.map(_learn_mapped, numbers, *([item] * recipe.members for item in common)))
-
-
-def _begin_process() -> None:
-    end_with_parent()
-    torch.set_num_threads(1)
+    return in_a_pool(_learn_mapped, recipe.members, path, start, rest, sides, recipe, work, progress)
 
 
 def _save_pictures(path: Path, examples: Examples) -> None:
@@ -189,17 +129,11 @@ def _learn_fold(
             settings,
             held_back=shown,
             checkpoint=work / f"member-{number + 1}.safetensors",
-            progress=_named(f"member {number + 1} of {recipe.members}", progress),
+            progress=named(f"member {number + 1} of {recipe.members}", progress),
         )
     for head in (head for head in member.heads.values() if isinstance(head, DistanceHead)):
         head.learn(features_of(member, known))
     return member
-
-
-def _named(stage: str, progress: Progress | None) -> Callable[[Epoch], None] | None:
-    if progress is None:
-        return None
-    return functools.partial(progress, stage)
 
 
 def features_of(network: Network, examples: Examples) -> torch.Tensor:

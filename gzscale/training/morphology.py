@@ -1,6 +1,6 @@
 """The recipe of a morphology bundle, from labels to a committee that knows how sure it is.
 
-1. A network learns sketched galaxies, whose votes are given by rule (`gzscale.training.sketch`).
+1. A network has learnt sketched galaxies, whose votes are given by rule (`gzscale.training.start`).
 2. The labelled galaxies are parted into folds by a hash of their names, so that a galaxy never changes
    sides. For each fold one member of the committee starts from step 1 and learns all other folds. Where
    patience ends a fit, a part of what would be learnt is held back to go by, never the fold itself.
@@ -34,12 +34,14 @@ from gzscale.training.fit import Examples, predict
 from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import folds
 from gzscale.training.learnt import remember
-from gzscale.training.members import Progress, examples_of, features_of, learn_members
+from gzscale.training.loop import Progress
+from gzscale.training.members import examples_of, features_of, learn_members
 from gzscale.training.processes import own_device
 from gzscale.training.recipe import Recipe
 from gzscale.training.scores import compare
 from gzscale.training.shown import GEOMETRY
 from gzscale.training.spread import cross_fitted, fit_spread, interval_scores
+from gzscale.training.start import story_of
 from gzscale.training.unlikeness import usual_distance
 
 __all__ = ["train_morphology"]
@@ -136,7 +138,9 @@ def _bundle(
             "refused": dict(labels.refused),
             "split": f"{recipe.members} folds: the first 64 bits of SHA-256 of the name, in equal parts",
             "recipe": {
+                "start": story_of(recipe),
                 "sketches": recipe.sketches,
+                "faint": recipe.faint,
                 "sketch_fit": asdict(recipe.sketch_fit),
                 "fit": asdict(recipe.fit),
             },

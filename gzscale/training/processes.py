@@ -12,9 +12,11 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -24,8 +26,10 @@ from gzscale.errors import ConfigError, LockedError
 __all__ = [
     "count_processes",
     "end_with_parent",
+    "in_a_pool",
     "is_first",
     "joined",
+    "members_at_a_time",
     "own_device",
     "process_rank",
     "share_bytes",
@@ -123,6 +127,28 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def members_at_a_time(count: int) -> int:
+    """Return how many members of a committee to train at a time, each in a process of its own.
+
+    One on GPUs, and of what several processes train together; else one a core, where threads gain little.
+    """
+    if torch.cuda.is_available() or count_processes() > 1:
+        return 1
+    return min(count, len(os.sched_getaffinity(0)))
+
+
+def in_a_pool(learn: Callable[..., Any], count: int, *common: Any) -> list[Any]:
+    """Call ``learn(number, *common)`` for every member in processes, one a core; return what each returns."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(members_at_a_time(count), context, _begin_process) as pool:
+        return list(pool.map(learn, range(count), *([item] * count for item in common)))
+
+
+def _begin_process() -> None:
+    end_with_parent()
+    torch.set_num_threads(1)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from gzscale.tasks.morphology import DISTANCE, OUTPUT
 from gzscale.training.fit import Settings
 from gzscale.training.shown import GEOMETRY
 
-__all__ = ["NETWORK", "NO_TERMS", "Recipe", "require_member"]
+__all__ = ["NETWORK", "NO_TERMS", "SKETCHES", "Recipe", "require_member"]
 
 #: Each member: 64 x 64 pixels, 2.6 R90 to each side, resampled to 96 x 96.
 NETWORK: Mapping[str, Any] = {
@@ -30,6 +30,8 @@ NETWORK: Mapping[str, Any] = {
     "crop": 64,
     "size": 96,
 }
+#: Sketches that are learnt before the labelled galaxies.
+SKETCHES = 65536
 #: Terms of a bundle whose maker states none.
 NO_TERMS: Mapping[str, Any] = {"licence": "not stated", "cite": []}
 _HEADS = {OUTPUT: TreeHead, DISTANCE: DistanceHead}
@@ -43,8 +45,13 @@ class Recipe:
     ----------
     members
         Folds, and members of the committee.
+    start
+        Path of a bundle of `gzscale train sketches` whose weights each member starts from; empty for weights
+        drawn at random. See `gzscale.training.start`.
     sketches
-        Sketched galaxies that are learnt first; 0 for none.
+        Sketched galaxies that are learnt then; 0 for none.
+    faint
+        Share of them that are fainter and smaller than those of Galaxy Zoo 2.
     sketch_fit
         How they are learnt.
     fit
@@ -59,7 +66,9 @@ class Recipe:
     """
 
     members: int = 5
-    sketches: int = 65536
+    start: str = ""
+    sketches: int = SKETCHES
+    faint: float = 0.0
     sketch_fit: Settings = field(default_factory=lambda: Settings(epochs=3, batch=64))
     fit: Settings = field(default_factory=lambda: Settings(epochs=40, batch=32))
     network: Mapping[str, Any] = field(default_factory=lambda: dict(NETWORK))
@@ -78,6 +87,8 @@ class Recipe:
             raise ConfigError(f"members={self.members}: at least 2, each scores the others' galaxies")
         if self.sketches < 0:
             raise ConfigError(f"sketches={self.sketches}: 0 or more")
+        if not 0 <= self.faint <= 1:
+            raise ConfigError(f"faint={self.faint}: a share from 0 to 1")
         if self.sketch_fit.patience:
             raise ConfigError(
                 f"sketch_fit.patience={self.sketch_fit.patience}: no sketches are held back; set fit.patience"

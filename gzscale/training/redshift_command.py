@@ -96,7 +96,9 @@ def train_redshift_bundle(
     _require_scale(stamps, recipe.scale)
     work = Path(f"{output}.work")
     work.mkdir(parents=True, exist_ok=True)
-    bundle = train_redshifts(stamps, recipe, name, work, Curve(Path(f"{output}.curve.csv"), "CRPS").add)
+    bundle = train_redshifts(
+        stamps, recipe, name, work, Curve(Path(f"{output}.curve.csv"), "CRPS").begun().add
+    )
     part = Path(f"{output}.part")
     part.write_bytes(write_bundle(bundle))
     part.replace(output)

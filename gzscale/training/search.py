@@ -1,10 +1,10 @@
 """Searches better settings of the recipe: Optuna proposes, Dask workers try.
 
-A trial trains one network on all folds of the labelled galaxies but one, for a part of the recipe's epochs,
-and is scored on that one. So the scores of the bundle that is trained afterwards are, for the galaxies of
-that fold, a little better than they would be without the search; the difference is that of the best of a few
-trials. What was tried is kept in a journal: killed and started again, the search goes on, and one that has
-ended chooses the same settings again.
+A trial trains one network, from weights drawn at random, on all folds of the labelled galaxies but one, for a
+part of the recipe's epochs, and is scored on that one. So the scores of the bundle that is trained afterwards
+are, for the galaxies of that fold, a little better than they would be without the search; the difference is
+that of the best of a few trials. What was tried is kept in a journal: killed and started again, the search
+goes on, and one that has ended chooses the same settings again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import name_hashes, positions, require_enough
 from gzscale.training.members import examples_of
 from gzscale.training.processes import own_device
-from gzscale.training.recipe import Recipe
+from gzscale.training.recipe import SKETCHES, Recipe
+from gzscale.training.start import other_settings
 
 __all__ = ["search_settings", "try_recipe"]
 
@@ -208,6 +209,7 @@ def _pairs(recipe: Recipe) -> list[str]:
     """Return what sets a recipe's searched settings on the command line."""
     network = {key: recipe.network[key] for key in ("widths", "blocks", *_SAME)}
     pairs = {f"network.{key}": value for key, value in network.items()}
+    pairs |= {"start": recipe.start, "sketches": recipe.sketches}
     pairs |= {f"fit.{key}": getattr(recipe.fit, key) for key in ("rate", "decay", "batch")}
     pairs |= {f"sketch_fit.{key}": getattr(recipe.sketch_fit, key) for key in ("rate", "decay")}
     return [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in pairs.items()]
@@ -256,4 +258,8 @@ def _with(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
     change = {"rate": chosen["rate"], "decay": chosen["decay"]}
     fit_settings: Settings = dataclasses.replace(recipe.fit, batch=chosen["batch"], **change)
     sketch_fit: Settings = dataclasses.replace(recipe.sketch_fit, **change)
-    return dataclasses.replace(recipe, network=network, fit=fit_settings, sketch_fit=sketch_fit)
+    found = dataclasses.replace(recipe, network=network, fit=fit_settings, sketch_fit=sketch_fit)
+    if not recipe.start or not other_settings(recipe.network, network):
+        return found
+    # The recipe's start is of another network: this one learns sketches itself.
+    return dataclasses.replace(found, start="", sketches=recipe.sketches or SKETCHES)

@@ -22,8 +22,10 @@ from torch.nn import functional
 from gzscale.models.inputs import SDSS_STRETCH, render
 from gzscale.training.sketch_shapes import Shapes, draw_shapes, rule_votes, uniform
 
-__all__ = ["draw_sketches"]
+__all__ = ["DRAWING", "draw_sketches"]
 
+#: Version of what is drawn: another number wherever the same seed would give other pictures.
+DRAWING = 1
 #: Full width of the seeing in arcsec, and SDSS's pixel.
 SEEING, PIXEL = 1.4, SDSS_STRETCH.pixel_scale
 #: Noise of a native pixel in i, r, g, nanomaggies, and how wide JPEGs leave it, in pixels of 0.08 R90.
@@ -49,7 +51,7 @@ class _Plane:
 
 
 def draw_sketches(
-    count: int, generator: torch.Generator, size: int = 64, extent: int = 64
+    count: int, generator: torch.Generator, size: int = 64, extent: int = 64, faint: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Draw galaxies.
 
@@ -63,6 +65,8 @@ def draw_sketches(
         Side of the pictures in pixels.
     extent
         Side in units of 0.08 R90, the pixel of Galaxy Zoo's cutouts.
+    faint
+        Share of galaxies that are fainter and smaller than those of Galaxy Zoo 2.
 
     Returns
     -------
@@ -71,7 +75,7 @@ def draw_sketches(
     joint : Tensor
         Joint vote fractions in the Kaggle scheme, shape (count, 37).
     """
-    shapes = draw_shapes(count, generator)
+    shapes = draw_shapes(count, generator, faint)
     plane = _plane(count, generator, size, extent)
     old, young = _light(shapes, plane, generator)
     return _observe(shapes, plane, old, young, size / extent, generator), rule_votes(shapes)
@@ -246,7 +250,7 @@ def _observe(
     pixel = 0.08 * shapes.size / zoom  # arcsec
     flux = blur(flux, SEEING / 2.355 / pixel)
     scatter = MAGNITUDE_SCATTER * torch.randn(count, generator=generator)
-    magnitude = MAGNITUDE - 5 * torch.log10(shapes.size / 10) + scatter
+    magnitude = MAGNITUDE - 5 * torch.log10(shapes.size / 10) + scatter + shapes.fainter
     total = 10 ** ((22.5 - magnitude) / 2.5)
     surface = flux * (total * (PIXEL / pixel).square())[:, None, None, None]
     noise = torch.randn(flux.shape, generator=generator) * torch.tensor(NOISE)[:, None, None]

@@ -8,7 +8,7 @@ learnt them knows an arm from a bar, and learns from real votes how much each co
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,8 +25,10 @@ BAR_SHARE, RING_SHARE, DUST_SHARE, BOXY_SHARE, BULGELESS_SHARE = 0.30, 0.10, 0.1
 MERGER_SHARE, IRREGULAR_SHARE = 0.22, 0.08
 #: How many arms, 1 to 5, and the share of disks that have any.
 ARM_SHARES, ARMED_SHARE = (0.10, 0.50, 0.20, 0.12, 0.08), 0.85
-#: Petrosian R90 in arcsec, from and to; Galaxy Zoo 2 took those above 3 arcsec.
+#: Petrosian R90 in arcsec, from and to, of those as bright as Galaxy Zoo 2's, which were above 3 arcsec.
 SIZES = (5.0, 20.0)
+#: By how many magnitudes faint ones are fainter, and how much smaller: as most galaxies of a night are.
+FAINTER, SMALLER = (0.5, 3.0), (0.4, 0.8)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Shapes:
         Light of a second galaxy relative to the first; 0 for none.
     irregular
         1 for a clumpy irregular.
+    fainter
+        Magnitudes by which it is fainter than is usual for its size.
     """
 
     smooth: Tensor
@@ -74,6 +78,7 @@ class Shapes:
     dust: Tensor
     companion: Tensor
     irregular: Tensor
+    fainter: Tensor
 
     def __len__(self) -> int:
         return len(self.smooth)
@@ -84,7 +89,7 @@ def uniform(count: int, generator: torch.Generator, low: float, high: float) -> 
     return torch.rand(count, generator=generator) * (high - low) + low
 
 
-def draw_shapes(count: int, generator: torch.Generator) -> Shapes:
+def draw_shapes(count: int, generator: torch.Generator, faint: float = 0.0) -> Shapes:
     """Draw galaxies of all kinds.
 
     Parameters
@@ -93,6 +98,8 @@ def draw_shapes(count: int, generator: torch.Generator) -> Shapes:
         How many.
     generator
         Where the draws come from, on the CPU.
+    faint
+        Share of fainter and smaller ones.
     """
 
     def draw(low: float, high: float) -> Tensor:
@@ -109,7 +116,7 @@ def draw_shapes(count: int, generator: torch.Generator) -> Shapes:
     disk_bulge = 0.7 * draw(0, 1) ** 1.5
     edge_bulge = (1 - happens(BULGELESS_SHARE)) * draw(0.05, 0.6)
     arms = torch.multinomial(torch.tensor(ARM_SHARES), count, True, generator=generator) + 1.0
-    return Shapes(
+    shapes = Shapes(
         smooth=smooth,
         edge_on=edge_on,
         face_on=face_on,
@@ -127,7 +134,13 @@ def draw_shapes(count: int, generator: torch.Generator) -> Shapes:
         dust=edge_on * happens(DUST_SHARE) * draw(0.3, 0.8),
         companion=happens(MERGER_SHARE) * draw(0.25, 1),
         irregular=happens(IRREGULAR_SHARE),
+        fainter=torch.zeros(count),
     )
+    if not faint:
+        return shapes
+    chosen = happens(faint)
+    smaller = torch.where(chosen > 0, draw(*SMALLER), torch.tensor(1.0))
+    return replace(shapes, size=shapes.size * smaller, fainter=chosen * draw(*FAINTER))
 
 
 def rule_votes(shapes: Shapes) -> Tensor:
@@ -149,8 +162,11 @@ def rule_votes(shapes: Shapes) -> Tensor:
 
 
 def _resolved(shapes: Shapes) -> Tensor:
-    """How well details are seen, 0 to 1: half at an R90 of 5 arcsec, some four times the seeing."""
-    return torch.sigmoid(2 * torch.log(shapes.size / 5))
+    """How well details are seen, 0 to 1: half at an R90 of 5 arcsec, some four times the seeing.
+
+    Noise hides them as a smaller size would: three magnitudes like a quarter of it.
+    """
+    return torch.sigmoid(2 * torch.log(shapes.size / 5) - shapes.fainter * 2 * math.log(4) / 3)
 
 
 def _arms_seen(shapes: Shapes) -> Tensor:

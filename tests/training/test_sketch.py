@@ -65,3 +65,19 @@ def test_rules_see_what_is_there(shapes, votes):
     two, four = (shapes.arm_number == number for number in (2, 4))
     assert mean(32, two) > 2 * mean(32, four)
     assert mean(12, disks & (shapes.bulge > 0.6)) > mean(12, disks & (shapes.bulge < 0.2))
+
+
+def test_faint_ones_are_fainter_smaller_and_look_smoother():
+    usual, some = (draw_shapes(400, torch.Generator().manual_seed(5), share) for share in (0.0, 0.5))
+    faint = some.fainter > 0
+    assert 0.4 < faint.float().mean() < 0.6
+    assert torch.equal(some.size[~faint], usual.size[~faint])
+    assert (some.size[faint] < 0.81 * usual.size[faint]).all()
+    assert torch.equal(some.arm_contrast, usual.arm_contrast)
+    smooth, before = rule_votes(some)[:, 0], rule_votes(usual)[:, 0]
+    assert torch.equal(smooth[~faint], before[~faint])
+    assert (smooth[faint] > before[faint]).float().mean() > 0.9
+    bright, dim = (
+        draw_sketches(24, torch.Generator().manual_seed(6), faint=share)[0].mean() for share in (0.0, 1.0)
+    )
+    assert dim < 0.8 * bright

@@ -136,7 +136,7 @@ def test_one_network_is_not_scored_on_what_it_has_learnt(trained, labelled):
 
 def test_killed_between_members_and_started_again(trained, labelled, tmp_path, monkeypatch):
     # One process at a time, so that the kill comes at a known place.
-    monkeypatch.setattr(members.os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
@@ -197,6 +197,7 @@ def test_settings_are_changed_by_their_names():
     [
         ("members", "1", "at least 2"),
         ("sketches", "-1", "0 or more"),
+        ("faint", "1.5", "a share"),
         ("sketch_fit.patience", "3", "no sketches are held back"),
         ("network.foo", "1", "does not take"),
         ("network.crop", "200", "at most 96"),
@@ -218,12 +219,11 @@ def test_a_recipe_that_cannot_be_trained(key, value, words):
 
 
 def test_patience_goes_by_galaxies_of_no_fold_that_is_scored(labelled, tmp_path, monkeypatch):
-    monkeypatch.setattr(members.os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     asked = []
 
     def watch(network, known, settings, *, held_back=None, **others):
-        if others["checkpoint"].name != "sketches.safetensors":
-            asked.append((known.rows, held_back.rows))
+        asked.append((known.rows, held_back.rows))
         return network.eval()
 
     monkeypatch.setattr(members, "fit", watch)

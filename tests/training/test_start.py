@@ -1,0 +1,108 @@
+"""What morphology's members start from: a bundle of a network that has learnt sketches."""
+
+import dataclasses
+
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from gzscale.cli import main
+from gzscale.errors import BundleError, ConfigError
+from gzscale.models.bundle import load_bundle, write_bundle
+from gzscale.models.shipped import shipped
+from gzscale.training.command import train_bundle
+from gzscale.training.fit import Settings
+from gzscale.training.recipe import NETWORK, SKETCHES, Recipe
+from gzscale.training.search import _own, _with
+from gzscale.training.start import starting_weights, train_sketches
+
+SMALL = {**NETWORK, "widths": [2, 3], "blocks": [1, 1], "crop": 48, "size": 32}
+RECIPE = Recipe(sketches=64, sketch_fit=Settings(epochs=1, batch=16), network=SMALL)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start")
+    path = folder / "start.safetensors"
+    path.write_bytes(write_bundle(train_sketches(RECIPE, "sketches-test", folder / "work")))
+    return path
+
+
+def test_members_start_with_its_weights(start, tmp_path):
+    recipe = dataclasses.replace(RECIPE, start=str(start), sketches=0)
+    found, kept = starting_weights(recipe, tmp_path, None), load_bundle(start).tensors
+    assert found.keys() == kept.keys()
+    assert all(torch.equal(found[name], kept[name].float()) for name in kept)
+    assert not list(tmp_path.iterdir())
+
+
+def test_sketches_are_learnt_from_there_on(start, tmp_path):
+    recipe = dataclasses.replace(RECIPE, start=str(start))
+    found, kept = starting_weights(recipe, tmp_path, None), load_bundle(start).tensors
+    apart = [float((found[name] - kept[name].float()).abs().max()) for name in kept if "weight" in name]
+    assert 0 < max(apart) < 1
+
+
+def test_another_network_cannot_start_from_it(start, tmp_path):
+    for change in ({"widths": [2, 4]}, {"crop": 64}, {"kernel": 5}):
+        recipe = Recipe(start=str(start), sketches=0, network={**SMALL, **change})
+        with pytest.raises(ConfigError, match=next(iter(change))):
+            starting_weights(recipe, tmp_path, None)
+    same = Recipe(
+        start=str(start), sketches=0, network={**SMALL, "dropout": 0.3, "kernel": 3, "widths": (2, 3)}
+    )
+    starting_weights(same, tmp_path, None)
+    # Before any label is read.
+    with pytest.raises(ConfigError, match="leaving start out"):
+        list(
+            train_bundle("no.csv", "none", "debiased", None, "x", "x", ["network.crop=48", f"start={start}"])
+        )
+
+
+def test_a_bundle_that_has_learnt_galaxies_is_no_start(start, tmp_path):
+    with pytest.raises(ConfigError, match="not 'sketches'"):
+        starting_weights(Recipe(start=str(shipped("morphology"))), tmp_path, None)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(start.read_bytes()[:-1])
+    with pytest.raises(BundleError):
+        starting_weights(Recipe(start=str(damaged)), tmp_path, None)
+
+
+def test_it_is_no_bundle_of_a_task(start, tmp_path):
+    Image.new("RGB", (424, 424)).save(tmp_path / "1.jpg")
+    words = ["predict", "morphology", str(tmp_path), "-o", str(tmp_path / "x.csv"), "--bundle", str(start)]
+    told = CliRunner().invoke(main, words)
+    assert told.exit_code == 2
+    assert "is for the task 'sketches', not 'morphology'" in told.output
+
+
+def test_a_search_keeps_the_start_for_the_network_that_has_it():
+    recipe = Recipe(start="s.safetensors", sketches=0)
+    own = _own(recipe)
+    assert _with(recipe, own).start == recipe.start
+    other = _with(recipe, {**own, "width": 4})
+    assert (other.start, other.sketches) == ("", SKETCHES)
+
+
+def test_the_command_draws_its_own(tmp_path):
+    output = tmp_path / "s.safetensors"
+    sets = [
+        "sketches=32",
+        "sketch_fit.epochs=1",
+        *(f"network.{key}={SMALL[key]}" for key in ("widths", "blocks", "crop", "size")),
+    ]
+    words = ["train", "sketches", "-o", str(output), *(word for one in sets for word in ("--set", one))]
+    done = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert load_bundle(output).task == "sketches"
+    assert (tmp_path / "s.safetensors.curve.csv").read_text().count("sketches") == 1
+    nothing = CliRunner().invoke(
+        main, ["train", "sketches", "-o", str(tmp_path / "n"), "--set", "sketches=0"]
+    )
+    assert "nothing to learn" in nothing.output
+    assert not list(tmp_path.glob("n*"))
+    refused = CliRunner().invoke(main, [*words, "--labels", "votes.csv"])
+    assert refused.exit_code == 2
+    with pytest.raises(ConfigError, match="nothing to learn"):
+        train_sketches(dataclasses.replace(RECIPE, sketches=0), "x", tmp_path)
