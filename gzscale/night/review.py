@@ -104,7 +104,7 @@ def write_review(config: NightConfig, plan: Plan, storage: Storage, task: Ranked
     bytes
         One row a candidate: rank, position, the task's columns; ``bands`` and ``cutout``, nanomaggies a pixel
         in that order of band, row (to the north) and column (to the west); ``evidence``, the map whose mean
-        is the network's logit, rows to the north, over the central part that the network looks at;
+        is the logit, or the mean of several networks', rows to the north, over the central part they look at;
         ``picture``, a PNG of the cutout in colours; ``evidence_picture``, one of the map.
 
     Raises
@@ -207,7 +207,13 @@ class _Gathered:
             _BANDS,
             _field("scale", pa.float64(), "arcsec", "instr.pixel", "Side of a pixel of the cutout"),
             _field("cutout", pa.list_(pa.float32()), "nmgy", "phot.flux", "Cutout: band, row, column"),
-            _field("evidence", pa.list_(pa.float32()), "", "stat.value", "Map whose mean is the logit"),
+            _field(
+                "evidence",
+                pa.list_(pa.float32()),
+                "",
+                "stat.value",
+                "Map whose mean is the mean logit",
+            ),
             _field("picture", pa.binary(), "", "meta.preview", "The cutout in colours, PNG"),
             _field("evidence_picture", pa.binary(), "", "meta.preview", "The map of evidence, PNG"),
         ]

@@ -24,7 +24,8 @@ from gzscale.training.lens_evaluate import (
 )
 from gzscale.training.lens_labels import read_labelled_lenses
 from gzscale.training.lens_plots import draw_evaluation
-from gzscale.training.lenses import RECIPES, train_labelled, train_lenses
+from gzscale.training.lens_recipe import RECIPES
+from gzscale.training.lenses import train_labelled, train_lenses
 
 __all__ = ["evaluate_lens_bundle", "train_lens_bundle"]
 
@@ -56,11 +57,11 @@ def train_lens_bundle(
     name
         Name of the model.
     settings
-        ``key=value`` for any key of `gzscale.training.lenses.LensRecipe`, dotted.
+        ``key=value`` for any key of `gzscale.training.lens_recipe.LensRecipe`, dotted.
     geometry
         Name of the stores' geometry.
     survey
-        Whose recipe is taken: see `gzscale.training.lenses.RECIPES`.
+        Whose recipe is taken: see `gzscale.training.lens_recipe.RECIPES`.
 
     Yields
     ------
@@ -73,15 +74,21 @@ def train_lens_bundle(
     if labels is not None or is_challenge(images[0]):
         stamps, lens, bands = read_labelled_lenses(images[0], labels, recipe.bands, geometry, recipe.survey)
         yield f"{len(lens)} images with labels, {int(lens.sum())} of them lenses, in the bands {bands}"
-        bundle = train_labelled(stamps, lens, replace(recipe, bands=bands), name, work, curve.add)
+        bundle = train_labelled(stamps, lens, replace(recipe, bands=bands), name, work, curve.begun().add)
     else:
         learnt, kept = read_stamps(images, recipe.bands, geometry, recipe.held_out, recipe.survey)
         yield f"to learn from: {_told(learnt)}; kept apart: {_told(kept)}"
-        bundle, evaluation = train_lenses(learnt, kept, recipe, name, work, curve.add)
+        bundle, evaluation = train_lenses(learnt, kept, recipe, name, work, curve.begun().add)
     part = Path(f"{output}.part")
     part.write_bytes(write_bundle(bundle))
     part.replace(output)
     shutil.rmtree(work)
+    if "reliability_unseen" in bundle.scores:
+        found, noise = (bundle.scores[f"reliability_unseen{ending}"] for ending in ("", "_noise"))
+        yield (
+            "reliability on images that a network has not learnt, calibrated on the others: mean deviation "
+            f"{found:.4f} ({noise:.4f} of it from counting alone)"
+        )
     if evaluation is not None:
         yield from _table(evaluation)
     yield output

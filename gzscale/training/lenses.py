@@ -1,19 +1,20 @@
 """The recipe of a lens finder, from cutouts to a bundle that states calibrated chances.
 
-1. Of the cutouts, those of some images are kept apart: neither network nor calibration sees them.
-2. A ninth of the others, by identifier, is held back; from the rest come the examples: bright red galaxies
-   with lensed arcs, with mimics and bare, and all kinds of objects as they are.
-3. The network learns them; on the ninth its chances are calibrated.
-4. It is scored on injections into the images that were kept apart, with all their objects as
-   they are for others.
+1. Of the cutouts, those of some images are kept apart: neither networks nor calibration see them.
+2. From the others come the examples: bright red galaxies with lensed arcs, with mimics and bare, and all
+   kinds of objects as they are.
+3. Several networks learn them, each without a part of the images (`gzscale.training.lens_members`); their
+   chances are calibrated on what each has not learnt.
+4. The mean of the networks is scored on injections into the images that were kept apart, with all their
+   objects as they are for others.
 
 Killed and started again with the same working folder, it goes on where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,12 @@ import torch
 from numpy.typing import NDArray
 
 from gzscale.errors import CatalogError
-from gzscale.models.backbone import Network
 from gzscale.models.bundle import Bundle, BundleGeometry
 from gzscale.models.inputs import REDDENING, FluxInputs
-from gzscale.models.network import build_network
+from gzscale.models.network import Committee
 from gzscale.sky.rubin_camera import saturation
 from gzscale.sky.stamps import Stamps
-from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES, SATURATION
+from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES, SATURATION, calibrated_chance
 from gzscale.training.lens_evaluate import (
     LensEvaluation,
     evaluate_lenses,
@@ -37,21 +37,14 @@ from gzscale.training.lens_evaluate import (
     injected_test,
     mixed_test,
 )
-from gzscale.training.lens_examples import (
-    EXTENT,
-    LensExamples,
-    Mix,
-    labelled_examples,
-    make_examples,
-    side_of,
-)
-from gzscale.training.lens_fit import LensLesson, LensViews, predict_examples
-from gzscale.training.loop import Epoch, Pace, learn
+from gzscale.training.lens_examples import side_of
+from gzscale.training.lens_members import Lessons, Member, learn_members, sides
+from gzscale.training.lens_metrics import reliability
+from gzscale.training.lens_recipe import LensRecipe
+from gzscale.training.loop import Progress
 
-__all__ = ["RECIPES", "LensRecipe", "train_labelled", "train_lenses"]
+__all__ = ["train_labelled", "train_lenses"]
 
-#: Of so many objects one is held back for calibration.
-_HELD_BACK = 9
 _DATA = "simulations and injections: lensed arcs and mimics drawn into cutouts; no real lens"
 _TERMS = {
     "licence": "BSD-3-Clause (weights)",
@@ -62,66 +55,13 @@ _TERMS = {
 }
 
 
-@dataclass(frozen=True)
-class LensRecipe:
-    """How a lens finder is trained.
-
-    Attributes
-    ----------
-    survey
-        Whose filters and camera they are: a key of `gzscale.models.inputs.REDDENING`.
-    bands
-        The bands that it sees; all are required.
-    held_out
-        Parts of the names of images that are kept apart for the test.
-    mix
-        Of what the examples consist.
-    views
-        How views of an example differ.
-    pace
-        How fast and how long.
-    extent
-        Side in arcsec of the central part that is looked at.
-    size
-        Side in pixels that it is resampled to.
-    network
-        Keyword arguments of `gzscale.models.equivariant.EquivariantNetwork`.
-    prevalence
-        Share of lenses at which scores are stated.
-    tested
-        Lenses of the test.
-    """
-
-    survey: str = "sdss"
-    bands: str = "gri"
-    held_out: tuple[str, ...] = ()
-    mix: Mix = field(default_factory=Mix)
-    views: LensViews = field(default_factory=LensViews)
-    pace: Pace = field(default_factory=lambda: Pace(epochs=10, batch=64, memory=0.995))
-    extent: float = EXTENT
-    size: int = 64
-    network: Mapping[str, Any] = field(
-        default_factory=lambda: {"widths": [6, 12, 24], "blocks": [1, 2, 1], "dropout": 0.1}
-    )
-    prevalence: float = 1e-3
-    tested: int = 1000
-
-
-#: Survey -> what its training starts from. Rubin's sharper and deeper images show smaller lenses, in one band
-#: more; what is looked at is all of a cutout.
-RECIPES = {
-    "sdss": LensRecipe(),
-    "rubin": LensRecipe(survey="rubin", bands="griz", mix=Mix(radii=(0.5, 4.0)), extent=12.8),
-}
-
-
 def train_lenses(
     learnt: Stamps,
     kept: Stamps,
     recipe: LensRecipe,
     name: str,
     work: Path,
-    progress: Callable[[str, Epoch], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Bundle, LensEvaluation | None]:
     """Train a lens finder.
 
@@ -151,13 +91,7 @@ def train_lenses(
     CatalogError
         If there are too few cutouts, or their geometries differ.
     """
-    geometry = _geometry(learnt)
-    rng = np.random.default_rng(recipe.pace.seed)
-    back = learnt.object_id % _HELD_BACK == 0
-    examples = make_examples(learnt.take(~back), recipe.bands, recipe.mix, rng, recipe.survey)
-    few = replace(recipe.mix, lenses=max(64, recipe.mix.lenses // _HELD_BACK))
-    held = make_examples(learnt.take(back), recipe.bands, few, rng, recipe.survey)
-    return _train(examples, held, kept, geometry, recipe, name, work, progress)
+    return _train(learnt, None, kept, recipe, name, work, progress)
 
 
 def train_labelled(
@@ -166,14 +100,14 @@ def train_labelled(
     recipe: LensRecipe,
     name: str,
     work: Path,
-    progress: Callable[[str, Epoch], None] | None = None,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Train a lens finder on images that somebody has labelled.
 
     Parameters
     ----------
     stamps
-        The images; a ninth, by identifier, is held back for calibration.
+        The images.
     lens
         Which are lenses, shape (n,).
     recipe, name, work, progress
@@ -182,62 +116,75 @@ def train_labelled(
     Raises
     ------
     CatalogError
-        If lenses or others are missing on either side.
+        If lenses or others are missing in what a network learns, or in what is held back from it.
     """
-    back = stamps.object_id % _HELD_BACK == 0
-    for side, chosen in (("learnt", ~back), ("held back", back)):
-        lenses = int(lens[chosen].sum())
-        if not 0 < lenses < int(chosen.sum()):
-            raise CatalogError(
-                f"{int(chosen.sum())} images {side}, {lenses} of them lenses: both kinds are needed"
-            )
-    examples, held = (
-        labelled_examples(stamps.take(chosen), lens[chosen], recipe.bands) for chosen in (~back, back)
-    )
-    return _train(
-        examples, held, stamps.take(np.array([], int)), _geometry(stamps), recipe, name, work, progress
-    )[0]
+    return _train(stamps, lens, stamps.take(np.array([], int)), recipe, name, work, progress)[0]
 
 
 def _train(
-    examples: LensExamples,
-    held: LensExamples,
+    learnt: Stamps,
+    lens: NDArray[np.bool_] | None,
     kept: Stamps,
-    geometry: BundleGeometry,
     recipe: LensRecipe,
     name: str,
     work: Path,
-    progress: Callable[[str, Epoch], None] | None,
+    progress: Progress | None,
 ) -> tuple[Bundle, LensEvaluation | None]:
+    recipe.check()
     work.mkdir(parents=True, exist_ok=True)
-    inputs = _inputs(examples.stamps, recipe)
-    side = side_of(examples.stamps, recipe.extent)
-    parameters = _parameters(recipe, side)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.pace.seed)
-        network = build_network("equivariant", parameters)
-        lesson = LensLesson(examples, inputs, (side, recipe.size), recipe.views, held)
-        told = None if progress is None else (lambda line: progress("lenses", line))
-        network = learn(network, lesson, recipe.pace, checkpoint=work / "lenses.safetensors", progress=told)
-    chance = predict_examples(network, held, inputs)[LENS][:, 0]
-    calibration = {
-        **fit_calibration(chance, held.lens),
-        "training_prevalence": float(examples.lens.mean()),
-        "prevalence": recipe.prevalence,
-        "usual_noise": _usual_noise(examples.stamps, recipe.bands),
-        "saturation": _saturation(recipe),
-    }
-    bundle = _bundle(network, parameters, inputs, geometry, calibration, examples, recipe, name)
+    parameters = _parameters(recipe, side_of(learnt, recipe.extent))
+    # All that a single network learns; every member of several learns something of each part.
+    known = learnt if recipe.members > 1 else learnt.take(sides(learnt, 1)[0][0])
+    lessons = Lessons(learnt, lens, _inputs(known, recipe), parameters)
+    geometry = _geometry(learnt)
+    members = learn_members(lessons, recipe, work, progress)
+    calibration = _calibration(members, known, recipe)
+    story = _story(known, lens is None, recipe)
+    bundle = _bundle(members, lessons, geometry, calibration, story, name)
+    unseen = _unseen_scores(members)
     if not len(kept):
-        return bundle, None
-    rng = np.random.default_rng(recipe.pace.seed + 1)
+        return replace(bundle, scores=unseen), None
+    # Not the draws of a member.
+    rng = np.random.default_rng(recipe.pace.seed + recipe.members)
     test = injected_test(kept, recipe.bands, recipe.tested, rng, recipe.mix.radii, survey=recipe.survey)
     mixed = mixed_test(kept, recipe.bands, replace(recipe.mix, lenses=recipe.tested), rng, recipe.survey)
     evaluation = evaluate_lenses(bundle, test, mixed)
-    bundle = _bundle(
-        network, parameters, inputs, geometry, calibration, examples, recipe, name, evaluation.scores
-    )
-    return bundle, evaluation
+    return replace(bundle, scores={**evaluation.scores, **unseen}), evaluation
+
+
+def _unseen_scores(members: Sequence[Member]) -> dict[str, float]:
+    """Return how honest a member's chances are on what it has not learnt, calibrated on the others'."""
+    told = [member for member in members if len(member.lens)]
+    if len(told) < 2:
+        return {}
+    chance = []
+    for own in told:
+        others = [other for other in told if other is not own]
+        fitted = fit_calibration(
+            np.concatenate([other.chance for other in others]),
+            np.concatenate([other.lens for other in others]),
+        )
+        chance.append(calibrated_chance(own.chance, fitted))
+    lens = np.concatenate([member.lens for member in told])
+    found = reliability(np.concatenate(chance), lens, float(lens.mean()))
+    scores = {"reliability_unseen": found.deviation, "reliability_unseen_noise": found.noise}
+    return {name: round(value, 5) for name, value in scores.items()}
+
+
+def _calibration(members: Sequence[Member], learnt: Stamps, recipe: LensRecipe) -> dict[str, Any]:
+    if not any(len(member.lens) for member in members):
+        raise CatalogError(
+            "no lens can be seen in what is held back to calibrate chances on: give more cutouts"
+        )
+    chance = np.concatenate([member.chance for member in members])
+    lens = np.concatenate([member.lens for member in members])
+    return {
+        **fit_calibration(chance, lens),
+        "training_prevalence": float(lens.mean()),
+        "prevalence": recipe.prevalence,
+        "usual_noise": _usual_noise(learnt, recipe.bands),
+        "saturation": _saturation(recipe),
+    }
 
 
 def _geometry(stamps: Stamps) -> BundleGeometry:
@@ -283,43 +230,47 @@ def _parameters(recipe: LensRecipe, side: int) -> dict[str, Any]:
 
 
 def _bundle(
-    network: Network,
-    parameters: Mapping[str, Any],
-    inputs: FluxInputs,
+    members: Sequence[Member],
+    lessons: Lessons,
     geometry: BundleGeometry,
     calibration: Mapping[str, Any],
-    examples: LensExamples,
-    recipe: LensRecipe,
+    story: Mapping[str, Any],
     name: str,
-    scores: Mapping[str, float] | None = None,
 ) -> Bundle:
     edges = [f"{low:.3f}-{high:.3f}" for low, high in pairwise(RADIUS_EDGES)]
+    kind, parameters, network = "equivariant", lessons.parameters, members[0].network
+    if len(members) > 1:
+        parameters = {"kind": kind, "members": len(members), "parameters": parameters}
+        kind, network = "committee", Committee(**parameters)
+        for place, member in zip(network.members, members, strict=True):
+            place.load_state_dict(member.network.state_dict())
     return Bundle(
         task="lenses",
         name=name,
-        network="equivariant",
+        network=kind,
         parameters=parameters,
         geometry=geometry,
-        inputs=inputs,
+        inputs=lessons.inputs,
         symmetries=1,
         outputs={LENS: ["lens"], RADIUS: edges},
-        training={
-            "data": _DATA if len(examples.light) > 1 else "images with labels",
-            "objects": len(examples.stamps),
-            "deflectors": int(examples.stamps.deflector.sum()),
-            "images": _images(examples.stamps),
-            "held_out": list(recipe.held_out),
-            "recipe": {"mix": asdict(recipe.mix), "views": asdict(recipe.views), "pace": asdict(recipe.pace)},
-        },
-        scores=dict(scores or {}),
+        training=story,
+        scores={},
         terms=_TERMS,
         tensors={key: _half(value) for key, value in network.state_dict().items()},
         calibration=calibration,
     )
 
 
-def _images(stamps: Stamps) -> int:
-    return len(np.unique(stamps.source))
+def _story(known: Stamps, injected: bool, recipe: LensRecipe) -> dict[str, Any]:
+    """Return what the header says of the training."""
+    return {
+        "data": _DATA if injected else "images with labels",
+        "objects": len(known),
+        "deflectors": int(known.deflector.sum()),
+        "images": len(np.unique(known.source)),
+        "held_out": list(recipe.held_out),
+        "recipe": asdict(recipe),
+    }
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:

@@ -166,15 +166,17 @@ def test_arc_filter_prefers_blue_arcs_on_red_galaxies(stamps):
 
 def train(*arguments):
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    return CliRunner().invoke(main, ["train", "lenses", *map(str, arguments), *settings])
+    return CliRunner().invoke(main, ["train", "lenses", *settings, *map(str, arguments)])
 
 
 def test_command_trains_and_evaluates(store, tmp_path):
     other = write_store(tmp_path / "other", red_galaxies(24, seed=5), first_id=500)
     path = tmp_path / "lenses.safetensors"
-    run = train("--images", store, "--images", other, "-o", path)
+    # Two networks, each in a process of its own where there are two cores.
+    run = train("--images", store, "--images", other, "-o", path, "--set", "members=2")
     assert run.exit_code == 0, run.output
     bundle = load_bundle(path)
+    assert bundle.network == "committee"
     assert bundle.task == "lenses"
     assert bundle.bands == "gri"
     assert bundle.geometry.size == 64
@@ -183,7 +185,9 @@ def test_command_trains_and_evaluates(store, tmp_path):
     assert set(bundle.calibration) == expected
     assert bundle.calibration["saturation"] == dict.fromkeys("gri", 100.0)
     assert bundle.calibration["training_prevalence"] == 0.5
-    assert (tmp_path / "lenses.safetensors.curve.csv").exists()
+    lines = (tmp_path / "lenses.safetensors.curve.csv").read_text().splitlines()
+    assert lines[0].startswith("stage,")
+    assert sorted(line.split(",")[0] for line in lines[1:]) == ["member 1 of 2", "member 2 of 2"]
     assert not (tmp_path / "lenses.safetensors.work").exists()
     picture = tmp_path / "scores.png"
     arguments = ["evaluate", path, "--images", store, "--json", "--picture", picture]
@@ -206,7 +210,7 @@ def test_labels_of_a_survey_replace_injections(store, tmp_path):
     table = pa.table({"OBJID": ids, "Lens": (ids % 2 == 0).astype(int)})
     pa.csv.write_csv(table, tmp_path / "labels.csv")
     assert read_lens_labels(str(tmp_path / "labels.csv"))[100] is True
-    path = tmp_path / "own.safetensors"
+    path = tmp_path / "new" / "own.safetensors"
     run = train("--images", store, "--labels", tmp_path / "labels.csv", "-o", path)
     assert run.exit_code == 0, run.output
     assert load_bundle(path).training["data"] == "images with labels"

@@ -12,7 +12,7 @@ from gzscale.models.bundle import load_bundle
 from gzscale.models.inputs import LSST_REDDENING
 from gzscale.sky import blocks, samples
 from gzscale.sky.stamps import read_stamps
-from gzscale.training import lenses, redshifts
+from gzscale.training import lens_recipe, redshifts
 from gzscale.training.lens_examples import Mix, make_examples
 from gzscale.training.redshift_command import train_redshift_bundle
 
@@ -72,7 +72,7 @@ def test_recipes_fit_the_networks_that_they_name():
     assert len(recipe.bands) == recipe.network["bands"] == 6
     assert recipe.bands[2] == recipe.required[-1] == "r"
     assert np.diff(recipe.edges) == pytest.approx(np.full(200, 0.0075))
-    assert lenses.RECIPES["rubin"].extent == pytest.approx(64 * 0.2)
+    assert lens_recipe.RECIPES["rubin"].extent == pytest.approx(64 * 0.2)
     # What was so before there was a second survey.
     assert redshifts.RECIPES["sdss"] == redshifts.Recipe()
-    assert lenses.RECIPES["sdss"] == lenses.LensRecipe()
+    assert lens_recipe.RECIPES["sdss"] == lens_recipe.LensRecipe()
