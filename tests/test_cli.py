@@ -15,6 +15,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 OBJECTS = 40
+#: Some five partitions.
+PARTITIONS = "max_objects=20"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def sky(run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def output(run, sky, tmp_path_factory):
     folder = tmp_path_factory.mktemp("night") / "out"
-    run("night", sky, "--output", folder, "--set", "max_objects=12", "--night", "first")
+    run("night", sky, "--output", folder, "--set", PARTITIONS, "--night", "first")
     return folder
 
 
@@ -98,7 +100,7 @@ def _sky_catalog(output):
 
 def test_a_second_run_has_nothing_to_do(run, sky, output):
     before = release_of(output)
-    assert "nothing to do" in run("night", sky, "--output", output, "--set", "max_objects=12")
+    assert "nothing to do" in run("night", sky, "--output", output, "--set", PARTITIONS)
     assert release_of(output) == before
 
 
@@ -152,7 +154,7 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(run, home, sky,
     again = tmp_path / "out"
     command = [sys.executable, "-m", "gzscale.cli", "night", str(sky), "--output", str(again)]
     process = subprocess.Popen(
-        [*command, "--set", "max_objects=12"],
+        [*command, "--set", PARTITIONS],
         env=home,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -169,7 +171,7 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(run, home, sky,
     assert not (again / "releases" / "LATEST").exists()
     account = json.loads(run("status", again, "--json"))
     assert account["pending"] > 0
-    run("night", sky, "--output", again, "--set", "max_objects=12")
+    run("night", sky, "--output", again, "--set", PARTITIONS)
     assert release_of(again) == release_of(output)
 
 
