@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gzscale.errors import ConfigError
-from gzscale.models.bundle import Bundle, load_bundle, write_bundle
+from gzscale.models.bundle import load_bundle
+from gzscale.training.ending import finish
 from gzscale.training.evaluate import evaluate_morphology
 from gzscale.training.label_tables import read_labels
 from gzscale.training.labelled import LabelledSet, read_labelled
@@ -89,7 +89,7 @@ def train_bundle(
                 recipe, lines = search_settings(labelled, recipe, search, work / "search.journal", cluster)
                 yield from lines
             bundle = train_morphology(labelled, recipe, name, work, _begin_curve(output, work).add)
-            _finish(bundle, output, work)
+            finish(bundle, output, work)
     yield from _table(bundle.scores)
     yield output
 
@@ -116,16 +116,8 @@ def train_sketch_bundle(output: str, name: str, settings: Sequence[str] = ()) ->
             return
         with sole_writer(work):
             bundle = train_sketches(recipe, name, work, _begin_curve(output, work).add)
-            _finish(bundle, output, work)
+            finish(bundle, output, work)
     yield output
-
-
-def _finish(bundle: Bundle, output: str, work: Path) -> None:
-    """Write the bundle, and remove what its training kept to go on from."""
-    part = Path(f"{output}.part")
-    part.write_bytes(write_bundle(bundle))
-    part.replace(output)
-    shutil.rmtree(work)
 
 
 def evaluate_bundle(

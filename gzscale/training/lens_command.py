@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from gzscale.models.bundle import Bundle, write_bundle
+from gzscale.models.bundle import Bundle
 from gzscale.models.observation import Observation
 from gzscale.sky.stamps import Stamps, read_stamps
 from gzscale.training.bologna import is_challenge
 from gzscale.training.command import Curve, changed
+from gzscale.training.ending import finish
 from gzscale.training.lens_evaluate import (
     LensEvaluation,
     LensTest,
@@ -79,10 +79,7 @@ def train_lens_bundle(
         learnt, kept = read_stamps(images, recipe.bands, geometry, recipe.held_out, recipe.survey)
         yield f"to learn from: {_told(learnt)}; kept apart: {_told(kept)}"
         bundle, evaluation = train_lenses(learnt, kept, recipe, name, work, curve.begun().add)
-    part = Path(f"{output}.part")
-    part.write_bytes(write_bundle(bundle))
-    part.replace(output)
-    shutil.rmtree(work)
+    finish(bundle, output, work)
     if "reliability_unseen" in bundle.scores:
         found, noise = (bundle.scores[f"reliability_unseen{ending}"] for ending in ("", "_noise"))
         yield (

@@ -20,16 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gzscale.errors import CatalogError
 from gzscale.models.bundle import Bundle, BundleGeometry
 from gzscale.models.inputs import REDDENING, FluxInputs
-from gzscale.models.network import Committee
 from gzscale.sky.rubin_camera import saturation
 from gzscale.sky.stamps import Stamps
 from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES, SATURATION, calibrated_chance
+from gzscale.training.ending import committee_of, half_weights
 from gzscale.training.lens_evaluate import (
     LensEvaluation,
     evaluate_lenses,
@@ -241,9 +240,8 @@ def _bundle(
     kind, parameters, network = "equivariant", lessons.parameters, members[0].network
     if len(members) > 1:
         parameters = {"kind": kind, "members": len(members), "parameters": parameters}
-        kind, network = "committee", Committee(**parameters)
-        for place, member in zip(network.members, members, strict=True):
-            place.load_state_dict(member.network.state_dict())
+        network = committee_of(kind, [member.network for member in members], lessons.parameters)
+        kind = "committee"
     return Bundle(
         task="lenses",
         name=name,
@@ -256,7 +254,7 @@ def _bundle(
         training=story,
         scores={},
         terms=_TERMS,
-        tensors={key: _half(value) for key, value in network.state_dict().items()},
+        tensors=half_weights(network.state_dict()),
         calibration=calibration,
     )
 
@@ -271,8 +269,3 @@ def _story(known: Stamps, injected: bool, recipe: LensRecipe) -> dict[str, Any]:
         "held_out": list(recipe.held_out),
         "recipe": asdict(recipe),
     }
-
-
-def _half(tensor: torch.Tensor) -> torch.Tensor:
-    """Round weights to float16; the statistics of normalisation, few, stay float32."""
-    return tensor.half() if tensor.is_floating_point() and tensor.dim() > 1 else tensor

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from gzscale.models.backbone import Network
 from gzscale.models.bundle import Bundle
 from gzscale.models.inputs import SDSS_STRETCH
-from gzscale.models.network import Committee
 from gzscale.models.votes import ANSWERS
 from gzscale.tasks.morphology import DISTANCE, OUTPUT
+from gzscale.training.ending import committee_of, half_weights
 from gzscale.training.fit import Examples, predict
 from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import folds
@@ -115,9 +115,7 @@ def _bundle(
     scores: dict[str, float],
 ) -> Bundle:
     parameters = {"kind": "equivariant", "members": recipe.members, "parameters": dict(recipe.network)}
-    committee = Committee("equivariant", recipe.members, recipe.network)
-    for place, member in zip(committee.members, members, strict=True):
-        place.load_state_dict(member.state_dict())
+    committee = committee_of("equivariant", members, recipe.network)
     labels = labelled.labels
     seen, seen_fold = remember(labelled, fold)
     return Bundle(
@@ -148,13 +146,8 @@ def _bundle(
         },
         scores=scores,
         terms=dict(recipe.terms),
-        tensors={key: _half(value) for key, value in committee.state_dict().items()},
+        tensors=half_weights(committee.state_dict()),
         calibration=calibration,
         seen=seen,
         seen_fold=seen_fold,
     )
-
-
-def _half(tensor: torch.Tensor) -> torch.Tensor:
-    """Round weights to float16; the statistics of normalisation, few, stay float32."""
-    return tensor.half() if tensor.is_floating_point() and tensor.dim() > 1 else tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from gzscale.errors import BundleError, CatalogError
-from gzscale.models.bundle import Bundle, write_bundle
+from gzscale.models.bundle import Bundle
 from gzscale.models.inputs import FluxInputs
 from gzscale.tasks.redshift_pdf import recalibrate
 from gzscale.tasks.redshifts import grid
 from gzscale.training.colours import METHODS, colour_features
 from gzscale.training.command import Curve, changed
+from gzscale.training.ending import finish
 from gzscale.training.labels import LEAST_LABELS, folds, name_hashes
 from gzscale.training.photoz_metrics import score_pdfs
 from gzscale.training.redshift_fit import predict_pdfs
@@ -99,10 +99,7 @@ def train_redshift_bundle(
     bundle = train_redshifts(
         stamps, recipe, name, work, Curve(Path(f"{output}.curve.csv"), "CRPS").begun().add
     )
-    part = Path(f"{output}.part")
-    part.write_bytes(write_bundle(bundle))
-    part.replace(output)
-    shutil.rmtree(work)
+    finish(bundle, output, work)
     methods = ("image", *METHODS)
     yield from _table(
         {

@@ -30,6 +30,7 @@ from gzscale.sky.rubin_camera import saturation
 from gzscale.tasks.redshift_pdf import recalibrate
 from gzscale.tasks.redshifts import OUTPUT
 from gzscale.training.colours import METHODS, colour_features
+from gzscale.training.ending import half_weights
 from gzscale.training.labels import name_hashes, positions
 from gzscale.training.loop import Epoch, learn
 from gzscale.training.photoz_metrics import score_pdfs
@@ -290,12 +291,7 @@ def _bundle(
         },
         scores=scores,
         terms=_TERMS,
-        tensors={key: _half(value) for key, value in network.state_dict().items()},
+        tensors=half_weights(network.state_dict()),
         calibration=calibration,
         seen=torch.from_numpy(np.sort(name_hashes([names[row] for row in taught]).view(np.int64))),
     )
-
-
-def _half(tensor: torch.Tensor) -> torch.Tensor:
-    """Round filters to float16; the statistics of normalisation, few, stay float32."""
-    return tensor.half() if tensor.is_floating_point() and tensor.dim() > 1 else tensor

@@ -23,6 +23,7 @@ from gzscale.models.inputs import SDSS_STRETCH
 from gzscale.models.network import build_network
 from gzscale.models.votes import ANSWERS
 from gzscale.tasks.morphology import DISTANCE, OUTPUT
+from gzscale.training.ending import half_weights
 from gzscale.training.fit import Examples, fit
 from gzscale.training.loop import Progress, named
 from gzscale.training.processes import process_rank
@@ -117,10 +118,7 @@ def train_sketches(recipe: Recipe, name: str, work: Path, progress: Progress | N
         },
         scores={},
         terms=dict(recipe.terms),
-        tensors={
-            key: value.half() if value.is_floating_point() and value.dim() > 1 else value
-            for key, value in weights.items()
-        },
+        tensors=half_weights(weights),
     )
 
 
