@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gzscale.sky.spectra import SEQUENCE, Library
 
-__all__ = ["body_fluxes", "star_fluxes"]
+__all__ = ["body_fluxes", "locus_fluxes", "star_fluxes"]
 
 
 class _Population(NamedTuple):
@@ -62,16 +62,19 @@ _EQUIVALENT_WIDTHS, _LINE_SCATTER = (0.0, 0.30, 0.30), 0.5
 _BURST, _BURST_SCATTER = 0.04, 1.0
 
 #: The stellar locus: g-r and with it u-g, r-i, i-z, z-y. SDSS: Covey et al. 2007 (AJ 134, 2398), table 3;
-#: z-y continues it by the dwarfs' slope.
+#: z-y continues it by the dwarfs' slope; the first column is the blue horizontal branch (Yanny et al. 2000,
+#: ApJ 540, 825: u-g from 0.8 to 1.35, g-r from -0.3 to 0).
 _LOCUS = np.array(
     [
-        [0.25, 0.45, 0.70, 1.00, 1.30, 1.42],
-        [0.95, 1.17, 1.65, 2.15, 2.50, 2.55],
-        [0.07, 0.15, 0.25, 0.39, 0.65, 1.30],
-        [0.01, 0.06, 0.14, 0.23, 0.38, 0.72],
-        [0.00, 0.02, 0.06, 0.10, 0.18, 0.35],
+        [-0.25, 0.25, 0.45, 0.70, 1.00, 1.30, 1.42],
+        [1.10, 0.95, 1.17, 1.65, 2.15, 2.50, 2.55],
+        [-0.20, 0.07, 0.15, 0.25, 0.39, 0.65, 1.30],
+        [-0.12, 0.01, 0.06, 0.14, 0.23, 0.38, 0.72],
+        [-0.05, 0.00, 0.02, 0.06, 0.10, 0.18, 0.35],
     ]
 )
+#: The bluest that stars at high latitude are drawn, g-r.
+_BLUEST = 0.25
 
 
 def body_fluxes(
@@ -140,11 +143,21 @@ def star_fluxes(magnitude: NDArray[np.float64], bands: str, rng: np.random.Gener
     """
     n = magnitude.size
     blue, red = rng.normal(0.45, 0.12, n), rng.normal(1.38, 0.06, n)
-    g_r = np.clip(np.where(rng.random(n) < 0.6, blue, red), _LOCUS[0, 0], _LOCUS[0, -1])
-    scatter = rng.normal(0, 0.04, (n, 5))
+    g_r = np.clip(np.where(rng.random(n) < 0.6, blue, red), _BLUEST, _LOCUS[0, -1])
+    return locus_fluxes(magnitude, g_r, bands, rng)
+
+
+def locus_fluxes(
+    magnitude: NDArray[np.float64], g_r: NDArray[np.float64], bands: str, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return the fluxes in nanomaggies, shape (n, bands), of stars of given r and g-r, each of shape (n,).
+
+    They scatter about the stellar locus, which ends at the horizontal branch and at cool dwarfs.
+    """
+    scatter = rng.normal(0, 0.04, (magnitude.size, 5))
     u_g, r_i, i_z, z_y = (np.interp(g_r, _LOCUS[0], row) for row in _LOCUS[1:])
-    colours = np.stack([u_g, g_r, r_i, i_z, z_y], axis=1) + scatter
-    steps = np.concatenate([np.zeros((n, 1)), -np.cumsum(colours, axis=1)], axis=1)
+    colours = np.stack([u_g, np.clip(g_r, *_LOCUS[0, [0, -1]]), r_i, i_z, z_y], axis=1) + scatter
+    steps = np.concatenate([np.zeros((len(colours), 1)), -np.cumsum(colours, axis=1)], axis=1)
     steps -= steps[:, [2]]
     mags = magnitude[:, None] + steps[:, ["ugrizy".index(band) for band in bands]]
     return 10 ** (0.4 * (22.5 - mags))

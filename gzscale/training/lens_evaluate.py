@@ -26,8 +26,9 @@ from gzscale.tasks.lenses import (
 )
 from gzscale.tasks.seen import look
 from gzscale.training.arc_filter import arc_filter
-from gzscale.training.lens_examples import Mix, draw_visible, make_examples
+from gzscale.training.lens_examples import Mix, make_examples
 from gzscale.training.lens_metrics import Reliability, binomial_interval, finder_scores, reliability
+from gzscale.training.lens_visible import draw_visible
 
 __all__ = ["LensEvaluation", "LensTest", "evaluate_lenses", "fit_calibration", "injected_test", "mixed_test"]
 

@@ -8,6 +8,7 @@ the examples are lenses, so that none is told by the image's noise or seeing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,19 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gzscale.errors import CatalogError
-from gzscale.sky.inject import VISIBLE_CONTRAST, Arcs, arc_noise, draw_arcs, electrons_of
+from gzscale.sky.crowds import draw_crowds
+from gzscale.sky.inject import electrons_of
 from gzscale.sky.lens import Lenses
-from gzscale.sky.lens_population import RadiusPrior, Truth, draw_lenses
+from gzscale.sky.lens_population import RadiusPrior
 from gzscale.sky.mimics import draw_kinds, draw_mimics
 from gzscale.sky.stamps import Stamps
 from gzscale.tasks.lenses import RADIUS_EDGES, radius_bin
+from gzscale.training.lens_visible import draw_visible
 
 __all__ = [
     "EXTENT",
-    "Injected",
     "LensExamples",
     "Mix",
-    "draw_visible",
     "labelled_examples",
     "make_examples",
     "side_of",
@@ -36,10 +37,8 @@ __all__ = [
 
 #: Side in arcsec of what is kept of added light, and of what a network need look at.
 EXTENT = 19.0
-#: Lenses that are drawn at a time; their pixels are in memory together.
+#: Mimics that are drawn at a time; their pixels are in memory together.
 _BLOCK = 256
-#: Lenses that are drawn for each visible one before it is given up.
-_TRIES = 500
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,8 @@ class Mix:
         Least and largest Einstein radius in arcsec.
     companions
         Share of the mimics that are companions in the galaxy's own colours.
+    crowds
+        Share of the mimics that are crowds of stars over all of the cutout.
     """
 
     lenses: int = 6000
@@ -68,24 +69,7 @@ class Mix:
     deflectors: float = 0.15
     radii: tuple[float, float] = (0.7, 4.0)
     companions: float = 0.0
-
-
-@dataclass(frozen=True)
-class Injected:
-    """Visible lenses in stamps.
-
-    Attributes
-    ----------
-    row
-        Rows of the stamps, int64, shape (n,).
-    lenses, truth, arcs
-        What was drawn.
-    """
-
-    row: NDArray[np.int64]
-    lenses: Lenses
-    truth: Truth
-    arcs: Arcs
+    crowds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -145,83 +129,6 @@ class LensExamples:
         return torch.from_numpy(self.stamps.noise[self.base[rows]])
 
 
-def draw_visible(
-    stamps: Stamps,
-    rows: NDArray[np.int64],
-    count: int,
-    bands: str,
-    rng: np.random.Generator,
-    radii: tuple[float, float],
-    prior: RadiusPrior,
-    survey: str = "sdss",
-) -> Injected:
-    """Draw lenses into some stamps until enough of them can be seen.
-
-    Parameters
-    ----------
-    stamps
-        Where.
-    rows
-        Which of them may be deflectors; those of an image together as often as those of another.
-    count
-        Visible lenses to draw.
-    bands, rng, radii, prior, survey
-        See `gzscale.sky.lens_population.draw_lenses`.
-
-    Raises
-    ------
-    CatalogError
-        If next to none can be seen.
-    """
-    electrons, share = electrons_of(bands, survey=survey), stamps.even_shares(rows)
-    parts: list[Injected] = []
-    found = tried = 0
-    while found < count:
-        if tried > _TRIES * (count + 200):
-            raise CatalogError(
-                f"{found} of {count} lenses can be seen among {len(rows)} deflectors: give brighter ones"
-            )
-        chosen = rng.choice(rows, _BLOCK, p=share)
-        depth = arc_noise(stamps.noise[chosen], stamps.scale[chosen])
-        seeing = np.median(stamps.seeing[chosen], axis=1)
-        lenses, truth = draw_lenses(
-            stamps.deflectors, chosen, bands, rng, depth, seeing, radii, prior, survey
-        )
-        likely = np.flatnonzero(_stands_out(lenses, stamps.take(truth.deflector), bands))
-        lenses, truth = lenses.take(likely), truth.take(likely)
-        row = truth.deflector
-        base = stamps.take(row)
-        arcs = draw_arcs(lenses, base.images, base.seeing, base.scale, base.noise, electrons)
-        seen = np.flatnonzero(arcs.visible(bands))[: count - found]
-        parts.append(Injected(row[seen], lenses.take(seen), truth.take(seen), arcs.take(seen)))
-        found, tried = found + len(seen), tried + _BLOCK
-    return Injected(
-        np.concatenate([part.row for part in parts]),
-        Lenses.joined([part.lenses for part in parts]),
-        Truth.joined([part.truth for part in parts]),
-        Arcs.joined([part.arcs for part in parts]),
-    )
-
-
-def _stands_out(lenses: Lenses, base: Stamps, bands: str) -> NDArray[np.bool_]:
-    """Tell where images may be brighter than the deflector in g, before they are drawn.
-
-    Half of what would be visible passes: a source's light, magnified and spread over 6 square arcsec, against
-    the deflector's mean brightness at the Einstein radius.
-    """
-    blue = bands.index("g") if "g" in bands else 0
-    size = base.images.shape[-1]
-    axis = np.arange(size) - (size - 1) / 2
-    distance = np.hypot(axis[:, None], axis[None, :])[None] * base.scale[:, None, None]
-    ring = np.abs(distance - lenses.einstein_radius[:, None, None]) < 0.5
-    light = np.where(ring, np.nan_to_num(base.images[:, blue].astype(np.float32)), 0).sum(axis=(1, 2))
-    behind = np.maximum(light, 0) / ring.sum(axis=(1, 2)) / base.scale**2
-    impact = np.maximum(np.hypot(lenses.x[:, 0], lenses.y[:, 0]), lenses.radius[:, 0] / 2)
-    images = lenses.flux[:, :, blue].sum(axis=1) * np.minimum(2 * lenses.einstein_radius / impact, 20.0)
-    passes: NDArray[np.bool_] = images / 6 > VISIBLE_CONTRAST / 2 * behind
-    return passes
-
-
 def make_examples(
     stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator, survey: str = "sdss"
 ) -> LensExamples:
@@ -259,8 +166,7 @@ def make_examples(
     bare = decoys + round(mix.deflectors * mix.lenses)
     order = rng.permutation(mix.lenses)
     shapes = Lenses.joined([part.lenses for part in drawn]).take(order[:decoys])
-    kinds = draw_kinds(decoys, rng, mix.companions)
-    light.append(_mimics(shapes, kinds, stamps.take(base[order[:decoys]]), side, rng))
+    light.append(_mimics(shapes, stamps.take(base[order[:decoys]]), bands, mix, side, rng))
     others = np.concatenate([base[order[:bare]], _of_the_same_images(stamps, base[order[bare:]], rng)])
     weight = np.concatenate([_natural_weights(radius, uniform), np.ones(mix.lenses, np.float32)])
     lenses = np.arange(2 * mix.lenses) < mix.lenses
@@ -330,13 +236,23 @@ def _natural_weights(radius: NDArray[np.float32], uniform: int) -> NDArray[np.fl
 
 
 def _mimics(
-    lenses: Lenses, kinds: NDArray[np.str_], base: Stamps, side: int, rng: np.random.Generator
+    lenses: Lenses, base: Stamps, bands: str, mix: Mix, side: int, rng: np.random.Generator
 ) -> NDArray[np.float16]:
-    parts = []
-    for first in range(0, len(base), _BLOCK):
-        part = np.arange(first, min(first + _BLOCK, len(base)))
-        parts.append(_inner(draw_mimics(lenses.take(part), kinds[part], base.take(part), rng), side))
-    return np.concatenate(parts)
+    """Return the light of mimics, one for each of some lenses; the last of them are crowds of stars."""
+    light = np.empty((len(base), len(bands), side, side), np.float16)
+    single = len(base) - round(mix.crowds * len(base))
+    kinds = draw_kinds(single, rng, mix.companions)
+    for rows in _blocks(0, single):
+        drawn = draw_mimics(lenses.take(rows), kinds[rows], base.take(rows), rng)
+        light[rows] = _inner(drawn, side)
+    for rows in _blocks(single, len(base)):
+        light[rows] = _inner(draw_crowds(base.take(rows), bands, rng), side)
+    return light
+
+
+def _blocks(start: int, stop: int) -> Iterator[NDArray[np.int64]]:
+    for first in range(start, stop, _BLOCK):
+        yield np.arange(first, min(first + _BLOCK, stop))
 
 
 def side_of(stamps: Stamps, extent: float) -> int:

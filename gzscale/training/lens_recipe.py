@@ -70,8 +70,13 @@ class LensRecipe:
         ConfigError
             If it cannot.
         """
-        if not 0 <= self.mix.companions <= 1:
-            raise ConfigError(f"mix.companions={self.mix.companions}: a share from 0 to 1")
+        for name in ("uniform", "mimics", "deflectors", "companions", "crowds"):
+            if not 0 <= getattr(self.mix, name) <= 1:
+                raise ConfigError(f"mix.{name}={getattr(self.mix, name)}: a share from 0 to 1")
+        if self.mix.mimics + self.mix.deflectors > 1:
+            raise ConfigError(
+                f"mix.mimics={self.mix.mimics} and mix.deflectors={self.mix.deflectors}: more than all others"
+            )
         if self.members < 1:
             raise ConfigError(f"members={self.members}: 1 or more")
         if self.members > 1 and self.pace.patience:

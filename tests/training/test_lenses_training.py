@@ -23,9 +23,10 @@ from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES, radius_bin
 from gzscale.training.arc_filter import arc_filter
 from gzscale.training.lens_command import evaluate_lens_bundle
 from gzscale.training.lens_evaluate import fit_calibration, injected_test
-from gzscale.training.lens_examples import Mix, _natural_weights, draw_visible, make_examples
+from gzscale.training.lens_examples import Mix, _natural_weights, make_examples
 from gzscale.training.lens_fit import LensLesson, LensViews
 from gzscale.training.lens_labels import read_labelled_lenses, read_lens_labels
+from gzscale.training.lens_visible import draw_visible
 
 INPUTS = FluxInputs("gri", "gri", (0.1, 0.17, 0.3), tuple(SDSS_REDDENING[band] for band in "gri"))
 SETTINGS = (*SMALL, "tested=8")
@@ -68,6 +69,27 @@ def test_half_of_the_examples_of_every_image_are_lenses(stamps):
     assert (image != "c").all()
 
 
+def test_there_need_not_be_mimics(stamps):
+    found = make_examples(stamps, "gri", Mix(lenses=20, mimics=0.0), np.random.default_rng(1))
+    assert len(found.light) == 20
+    assert (found.added[~found.lens] == -1).all()
+
+
+def test_a_share_of_the_mimics_are_crowds(stamps):
+    mix = Mix(lenses=20, mimics=1.0, deflectors=0.0, crowds=0.25)
+    found = make_examples(stamps, "gri", mix, np.random.default_rng(1))
+    plain = make_examples(stamps, "gri", replace(mix, crowds=0.0), np.random.default_rng(1))
+    assert len(found.light) == len(plain.light) == 40
+    np.testing.assert_array_equal(found.light[:20], plain.light[:20])
+    # A crowd's light lies all over the cutout, an arc's or a mimic's near the galaxy.
+    rim = np.ones(found.light.shape[-2:], bool)
+    rim[12:-12, 12:-12] = False
+    light = found.light.astype(np.float32)
+    share = light[..., rim].sum(axis=(1, 2)) / light.sum(axis=(1, 2, 3))
+    assert (share[-5:] > 0.4).all()
+    assert np.median(share[:-5]) < 0.2
+
+
 def test_weighted_radii_are_as_frequent_as_luminosities_have_them():
     rng = np.random.default_rng(1)
     radius = np.r_[rng.uniform(0.7, 4, 3000), 0.7 + rng.exponential(0.3, 2000)].astype(np.float32)
@@ -101,7 +123,7 @@ def test_every_visible_lens_is_what_it_says(stamps):
 
 
 def test_nothing_visible_is_an_error(stamps, monkeypatch):
-    monkeypatch.setattr("gzscale.training.lens_examples._TRIES", 2)
+    monkeypatch.setattr("gzscale.training.lens_visible._TRIES", 2)
     with pytest.raises(CatalogError, match="can be seen"):
         draw_visible(stamps, np.arange(3), 5, "gri", np.random.default_rng(2), (0.8, 0.8001), "luminosity")
 
