@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,8 @@ class ImageRecord:
         Of the stored file's bytes; empty and 0 if it could not be used.
     reason, detail
         Why it could not be used; empty if it was.
+    seeing
+        Full width at half maximum of its stars in arcsec; NaN where it is not known.
     """
 
     name: str
@@ -43,6 +46,7 @@ class ImageRecord:
     size: int
     reason: str
     detail: str
+    seeing: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

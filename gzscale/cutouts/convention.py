@@ -17,6 +17,9 @@ image_index    int32    (object, band, slot)      rows of the attribute ``images
 flags          uint8    (object, band)            bit k: the mask plane ``flag_meanings[k]`` below the cutout
 =============  =======  ========================  ====================================================
 
+Each entry of the attribute ``images`` has a survey image's name, band, SHA-256 and size in bytes, and where
+it could be measured ``seeing``, the full width at half maximum of its stars in arcsec.
+
 ``flags`` is there only where the survey has masks: where the group has the attribute ``flag_meanings``.
 
 World coordinates of cutout i, at 0-based column x and row y: TAN, ICRS, with

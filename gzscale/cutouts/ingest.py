@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.account import ImageRecord, Verdict, gaps_table, judge, quarantine_table
 from gzscale.cutouts.geometry import check_sizes, half_diagonal, pixel_scales
+from gzscale.cutouts.seeing import image_seeing
 from gzscale.cutouts.stack import Stack
 from gzscale.cutouts.write import GroupContent, PartitionWriter
 from gzscale.errors import ImageError, LedgerError
@@ -180,7 +182,7 @@ def _cut_images(
         for number in numbers.tolist():
             with clock.stage("decode"):
                 ref, image = next(opened)
-            records.append(_record(ref, image))
+                records.append(_record(ref, image))
             if isinstance(image, Image):
                 mine = slice(begins[number], begins[number + 1])
                 objects = cover.pair_object[mine]
@@ -222,7 +224,8 @@ def _spans(cover: Coverage, pairs: NDArray[np.bool_], count: int) -> NDArray[np.
 
 def _record(ref: ImageRef, image: Image | ImageError) -> ImageRecord:
     if isinstance(image, Image):
-        return ImageRecord(ref.name, ref.band, ref.path, image.sha256, image.size, "", "")
+        seeing = image_seeing(image)
+        return ImageRecord(ref.name, ref.band, ref.path, image.sha256, image.size, "", "", seeing)
     return ImageRecord(ref.name, ref.band, ref.path, "", 0, image.reason.value, str(image))
 
 
@@ -246,16 +249,19 @@ def _content(
         image_index=image_index[kept],
         flags=stack.flags[kept] if stack.flag_names else None,
         flag_names=stack.flag_names,
-        sources=tuple(
-            {
-                "name": records[n].name,
-                "band": records[n].band,
-                "sha256": records[n].sha256,
-                "size": records[n].size,
-            }
-            for n in numbers.tolist()
-        ),
+        sources=tuple(_source(records[n]) for n in numbers.tolist()),
     )
+
+
+def _source(record: ImageRecord) -> dict[str, str | int | float]:
+    """Return what a store says of an image: its seeing to the milliarcsec, where it is known."""
+    told: dict[str, str | int | float] = {
+        "name": record.name,
+        "band": record.band,
+        "sha256": record.sha256,
+        "size": record.size,
+    }
+    return told if math.isnan(record.seeing) else {**told, "seeing": round(record.seeing, 3)}
 
 
 def _check_accounting(count: int, done: Mapping[str, int], quarantine: pa.Table) -> None:

@@ -52,7 +52,7 @@ class Cutouts:
     image_index
         Rows of ``sources``, int32, shape (n, bands, slots), -1 where there is none.
     sources
-        The survey images: name, band, sha256 and size of each.
+        The survey images: name, band, sha256 and size of each, and its seeing where that is known.
     flags
         Bits of the survey's masks below each cutout, uint8, shape (n, bands); None without masks.
     flag_meanings
@@ -80,6 +80,19 @@ class Cutouts:
 
     def __len__(self) -> int:
         return len(self.object_id)
+
+    def seeing(self) -> NDArray[np.float32]:
+        """Return the full width at half maximum of a star where each cutout comes from.
+
+        Returns
+        -------
+        NDArray[np.float32]
+            Arcsec, that of the first image that went into each band, shape (n, bands); NaN where it is not
+            known.
+        """
+        known = [float(source.get("seeing", np.nan)) for source in self.sources]
+        # The last one stands for no image, whose index is -1.
+        return np.array([*known, np.nan], np.float32)[self.image_index[:, :, 0]]
 
     def wcs(self, i: int) -> WCS:
         """Return the world coordinate system of cutout ``i``."""

@@ -30,6 +30,9 @@ class Observation:
         Background sigma of a pixel in nanomaggies, float32, shape (n, B); NaN where not known.
     extinction
         E(B-V) towards each object in magnitudes, float32, shape (n,); NaN where not known.
+    seeing
+        Full width at half maximum of a star in arcsec, float32, shape (n, B), NaN where not known; None where
+        nothing is known.
     """
 
     images: NDArray[np.floating]
@@ -37,6 +40,7 @@ class Observation:
     scale: NDArray[np.float64]
     noise: NDArray[np.float32]
     extinction: NDArray[np.float32]
+    seeing: NDArray[np.float32] | None = None
 
     @classmethod
     def of(
@@ -46,8 +50,9 @@ class Observation:
         scale: NDArray[np.floating],
         noise: NDArray[np.floating] | None = None,
         extinction: NDArray[np.floating] | None = None,
+        seeing: NDArray[np.floating] | None = None,
     ) -> Observation:
-        """Return an observation whose noise or extinction need not be known."""
+        """Return an observation whose noise, extinction or seeing need not be known."""
         count = len(images)
         if noise is None:
             noise = np.full((count, len(bands)), np.nan)
@@ -59,6 +64,7 @@ class Observation:
             np.asarray(scale, np.float64),
             np.asarray(noise, np.float32),
             np.asarray(extinction, np.float32),
+            None if seeing is None else np.asarray(seeing, np.float32),
         )
 
     def __len__(self) -> int:
@@ -66,8 +72,9 @@ class Observation:
 
     def take(self, rows: NDArray[np.integer] | slice) -> Observation:
         """Return the observation of some of the objects, in that order."""
+        seeing = None if self.seeing is None else self.seeing[rows]
         return Observation(
-            self.images[rows], self.bands, self.scale[rows], self.noise[rows], self.extinction[rows]
+            self.images[rows], self.bands, self.scale[rows], self.noise[rows], self.extinction[rows], seeing
         )
 
 

@@ -110,7 +110,9 @@ def observe(cutouts: Cutouts, rows: pa.Table) -> Observation:
         order = np.argsort(ids, kind="stable")
         place = order[np.searchsorted(ids[order], cutouts.object_id)]
         extinction = rows["ebv"].to_numpy(zero_copy_only=False)[place]
-    return Observation.of(cutouts.images, cutouts.bands, cutouts.scale, cutouts.noise, extinction)
+    return Observation.of(
+        cutouts.images, cutouts.bands, cutouts.scale, cutouts.noise, extinction, cutouts.seeing()
+    )
 
 
 def usable_rows(cutouts: Cutouts, seen: Seen, bundle: Bundle) -> NDArray[np.int64]:

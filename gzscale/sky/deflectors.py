@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
+from gzscale.cutouts.seeing import MOFFAT_BETA, SHARPEST, peak_widths
 from gzscale.sky.conditions import CAMERAS
 from gzscale.sky.lens_population import Deflectors, passive_redshift
 
@@ -26,7 +27,6 @@ FAINTEST, BLUEST = {"sdss": 19.8, "rubin": 21.5}, {"sdss": 0.75, "rubin": 1.0}
 _EXTENDED = 1.2
 #: Least number of stars that a seeing is taken from, and their least signal-to-noise ratio.
 _STARS, _STAR_SIGNAL = 5, 25.0
-_MOFFAT_BETA = 3.5
 #: Least measured part of a cutout, and largest median of its rim in sigma of a pixel; or in nanomaggies a
 #: square arcsec, 25 mag, which in a deep image is a galaxy's own outskirts.
 _MEASURED, _SKY, _OUTSKIRTS = 0.95, 1.5, 0.1
@@ -91,9 +91,7 @@ def measure(
     ratio, angle = _shapes(gri[:, 1], radius, scale)
     half = _half_light_radius(gri[:, 1], radius)
     star = (
-        0.5
-        * seeing[:, bands.index("r")]
-        * np.sqrt((2 ** (1 / (_MOFFAT_BETA - 1)) - 1) / (2 ** (1 / 3.5) - 1))
+        0.5 * seeing[:, bands.index("r")] * np.sqrt((2 ** (1 / (MOFFAT_BETA - 1)) - 1) / (2 ** (1 / 3.5) - 1))
     )
     with np.errstate(invalid="ignore"):
         chosen = (
@@ -226,34 +224,10 @@ def measure_seeing(
         peak &= pixels > _STAR_SIGNAL * np.maximum(noise[:, number], 1e-9)[:, None, None]
         peak[:, :2], peak[:, -2:], peak[:, :, :2], peak[:, :, -2:] = False, False, False, False
         which, row, column = np.nonzero(peak)
-        widths = _peak_widths(pixels, which, row, column) * scale[which]
+        widths = peak_widths(pixels, which, row, column) * scale[which]
         widths = widths[np.isfinite(widths)]
         usual = CAMERAS[survey].seeing.get(band, 1.3)
-        found[number] = np.quantile(widths, 0.2) if len(widths) >= _STARS else usual
+        found[number] = np.quantile(widths, SHARPEST) if len(widths) >= _STARS else usual
     # Nothing sharper than the pixels, nothing that no night would be used with.
     bounded: NDArray[np.float64] = np.clip(found, 0.5, 2.5)
     return bounded
-
-
-def _peak_widths(
-    pixels: NDArray[np.float64],
-    which: NDArray[np.int64],
-    row: NDArray[np.int64],
-    column: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Return full widths in pixels of Moffat functions through each peak and the pixels beside it."""
-    centre = pixels[which, row, column]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        squares = []
-        for dy, dx in ((0, 1), (1, 0)):
-            before, after = pixels[which, row - dy, column - dx], pixels[which, row + dy, column + dx]
-            # Of (1 + r^2 / a^2)^-beta the power -1 / beta is a parabola, wherever between pixels its top is.
-            low, mid, high = (part ** (-1 / _MOFFAT_BETA) for part in (before, centre, after))
-            curve = (low + high) / 2 - mid
-            top = mid - np.square(high - low) / (16 * curve)
-            squares.append(top / curve)
-        core = np.sqrt(np.sqrt(squares[0] * squares[1]))
-    # The pixel itself adds a twelfth of a pixel's area to the variance, 1 / (2 beta) of a^2 at the core.
-    core = np.sqrt(np.maximum(core**2 - 2 * _MOFFAT_BETA / 12, 0.0))
-    widths: NDArray[np.float64] = 2 * core * np.sqrt(2 ** (1 / _MOFFAT_BETA) - 1)
-    return np.where(widths > 0.5, widths, np.nan)

@@ -52,6 +52,8 @@ class Stamps:
         g, r, i magnitudes within 2 arcsec, shape (n, 3).
     deflector
         Whether it can be a lens, bool, shape (n,).
+    drawn
+        Whether it is of a sample (`gzscale.sky.samples`), and its seeing the true one, bool, shape (n,).
     """
 
     object_id: NDArray[np.int64]
@@ -69,6 +71,7 @@ class Stamps:
     angle: NDArray[np.float64]
     colours: NDArray[np.float64]
     deflector: NDArray[np.bool_]
+    drawn: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.object_id)
@@ -213,7 +216,11 @@ def measured_stamps(
     redshift = None
     if truth is None:
         source = _sources(cutouts, places[len(places) // 2])[rows]
-        seeing = _seeing(images, bands, scale, noise, source, survey)
+        told = cutouts.seeing()[rows][:, places]
+        seeing = told.astype(np.float64)
+        if not np.isfinite(told).all():
+            measured = _seeing(images, bands, scale, noise, source, survey)
+            seeing = np.where(np.isfinite(told), seeing, measured)
     else:
         source = _fields(cutouts.object_id[rows])
         seeing = np.stack([truth[f"seeing_{band}"].to_numpy()[rows] for band in bands], axis=1)
@@ -235,6 +242,7 @@ def measured_stamps(
         angle=found.deflectors.angle,
         colours=found.magnitudes,
         deflector=found.chosen,
+        drawn=np.full(len(rows), truth is not None),
     )
 
 

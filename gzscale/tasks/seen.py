@@ -36,6 +36,9 @@ class Seen:
         Brightest pixel in nanomaggies, float32, shape (n, B); NaN where none was measured.
     extinction
         E(B-V) in magnitudes, float32, shape (n,); NaN where not known.
+    seeing
+        Full width at half maximum of a star in arcsec, float32, shape (n, B), NaN where not known; None where
+        nothing is known.
     """
 
     bands: str
@@ -45,14 +48,23 @@ class Seen:
     flux: NDArray[np.float32]
     brightest: NDArray[np.float32]
     extinction: NDArray[np.float32]
+    seeing: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.extinction)
 
     def take(self, rows: NDArray[np.integer] | slice) -> Seen:
         """Return what was seen of some of the objects, in that order."""
-        numbers = (self.coverage, self.noise, self.flux, self.brightest, self.extinction)
-        return Seen(self.bands, self.measured[rows], *(array[rows] for array in numbers))
+        return Seen(
+            self.bands,
+            self.measured[rows],
+            self.coverage[rows],
+            self.noise[rows],
+            self.flux[rows],
+            self.brightest[rows],
+            self.extinction[rows],
+            None if self.seeing is None else self.seeing[rows],
+        )
 
     def band(self, letter: str) -> int | None:
         """Return the column of a band, None where the observation lacks it."""
@@ -76,5 +88,12 @@ def look(observation: Observation) -> Seen:
             warnings.simplefilter("ignore", RuntimeWarning)  # a band without a pixel: NaN
             brightest[rows] = np.nanmax(block, axis=(2, 3))
     return Seen(
-        observation.bands, measured, coverage, observation.noise, flux, brightest, observation.extinction
+        observation.bands,
+        measured,
+        coverage,
+        observation.noise,
+        flux,
+        brightest,
+        observation.extinction,
+        observation.seeing,
     )

@@ -133,4 +133,5 @@ def _stamps_of(challenge: Challenge, bands: str) -> Stamps:
         angle=angle,
         colours=colours,
         deflector=chosen,
+        drawn=np.zeros(n, bool),
     )

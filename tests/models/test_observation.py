@@ -17,6 +17,16 @@ def test_what_is_not_known_is_nan():
     assert len(made.take(slice(1, 3))) == 2
 
 
+def test_the_seeing_goes_with_the_object():
+    images, seeing = make().images, np.arange(10.0).reshape(5, 2)
+    made = Observation.of(images, "ug", np.full(5, 0.4), seeing=seeing)
+    rows = np.array([4, 1])
+    for some in (made.take(rows), look(made).take(rows), look(made.take(rows))):
+        np.testing.assert_array_equal(some.seeing, seeing[rows].astype(np.float32))
+    assert make().take(rows).seeing is None
+    assert look(make()).take(rows).seeing is None
+
+
 def test_the_rim_tells_the_noise_whatever_lies_in_the_middle():
     images = make(200).images
     images[:, :, 10:30, 10:30] += 50

@@ -11,6 +11,7 @@ from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning
 from pyarrow import csv
 
+from gzscale.cutouts.seeing import image_seeing
 from gzscale.surveys.base import ImageRef
 from gzscale.surveys.fitsfile import read_first_header, read_fits
 from gzscale.surveys.footprints import read_footprints, stripe_to_sky, write_footprints
@@ -170,3 +171,16 @@ def test_the_masks_of_a_dense_field(root):
         claimed = int(hdus[2].data["npix"].sum())
     assert 0.5 * claimed < gone.sum() <= claimed
     assert np.median(plain[gone]) > 50 * np.median(np.abs(plain))
+
+
+def test_seeing_is_that_of_sdss_s_own_psf(real_data):
+    """psField's two Gaussians: the narrow one, in pixels, is the core whose width at half maximum counts."""
+    with fits.open(real_data / "sdss/extras/psField-002583-2-0136.fits") as units:
+        narrow = units[6].data["psf_sigma1_2G"][0]
+    survey = SdssSurvey(str(real_data / "sdss"), "ugriz", {})
+    rows = pq.read_table(real_data / "sdss/m2-sources.parquet").select(
+        ["object_id", "ra", "dec", "run", "camcol", "field"]
+    )
+    images = survey.find(rows, np.full(rows.num_rows, 0.003)).images
+    found = [image_seeing(survey.open(image)) for image in images]
+    np.testing.assert_allclose(found, 2 * np.sqrt(2 * np.log(2)) * 0.396 * narrow, rtol=0.04)
