@@ -25,6 +25,7 @@ __all__ = [
     "RADIUS_EDGES",
     "LensesTask",
     "calibrated_chance",
+    "middle_seeing",
     "radius_bin",
     "radius_quantiles",
     "shift_prevalence",
@@ -42,6 +43,8 @@ BANDS = "gri"
 SATURATION = 100.0
 #: Total flux below minus so many sigma of a pixel is negative: five sigma of the sum of 64 x 64 pixels.
 _DARK = 5 * 64
+#: How much better or worse than the usual one a seeing counts at most: none beyond was learnt.
+_BLUR = (0.6, 1.6)
 #: Where the loss of information near 0 and 1 ends, in float32.
 _FLOOR = 1e-7
 
@@ -92,7 +95,7 @@ class LensesTask:
             chance = np.asarray(outputs[LENS], np.float64)[:, 0]
             share = np.asarray(outputs[RADIUS], np.float64)
             score = shift_prevalence(
-                calibrated_chance(chance, calibration),
+                calibrated_chance(chance, calibration, middle_seeing(seen.bands, seen.seeing)),
                 float(calibration["training_prevalence"]),
                 float(calibration["prevalence"]),
             )
@@ -117,19 +120,52 @@ class LensesTask:
         return values, finite
 
 
-def calibrated_chance(chance: NDArray[np.floating], calibration: Mapping[str, Any]) -> NDArray[np.float64]:
+def calibrated_chance(
+    chance: NDArray[np.floating], calibration: Mapping[str, Any], seeing: NDArray[np.floating] | None = None
+) -> NDArray[np.float64]:
     """Return chances at the training prevalence, calibrated: slope x logit + offset [2]_.
+
+    What an image's chance means depends on its seeing, which a network cannot see: in a sharp image more of
+    what looks doubtful is a lens. So a term slope x ln(seeing / usual seeing) is added.
 
     Parameters
     ----------
     chance
         The network's, in [0, 1].
     calibration
-        ``slope`` and ``offset``.
+        ``slope`` and ``offset``; and ``seeing`` with ``slope`` and ``usual``, arcsec, where it was learnt.
+    seeing
+        Full width at half maximum of a star in arcsec, shape of ``chance``; NaN: the usual one.
     """
     safe = np.clip(np.asarray(chance, np.float64), _FLOOR, 1 - _FLOOR)
     logit = float(calibration["slope"]) * np.log(safe / (1 - safe)) + float(calibration["offset"])
+    if "seeing" in calibration and seeing is not None:
+        term = calibration["seeing"]
+        blur = np.log(np.clip(np.asarray(seeing, np.float64) / float(term["usual"]), *_BLUR))
+        logit = logit + float(term["slope"]) * np.nan_to_num(blur)
     return 1 / (1 + np.exp(-logit))
+
+
+def middle_seeing(bands: str, seeing: NDArray[np.floating] | None) -> NDArray[np.float64] | None:
+    """Return the median seeing of the bands that lenses are looked for in.
+
+    Parameters
+    ----------
+    bands
+        The B bands, one letter each.
+    seeing
+        Arcsec, shape (n, B), NaN where not known; None where nothing is known.
+
+    Returns
+    -------
+    NDArray[np.float64] or None
+        Shape (n,), NaN where no band's is known.
+    """
+    chosen = [place for place, band in enumerate(bands) if band in BANDS]
+    if seeing is None or not chosen:
+        return None
+    known = np.ma.masked_invalid(np.asarray(seeing, np.float64)[:, chosen])
+    return np.ma.filled(np.ma.median(known, axis=1), np.nan)
 
 
 def shift_prevalence(chance: NDArray[np.float64], learnt: float, stated: float) -> NDArray[np.float64]:

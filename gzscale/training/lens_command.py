@@ -121,7 +121,7 @@ def evaluate_lens_bundle(
     """
     if labels is not None or is_challenge(images[0]):
         stamps, lens, bands = read_labelled_lenses(images[0], labels, made.bands, geometry, made.filters)
-        seen = Observation.of(stamps.images, bands, stamps.scale, stamps.noise)
+        seen = Observation.of(stamps.images, bands, stamps.scale, stamps.noise, seeing=stamps.seeing)
         test, mixed = LensTest(seen, lens, np.full(len(lens), np.nan)), None
     else:
         survey, mix = made.filters, replace(RECIPES[made.filters].mix, lenses=lenses)

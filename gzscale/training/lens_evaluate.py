@@ -21,6 +21,7 @@ from gzscale.tasks.lenses import (
     RADIUS,
     LensesTask,
     calibrated_chance,
+    middle_seeing,
     radius_quantiles,
     shift_prevalence,
 )
@@ -30,7 +31,7 @@ from gzscale.training.lens_examples import Mix, make_examples
 from gzscale.training.lens_metrics import Reliability, binomial_interval, finder_scores, reliability
 from gzscale.training.lens_visible import draw_visible
 
-__all__ = ["LensEvaluation", "LensTest", "evaluate_lenses", "fit_calibration", "injected_test", "mixed_test"]
+__all__ = ["LensEvaluation", "LensTest", "evaluate_lenses", "injected_test", "mixed_test"]
 
 #: Einstein radius in arcsec from which on a lens should be found in SDSS's seeing.
 LARGE = 1.2
@@ -119,7 +120,7 @@ def injected_test(
     plain = stamps if others is None else Stamps.joined([stamps, others])
     base = Stamps.joined([stamps.take(drawn.row), plain])
     images = np.concatenate([lensed, plain.images.astype(np.float32)])
-    observation = Observation.of(images, bands, base.scale, base.noise)
+    observation = Observation.of(images, bands, base.scale, base.noise, seeing=base.seeing)
     radius = np.concatenate([drawn.lenses.einstein_radius, np.full(len(plain), np.nan)])
     return LensTest(observation, np.arange(len(base)) < count, radius)
 
@@ -139,7 +140,7 @@ def mixed_test(
     examples = make_examples(stamps, bands, mix, rng, survey)
     images = examples.images(np.arange(len(examples)), torch.Generator().manual_seed(0)).numpy()
     base = examples.base
-    seen = Observation.of(images, bands, stamps.scale[base], stamps.noise[base])
+    seen = Observation.of(images, bands, stamps.scale[base], stamps.noise[base], seeing=stamps.seeing[base])
     return LensTest(seen, examples.lens, examples.radius.astype(np.float64))
 
 
@@ -169,7 +170,7 @@ def evaluate_lenses(bundle: Bundle, test: LensTest, mixed: LensTest | None = Non
     calibration = bundle.calibration
     columns, _ = LensesTask().table(outputs, calibration, look(test.observation))
     refused = np.ma.getmaskarray(columns["lens_score"])
-    chance = np.where(refused, 0.0, calibrated_chance(outputs[LENS][:, 0], calibration))
+    chance = np.where(refused, 0.0, _calibrated(outputs, calibration, test.observation))
     learnt, stated = float(calibration["training_prevalence"]), float(calibration["prevalence"])
     score = shift_prevalence(chance, learnt, stated)
     lens, other = test.lens, ~test.lens & ~refused
@@ -202,7 +203,13 @@ def _diagrams(
     bundle: Bundle, mixed: LensTest, learnt: float, stated: float
 ) -> tuple[Reliability, Reliability]:
     outputs = Engine(bundle).run(mixed.observation)
-    return _weighed(calibrated_chance(outputs[LENS][:, 0], bundle.calibration), mixed.lens, learnt, stated)
+    return _weighed(_calibrated(outputs, bundle.calibration, mixed.observation), mixed.lens, learnt, stated)
+
+
+def _calibrated(
+    outputs: Mapping[str, NDArray], calibration: Mapping[str, Any], seen: Observation
+) -> NDArray[np.float64]:
+    return calibrated_chance(outputs[LENS][:, 0], calibration, middle_seeing(seen.bands, seen.seeing))
 
 
 def _weighed(
@@ -211,37 +218,6 @@ def _weighed(
     """Return reliability with lenses and others weighed to each of two prevalences."""
     score = shift_prevalence(chance, learnt, stated)
     return reliability(chance, lens, learnt), reliability(score, lens, stated, _RARE_EDGES)
-
-
-def fit_calibration(chance: NDArray[np.floating], lens: NDArray[np.bool_]) -> dict[str, float]:
-    """Fit slope and offset of the logit (Platt 1999) by Newton's method.
-
-    Parameters
-    ----------
-    chance
-        The network's chance of each object held back, shape (n,).
-    lens
-        Shape (n,); half of them or so lenses.
-
-    Returns
-    -------
-    dict
-        ``slope`` and ``offset`` of the calibrated logit.
-    """
-    safe = np.clip(np.asarray(chance, np.float64), 1e-7, 1 - 1e-7)
-    design = np.stack([np.log(safe / (1 - safe)), np.ones(len(safe))], axis=1)
-    # Platt's targets: a little less than certain, so that a perfect separation has a finite slope.
-    many, few = int(lens.sum()), int((~lens).sum())
-    target = np.where(lens, (many + 1) / (many + 2), 1 / (few + 2))
-    found = np.array([1.0, 0.0])
-    for _ in range(50):
-        predicted = 1 / (1 + np.exp(-(design @ found)))
-        weight = predicted * (1 - predicted) + 1e-9
-        step = np.linalg.solve((design * weight[:, None]).T @ design, design.T @ (target - predicted))
-        found = found + np.clip(step, -1, 1)
-        if np.abs(step).max() < 1e-8:
-            break
-    return {"slope": float(found[0]), "offset": float(found[1])}
 
 
 def _named(name: str, ending: str, scores: Mapping[str, float]) -> dict[str, float]:

@@ -22,8 +22,9 @@ from gzscale.models.backbone import Network
 from gzscale.models.inputs import FluxInputs
 from gzscale.models.network import build_network
 from gzscale.sky.stamps import Stamps
-from gzscale.tasks.lenses import LENS
+from gzscale.tasks.lenses import LENS, middle_seeing
 from gzscale.training.labels import folds
+from gzscale.training.lens_calibration import Unseen
 from gzscale.training.lens_examples import LensExamples, labelled_examples, make_examples, side_of
 from gzscale.training.lens_fit import LensLesson, predict_examples
 from gzscale.training.lens_recipe import LensRecipe
@@ -70,15 +71,12 @@ class Member:
     ----------
     network
         On the CPU, in evaluation mode.
-    chance
-        Of a lens, float32, shape (m,).
-    lens
-        What they are, shape (m,).
+    unseen
+        What it says of them.
     """
 
     network: Network
-    chance: NDArray[np.float32]
-    lens: NDArray[np.bool_]
+    unseen: Unseen
 
 
 def learn_members(
@@ -185,9 +183,12 @@ def _learn_member(
         lesson = LensLesson(examples, lessons.inputs, (side, recipe.size), recipe.views, held)
         network = learn(network, lesson, pace, checkpoint=checkpoint, progress=named(stage, progress))
     if held is None:
-        nothing = np.empty(0, np.float32)
-        return Member(network, nothing, nothing.astype(bool))
-    return Member(network, predict_examples(network, held, lessons.inputs)[LENS][:, 0], held.lens)
+        return Member(network, Unseen.nothing())
+    chance = predict_examples(network, held, lessons.inputs)[LENS][:, 0]
+    seeing = middle_seeing(recipe.bands, held.stamps.seeing[held.base])
+    if seeing is None:
+        seeing = np.ones(len(held))
+    return Member(network, Unseen(chance, held.lens, seeing, held.stamps.drawn[held.base]))
 
 
 def _examples(

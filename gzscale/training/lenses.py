@@ -29,10 +29,10 @@ from gzscale.sky.rubin_camera import saturation
 from gzscale.sky.stamps import Stamps
 from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES, SATURATION, calibrated_chance
 from gzscale.training.ending import committee_of, half_weights
+from gzscale.training.lens_calibration import Unseen, fit_calibration
 from gzscale.training.lens_evaluate import (
     LensEvaluation,
     evaluate_lenses,
-    fit_calibration,
     injected_test,
     mixed_test,
 )
@@ -153,33 +153,31 @@ def _train(
 
 def _unseen_scores(members: Sequence[Member]) -> dict[str, float]:
     """Return how honest a member's chances are on what it has not learnt, calibrated on the others'."""
-    told = [member for member in members if len(member.lens)]
+    told = [member.unseen for member in members if len(member.unseen)]
     if len(told) < 2:
         return {}
     chance = []
     for own in told:
-        others = [other for other in told if other is not own]
-        fitted = fit_calibration(
-            np.concatenate([other.chance for other in others]),
-            np.concatenate([other.lens for other in others]),
-        )
-        chance.append(calibrated_chance(own.chance, fitted))
-    lens = np.concatenate([member.lens for member in told])
-    found = reliability(np.concatenate(chance), lens, float(lens.mean()))
+        fitted = fit_calibration(Unseen.joined([other for other in told if other is not own]))
+        chance.append(calibrated_chance(own.chance, fitted, own.seeing))
+    every = Unseen.joined(told)
+    # Chances are stated for images that were taken.
+    counted = every.drawn if every.drawn.all() else ~every.drawn
+    lens = every.lens[counted]
+    found = reliability(np.concatenate(chance)[counted], lens, float(lens.mean()))
     scores = {"reliability_unseen": found.deviation, "reliability_unseen_noise": found.noise}
     return {name: round(value, 5) for name, value in scores.items()}
 
 
 def _calibration(members: Sequence[Member], learnt: Stamps, recipe: LensRecipe) -> dict[str, Any]:
-    if not any(len(member.lens) for member in members):
+    unseen = Unseen.joined([member.unseen for member in members])
+    if not len(unseen):
         raise CatalogError(
             "no lens can be seen in what is held back to calibrate chances on: give more cutouts"
         )
-    chance = np.concatenate([member.chance for member in members])
-    lens = np.concatenate([member.lens for member in members])
     return {
-        **fit_calibration(chance, lens),
-        "training_prevalence": float(lens.mean()),
+        **fit_calibration(unseen),
+        "training_prevalence": float(unseen.lens.mean()),
         "prevalence": recipe.prevalence,
         "usual_noise": _usual_noise(learnt, recipe.bands),
         "saturation": _saturation(recipe),

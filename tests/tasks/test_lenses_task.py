@@ -14,6 +14,7 @@ from gzscale.tasks.lenses import (
     RADIUS_EDGES,
     LensesTask,
     calibrated_chance,
+    middle_seeing,
     radius_bin,
     radius_quantiles,
     shift_prevalence,
@@ -79,6 +80,32 @@ def test_calibration_is_linear_in_the_logit():
     assert chance[0] == pytest.approx(1 / (1 + np.exp(-logit)))
     assert 0 < chance[1] < 1e-10
     assert chance[2] > 1 - 1e-10
+
+
+def test_a_seeing_counts_by_its_ratio_to_the_usual_one():
+    calibration = {"slope": 1.0, "offset": 0.0, "seeing": {"slope": -2.0, "usual": 1.3}}
+    seeing = np.array([1.3, 1.04, 0.1, np.nan])
+    chance = calibrated_chance(np.full(4, 0.5), calibration, seeing)
+    logit = np.log(chance / (1 - chance))
+    np.testing.assert_allclose(logit, -2 * np.log([1, 0.8, 0.6, 1]), atol=1e-9)
+    np.testing.assert_array_equal(calibrated_chance(np.full(4, 0.5), calibration), np.full(4, 0.5))
+
+
+def test_the_middle_seeing_is_that_of_the_bands_that_are_looked_at():
+    seeing = np.array([[9, 1.4, 1.2, 1.1, 9], [9, np.nan, 1.2, 1.0, 9], [9, np.nan, np.nan, np.nan, 9]])
+    np.testing.assert_allclose(middle_seeing("ugriz", seeing), [1.2, 1.1, np.nan])
+    assert middle_seeing("ugriz", None) is None
+    assert middle_seeing("uz", seeing[:, [0, 4]]) is None
+
+
+def test_a_score_knows_the_seeing():
+    calibration = {**CALIBRATION, "seeing": {"slope": -2.0, "usual": 1.3}}
+    sharp = np.full((3, 5), 1.3, np.float32)
+    sharp[1], sharp[2] = 1.0, np.nan
+    score = LensesTask().table(outputs([0.5] * 3), calibration, seen(3, seeing=sharp))[0]["lens_score"]
+    plain = LensesTask().table(outputs([0.5] * 3), calibration, seen(3))[0]["lens_score"]
+    assert score[0] == score[2] == plain[0]
+    assert score[1] > 1.5 * score[0]
 
 
 def test_radius_quantiles_of_samples():

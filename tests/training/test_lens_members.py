@@ -14,7 +14,8 @@ from gzscale.sky.stamps import read_stamps
 from gzscale.tasks.lenses import LENS, calibrated_chance
 from gzscale.training import lens_members, lenses
 from gzscale.training.command import changed
-from gzscale.training.lens_evaluate import fit_calibration, mixed_test
+from gzscale.training.lens_calibration import Unseen, fit_calibration
+from gzscale.training.lens_evaluate import mixed_test
 from gzscale.training.lens_members import Lessons, learn_members, sides
 from gzscale.training.lens_metrics import reliability
 from gzscale.training.lens_recipe import LensRecipe
@@ -76,14 +77,13 @@ def test_a_committee_is_the_mean_of_members_calibrated_on_what_each_has_not_lear
     assert shown[0] == shown[3]
     assert shown[1] == shown[2]
     assert not shown[0] & shown[1]
-    found = fit_calibration(
-        *(np.concatenate([getattr(one, of) for one in made]) for of in ("chance", "lens"))
-    )
+    one, other = (member.unseen for member in made)
+    found = fit_calibration(Unseen.joined([one, other]))
     assert {key: bundle.calibration[key] for key in found} == found
-    one, other = made
+    assert not one.drawn.any()
+    np.testing.assert_allclose(one.seeing, np.median(stamps.seeing[0]), rtol=0.2)
     chances = [
-        calibrated_chance(a.chance, fit_calibration(b.chance, b.lens))
-        for a, b in ((one, other), (other, one))
+        calibrated_chance(a.chance, fit_calibration(b), a.seeing) for a, b in ((one, other), (other, one))
     ]
     honest = reliability(np.concatenate(chances), np.concatenate([one.lens, other.lens]), 0.5)
     assert bundle.scores["reliability_unseen"] == pytest.approx(honest.deviation, abs=1e-5)

@@ -9,7 +9,6 @@ import pyarrow.csv
 import pytest
 import torch
 from click.testing import CliRunner
-from sklearn.linear_model import LogisticRegression
 from small_lenses import SETTINGS as SMALL
 from test_inject import SCALE, SEEING, red_galaxies, write_store
 
@@ -22,7 +21,7 @@ from gzscale.sky.stamps import read_stamps
 from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES, radius_bin
 from gzscale.training.arc_filter import arc_filter
 from gzscale.training.lens_command import evaluate_lens_bundle
-from gzscale.training.lens_evaluate import fit_calibration, injected_test
+from gzscale.training.lens_evaluate import injected_test
 from gzscale.training.lens_examples import Mix, _natural_weights, make_examples
 from gzscale.training.lens_fit import LensLesson, LensViews
 from gzscale.training.lens_labels import read_labelled_lenses, read_lens_labels
@@ -156,23 +155,6 @@ def test_views_are_shifted_by_whole_pixels(examples):
     for one, all_of_it in zip(moved, whole, strict=True):
         parts = all_of_it.unfold(1, 48, 1).unfold(2, 48, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
         assert any(torch.equal(one, part) for part in parts)
-
-
-def test_calibration_is_logistic_regression():
-    rng = np.random.default_rng(4)
-    lens = rng.random(4000) < 0.5
-    logit = rng.normal(np.where(lens, 3, -3), 4)
-    chance = 1 / (1 + np.exp(-np.clip(logit, -15, 15)))
-    found = fit_calibration(chance, lens)
-    fit = LogisticRegression(C=1e9).fit(np.clip(logit, -15, 15)[:, None], lens)
-    assert found["slope"] == pytest.approx(fit.coef_[0, 0], rel=0.02)
-    assert found["offset"] == pytest.approx(fit.intercept_[0], abs=0.03)
-
-
-def test_perfect_separation_is_calibrated_finitely():
-    found = fit_calibration(np.r_[np.full(50, 0.9), np.full(50, 0.1)], np.arange(100) < 50)
-    assert np.isfinite(list(found.values())).all()
-    assert 0 < found["slope"] < 10
 
 
 def test_arc_filter_prefers_blue_arcs_on_red_galaxies(stamps):

@@ -1,0 +1,60 @@
+"""Calibration of a lens finder against scikit-learn's logistic regression and against what was drawn."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from gzscale.tasks.lenses import calibrated_chance
+from gzscale.training.lens_calibration import Unseen, fit_calibration
+from gzscale.training.lens_metrics import reliability
+
+
+def made(n, seed=1, drawn=0.0, blur=0.15, seeing_slope=-1.9, offset=0.4, apart=-0.6):
+    """Examples whose true logit is 0.8 of the network's, an offset, and a term of the seeing."""
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(0, 3, n)
+    seeing = 1.2 * np.exp(rng.normal(0, blur, n))
+    of_sample = rng.random(n) < drawn
+    true = 0.8 * logit + offset + seeing_slope * np.log(seeing / 1.2) + apart * of_sample
+    lens = rng.random(n) < 1 / (1 + np.exp(-true))
+    return Unseen((1 / (1 + np.exp(-logit))).astype(np.float32), lens, seeing, of_sample)
+
+
+def test_it_is_logistic_regression():
+    unseen = made(6000, blur=0.0)
+    found = fit_calibration(unseen)
+    assert set(found) == {"slope", "offset"}
+    logit = np.log(unseen.chance / (1 - unseen.chance.astype(float)))
+    fit = LogisticRegression(C=1e9).fit(logit[:, None], unseen.lens)
+    assert found["slope"] == pytest.approx(fit.coef_[0, 0], rel=0.01)
+    assert found["offset"] == pytest.approx(fit.intercept_[0], abs=0.01)
+
+
+def test_perfect_separation_is_calibrated_finitely():
+    chance = np.r_[np.full(50, 0.9), np.full(50, 0.1)].astype(np.float32)
+    found = fit_calibration(Unseen(chance, np.arange(100) < 50, np.ones(100), np.zeros(100, bool)))
+    assert np.isfinite(list(found.values())).all()
+    assert 0 < found["slope"] < 10
+
+
+def test_what_a_chance_means_depends_on_the_seeing():
+    found = fit_calibration(made(60_000))
+    assert found["slope"] == pytest.approx(0.8, abs=0.03)
+    assert found["offset"] == pytest.approx(0.4, abs=0.05)
+    assert found["seeing"]["slope"] == pytest.approx(-1.9, abs=0.25)
+    assert found["seeing"]["usual"] == pytest.approx(1.2, rel=0.01)
+    sharp = made(20_000, seed=2)
+    rows = np.flatnonzero(sharp.seeing < 1.05)
+    sharp = sharp.take(rows)
+    share = float(sharp.lens.mean())
+    with_it = reliability(calibrated_chance(sharp.chance, found, sharp.seeing), sharp.lens, share)
+    without = reliability(calibrated_chance(sharp.chance, found), sharp.lens, share)
+    assert with_it.deviation < 2 * with_it.noise < without.deviation
+
+
+def test_what_is_stated_holds_for_images_that_were_taken():
+    found = fit_calibration(made(60_000, drawn=0.8))
+    assert found["offset"] == pytest.approx(0.4, abs=0.08)
+    assert found["slope"] == pytest.approx(0.8, abs=0.03)
+    every = fit_calibration(made(60_000, drawn=1.0))
+    assert every["offset"] == pytest.approx(-0.2, abs=0.05)
