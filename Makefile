@@ -13,8 +13,10 @@ SURVEY ?= sdss
 GALAXIES ?= $(GALAXIES_$(SURVEY))
 GALAXIES_sdss   := 65536
 GALAXIES_rubin  := 32768
-LENSES_sdss     := sdss-lenses-2
+LENSES_sdss     := sdss-lenses-3
 LENSES_rubin    := rubin-lenses-1
+# Fields of the lens finder's sample are as sharp, and differ as much, as real frames.
+SEEING_sdss     := --seeing 0.85 --seeing-scatter 0.2
 REDSHIFTS_sdss  := sdss-sky-1
 REDSHIFTS_rubin := rubin-sky-1
 
@@ -62,11 +64,11 @@ else
 HELD_OUT ?= []
 endif
 train-lenses: env
-	$(BIN)/gzscale sky sample $(SAMPLE)-lenses --survey $(SURVEY) --objects 3072 --seed 11
+	$(BIN)/gzscale sky sample $(SAMPLE)-lenses --survey $(SURVEY) --objects 3072 --seed 11 $(SEEING_$(SURVEY))
 	$(BIN)/gzscale train lenses --survey $(SURVEY) --images $(SAMPLE)-lenses $(addprefix --images ,$(REAL)) \
 	  -o $(BUNDLE) --name $(LENSES_$(SURVEY)) --set 'held_out=$(HELD_OUT)'
 ifndef REAL
-	$(BIN)/gzscale sky sample $(SAMPLE)-lenses-unseen --survey $(SURVEY) --objects 8192 --seed 12
+	$(BIN)/gzscale sky sample $(SAMPLE)-lenses-unseen --survey $(SURVEY) --objects 8192 --seed 12 $(SEEING_$(SURVEY))
 	$(BIN)/gzscale evaluate $(BUNDLE) --images $(SAMPLE)-lenses-unseen
 endif
 

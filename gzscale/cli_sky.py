@@ -72,13 +72,26 @@ def inject(
 @_SURVEY
 @click.option("--objects", type=click.IntRange(min=1), default=10_000, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option(
+    "--seeing", type=float, default=1.0, show_default=True, help="Factor of the camera's median seeing."
+)
+@click.option("--seeing-scatter", type=float, help="Scatter of ln(seeing) from field to field.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; one a core by default.")
-def sample(out: str, survey: str, objects: int, seed: int, workers: int | None) -> None:
+def sample(
+    out: str,
+    survey: str,
+    objects: int,
+    seed: int,
+    seeing: float,
+    seeing_scatter: float | None,
+    workers: int | None,
+) -> None:
     """Write galaxies of known redshift as cutouts, with a truth table, without frames."""
     from gzscale.progress import Meter
     from gzscale.sky.blocks import Request
     from gzscale.sky.samples import write_sample
 
     with Meter("draw", "galaxies", objects) as meter:
-        write_sample(out, Request(survey, objects, seed), workers, meter.show)
+        request = Request(survey, objects, seed, seeing=seeing, seeing_scatter=seeing_scatter)
+        write_sample(out, request, workers, meter.show)
     click.echo(f"drew {objects} galaxies: {out}/sample.json")

@@ -18,7 +18,7 @@ flags          uint8    (object, band)            bit k: the mask plane ``flag_m
 =============  =======  ========================  ====================================================
 
 Each entry of the attribute ``images`` has a survey image's name, band, SHA-256 and size in bytes, and where
-it could be measured ``seeing``, the full width at half maximum of its stars in arcsec.
+it is known ``seeing``, the full width at half maximum of its stars in arcsec.
 
 ``flags`` is there only where the survey has masks: where the group has the attribute ``flag_meanings``.
 

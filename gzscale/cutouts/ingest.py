@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from gzscale.config import GeometryConfig
 from gzscale.cutouts.account import ImageRecord, Verdict, gaps_table, judge, quarantine_table
 from gzscale.cutouts.geometry import check_sizes, half_diagonal, pixel_scales
-from gzscale.cutouts.seeing import image_seeing
 from gzscale.cutouts.stack import Stack
 from gzscale.cutouts.write import GroupContent, PartitionWriter
 from gzscale.errors import ImageError, LedgerError
@@ -182,7 +181,7 @@ def _cut_images(
         for number in numbers.tolist():
             with clock.stage("decode"):
                 ref, image = next(opened)
-                records.append(_record(ref, image))
+            records.append(_record(ref, image))
             if isinstance(image, Image):
                 mine = slice(begins[number], begins[number + 1])
                 objects = cover.pair_object[mine]
@@ -224,8 +223,7 @@ def _spans(cover: Coverage, pairs: NDArray[np.bool_], count: int) -> NDArray[np.
 
 def _record(ref: ImageRef, image: Image | ImageError) -> ImageRecord:
     if isinstance(image, Image):
-        seeing = image_seeing(image)
-        return ImageRecord(ref.name, ref.band, ref.path, image.sha256, image.size, "", "", seeing)
+        return ImageRecord(ref.name, ref.band, ref.path, image.sha256, image.size, "", "", image.seeing)
     return ImageRecord(ref.name, ref.band, ref.path, "", 0, image.reason.value, str(image))
 
 

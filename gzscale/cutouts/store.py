@@ -81,18 +81,18 @@ class Cutouts:
     def __len__(self) -> int:
         return len(self.object_id)
 
+    @property
     def seeing(self) -> NDArray[np.float32]:
-        """Return the full width at half maximum of a star where each cutout comes from.
+        """Full width at half maximum of a star, of the first image in each band of which it is known.
 
-        Returns
-        -------
-        NDArray[np.float32]
-            Arcsec, that of the first image that went into each band, shape (n, bands); NaN where it is not
-            known.
+        Arcsec, float32, shape (n, bands); NaN where it is not known.
         """
         known = [float(source.get("seeing", np.nan)) for source in self.sources]
         # The last one stands for no image, whose index is -1.
-        return np.array([*known, np.nan], np.float32)[self.image_index[:, :, 0]]
+        each = np.array([*known, np.nan], np.float32)[self.image_index]
+        first = np.isfinite(each).argmax(axis=2)[:, :, None]
+        found: NDArray[np.float32] = np.take_along_axis(each, first, axis=2)[:, :, 0]
+        return found
 
     def wcs(self, i: int) -> WCS:
         """Return the world coordinate system of cutout ``i``."""

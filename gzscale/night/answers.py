@@ -111,7 +111,7 @@ def observe(cutouts: Cutouts, rows: pa.Table) -> Observation:
         place = order[np.searchsorted(ids[order], cutouts.object_id)]
         extinction = rows["ebv"].to_numpy(zero_copy_only=False)[place]
     return Observation.of(
-        cutouts.images, cutouts.bands, cutouts.scale, cutouts.noise, extinction, cutouts.seeing()
+        cutouts.images, cutouts.bands, cutouts.scale, cutouts.noise, extinction, cutouts.seeing
     )
 
 

@@ -185,7 +185,7 @@ def _partition(
 
 def _scores(finder: _Finder, base: Stamps, images: NDArray[np.float32], bands: str) -> NDArray[np.float64]:
     """Return the released score of each cutout; -1 where there is none."""
-    seen = Observation.of(images, bands, base.scale, base.noise, seeing=base.seeing)
+    seen = Observation.of(images, bands, base.scale, base.noise, seeing=base.told_seeing)
     outputs = finder.engine.run(seen)
     values, finite = finder.task.table(outputs, finder.engine.bundle.calibration, look(seen))
     score = np.ma.filled(values[finder.task.ranked_by], -1.0).astype(np.float64)

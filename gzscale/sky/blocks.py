@@ -80,6 +80,11 @@ class Request:
         Zero or more.
     magnitudes, slope
         Range of r before extinction, the survey's own by default, and slope of log10 N(r).
+    seeing
+        Factor of the seeing: 1 is the camera's median, what surveys call the effective width of their
+        point-spread functions; the cores of SDSS's are about 0.8 of that.
+    seeing_scatter
+        Scatter of its natural logarithm from field to field; the camera's own by default.
     block
         Galaxies of a block, a multiple of `FIELD`. The galaxies are the same whatever it is.
     """
@@ -89,6 +94,8 @@ class Request:
     seed: int
     magnitudes: tuple[float, float] | None = None
     slope: float = population.SLOPE
+    seeing: float = 1.0
+    seeing_scatter: float | None = None
     block: int = BLOCK
 
     def __post_init__(self) -> None:
@@ -103,6 +110,11 @@ class Request:
             raise ConfigError(
                 f"magnitudes {low} to {high}, slope {self.slope}: a range within 12 to 25 and a slope "
                 "above 0, at most 1, are needed"
+            )
+        if not 0.3 <= self.seeing <= 3 or not 0 <= (self.seeing_scatter or 0) <= 0.5:
+            raise ConfigError(
+                f"seeing {self.seeing}, scatter {self.seeing_scatter}: a factor of 0.3 to 3 and a scatter of "
+                "0 to 0.5 are needed"
             )
         if self.block < 1 or self.block % FIELD:
             raise ConfigError(f"blocks of {self.block}: a multiple of {FIELD} is needed")
@@ -172,7 +184,8 @@ def draw_block(request: Request, number: int) -> Block:
 def _draw_field(request: Request, number: int, count: int) -> tuple[dict[str, NDArray[Any]], Stack]:
     """Draw one field and cut its galaxies; return what was drawn, and the cutouts."""
     rng = np.random.Generator(np.random.PCG64([request.seed, number]))
-    bands, conditions = request.bands, draw_conditions(request.survey, request.bands, rng)
+    bands = request.bands
+    conditions = draw_conditions(request.survey, bands, rng, request.seeing, request.seeing_scatter)
     positions, ra, dec = patches.places(count, conditions, rng)
     kind = population.draw_kinds(count, rng)
     magnitude = population.draw_magnitudes(count, rng, request.limits, request.slope)

@@ -205,7 +205,13 @@ class Conditions:
         return np.interp(wave, x, profile) * np.sinc(rows)[:, None] * np.sinc(columns)[None, :]
 
 
-def draw_conditions(survey: str, bands: str, rng: np.random.Generator) -> Conditions:
+def draw_conditions(
+    survey: str,
+    bands: str,
+    rng: np.random.Generator,
+    seeing: float = 1.0,
+    seeing_scatter: float | None = None,
+) -> Conditions:
     """Draw one field's conditions.
 
     Parameters
@@ -216,6 +222,10 @@ def draw_conditions(survey: str, bands: str, rng: np.random.Generator) -> Condit
         One letter a band.
     rng
         The generator.
+    seeing
+        Factor of the camera's median seeing.
+    seeing_scatter
+        In place of the camera's own.
 
     Raises
     ------
@@ -231,7 +241,8 @@ def draw_conditions(survey: str, bands: str, rng: np.random.Generator) -> Condit
 
     ccd = int(rng.integers(len(instrument.gain[bands[0]])))
     scatter = instrument.scatter
-    common = np.exp(scatter.seeing * rng.standard_normal())
+    spread = scatter.seeing if seeing_scatter is None else seeing_scatter
+    common = seeing * np.exp(spread * rng.standard_normal())
     reddening = _REDDENING * np.exp(_REDDENING_SCATTER * rng.standard_normal())
     return Conditions(
         seeing=of(instrument.seeing) * common * np.exp(scatter.band_seeing * rng.standard_normal(count)),

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from gzscale.cutouts.seeing import MOFFAT_BETA, SHARPEST, peak_widths
 from gzscale.sky.conditions import CAMERAS
 from gzscale.sky.lens_population import Deflectors, passive_redshift
+from gzscale.surveys.seeing import MOFFAT_BETA, SHARPEST, peak_widths
 
 __all__ = ["Measured", "aperture_flux", "measure", "measure_seeing"]
 
@@ -91,7 +91,9 @@ def measure(
     ratio, angle = _shapes(gri[:, 1], radius, scale)
     half = _half_light_radius(gri[:, 1], radius)
     star = (
-        0.5 * seeing[:, bands.index("r")] * np.sqrt((2 ** (1 / (MOFFAT_BETA - 1)) - 1) / (2 ** (1 / 3.5) - 1))
+        0.5
+        * seeing[:, bands.index("r")]
+        * np.sqrt((2 ** (1 / (MOFFAT_BETA - 1)) - 1) / (2 ** (1 / MOFFAT_BETA) - 1))
     )
     with np.errstate(invalid="ignore"):
         chosen = (

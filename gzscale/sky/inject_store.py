@@ -219,8 +219,15 @@ def _truth(
 def _content(
     ids: NDArray[np.int64], base: Stamps, images: NDArray[np.float32], bands: str, geometry: str
 ) -> GroupContent:
-    names, place = np.unique(base.source, return_inverse=True)
-    slots = np.repeat(place[:, None, None], len(bands), axis=1).astype(np.int32)
+    names, first, place = np.unique(base.source, return_index=True, return_inverse=True)
+    # Each band of an image is a source of its own: their seeing differs.
+    slots = (place[:, None] * len(bands) + np.arange(len(bands)))[:, :, None].astype(np.int32)
+    sources = [
+        {"name": str(name), "band": band, "sha256": "", "size": 0}
+        | ({"seeing": round(float(width), 3)} if np.isfinite(width) else {})
+        for name, row in zip(names, base.told_seeing[first], strict=True)
+        for band, width in zip(bands, row, strict=True)
+    ]
     return GroupContent(
         geometry=GeometryConfig(size=images.shape[-1], scale=_scale(base)),
         bands=bands,
@@ -233,7 +240,7 @@ def _content(
         noise=base.noise,
         band_status=np.zeros((len(ids), len(bands)), np.uint8),
         image_index=slots,
-        sources=tuple({"name": str(name), "band": "", "sha256": "", "size": 0} for name in names),
+        sources=tuple(sources),
     )
 
 

@@ -45,15 +45,18 @@ class Stamps:
     noise
         Sigma of a pixel in nanomaggies, float32, shape (n, bands).
     seeing
-        Full width at half maximum of a star in arcsec, shape (n, bands).
+        Full width at half maximum of a star in arcsec, shape (n, bands); where nobody says it, it is measured
+        on the cutouts: good enough to draw with.
     redshift, magnitude, axis_ratio, angle
         See `gzscale.sky.lens_population.Deflectors`.
     colours
         g, r, i magnitudes within 2 arcsec, shape (n, 3).
     deflector
         Whether it can be a lens, bool, shape (n,).
-    drawn
-        Whether it is of a sample (`gzscale.sky.samples`), and its seeing the true one, bool, shape (n,).
+    seeing_known
+        Whether the store or the sample says its seeing, bool, shape (n, bands).
+    simulated
+        Whether it is of a sample (`gzscale.sky.samples`), bool, shape (n,).
     """
 
     object_id: NDArray[np.int64]
@@ -71,7 +74,8 @@ class Stamps:
     angle: NDArray[np.float64]
     colours: NDArray[np.float64]
     deflector: NDArray[np.bool_]
-    drawn: NDArray[np.bool_]
+    seeing_known: NDArray[np.bool_]
+    simulated: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.object_id)
@@ -80,6 +84,11 @@ class Stamps:
     def deflectors(self) -> Deflectors:
         """All of them as deflectors."""
         return Deflectors(self.redshift, self.magnitude, self.axis_ratio, self.angle)
+
+    @property
+    def told_seeing(self) -> NDArray[np.float64]:
+        """What a night would know of the seeing, NaN where it is not known, shape (n, bands)."""
+        return np.where(self.seeing_known, self.seeing, np.nan)
 
     def take(self, rows: NDArray) -> Stamps:
         """Return some of them."""
@@ -216,14 +225,14 @@ def measured_stamps(
     redshift = None
     if truth is None:
         source = _sources(cutouts, places[len(places) // 2])[rows]
-        told = cutouts.seeing()[rows][:, places]
+        told = cutouts.seeing[rows][:, places]
         seeing = told.astype(np.float64)
         if not np.isfinite(told).all():
             measured = _seeing(images, bands, scale, noise, source, survey)
             seeing = np.where(np.isfinite(told), seeing, measured)
     else:
         source = _fields(cutouts.object_id[rows])
-        seeing = np.stack([truth[f"seeing_{band}"].to_numpy()[rows] for band in bands], axis=1)
+        seeing = told = np.stack([truth[f"seeing_{band}"].to_numpy()[rows] for band in bands], axis=1)
         redshift = truth["redshift"].to_numpy()[rows]
     found = measure(images, bands, scale, seeing, noise, redshift, survey)
     return Stamps(
@@ -242,7 +251,8 @@ def measured_stamps(
         angle=found.deflectors.angle,
         colours=found.magnitudes,
         deflector=found.chosen,
-        drawn=np.full(len(rows), truth is not None),
+        seeing_known=np.isfinite(told),
+        simulated=np.full(len(rows), truth is not None),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -73,6 +74,9 @@ class Image:
     cards
         The header cards that ``wcs`` was made of, as FITS has them without line ends; empty where the survey
         is not `Shareable`.
+    seeing
+        Full width at half maximum of a star in arcsec; NaN where it is not known. It must not hang on which
+        part of the image was opened.
     """
 
     ref: ImageRef
@@ -84,6 +88,7 @@ class Image:
     flags: NDArray[np.uint8] | None = None
     flag_names: tuple[str, ...] = ()
     cards: str = ""
+    seeing: float = math.nan
 
     def sigma_at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the background's standard deviation at 0-based pixel positions.

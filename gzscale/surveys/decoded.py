@@ -209,6 +209,7 @@ def _pack(file: Any, key: str, image: Image, arrays: dict[str, NDArray[Any]]) ->
             "size": image.size,
             "flag_names": list(image.flag_names),
             "cards": image.cards,
+            "seeing": None if math.isnan(image.seeing) else image.seeing,
             "arrays": places,
         }
     ).encode()
@@ -243,6 +244,7 @@ def _unpack(content: mmap.mmap, key: str, survey: Shareable, ref: ImageRef) -> I
         size=told["size"],
         flag_names=tuple(told["flag_names"]),
         cards=told["cards"],
+        seeing=math.nan if told["seeing"] is None else told["seeing"],
         **arrays,
     )
 

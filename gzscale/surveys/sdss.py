@@ -25,6 +25,7 @@ from gzscale.surveys.sdss_find import Exposure, FrameSource, find_exposures
 from gzscale.surveys.sdss_frame import FrameId, astropy_wcs, check_header, decode_frame
 from gzscale.surveys.sdss_masks import SPAN_PLANES, blank_masked
 from gzscale.surveys.sdss_paths import TREE, fill, frame_names, mask_names, path_pattern
+from gzscale.surveys.seeing import star_width
 from gzscale.surveys.tan import TanFrame
 
 __all__ = ["SdssSurvey"]
@@ -167,13 +168,15 @@ class SdssSurvey:
                     raise
         if self._masks is not None:
             self._blank(frame.pixels, wanted)
+        sigma = frame.noise.background_sigma(SIGMA_GRID)
         return Image(
             ref=ref,
             pixels=frame.pixels,
             wcs=astropy_wcs(frame.tan),
-            background_sigma=frame.noise.background_sigma(SIGMA_GRID),
+            background_sigma=sigma,
             sha256=sha256_hex(stored),
             size=len(stored),
+            seeing=star_width(frame.pixels, float(np.median(sigma))) * self.pixel_scale,
         )
 
     @property

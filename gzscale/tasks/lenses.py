@@ -24,6 +24,7 @@ __all__ = [
     "RADIUS",
     "RADIUS_EDGES",
     "LensesTask",
+    "blur",
     "calibrated_chance",
     "middle_seeing",
     "radius_bin",
@@ -43,8 +44,8 @@ BANDS = "gri"
 SATURATION = 100.0
 #: Total flux below minus so many sigma of a pixel is negative: five sigma of the sum of 64 x 64 pixels.
 _DARK = 5 * 64
-#: How much better or worse than the usual one a seeing counts at most: none beyond was learnt.
-_BLUR = (0.6, 1.6)
+#: How much better or worse than the usual one a seeing counts at most.
+_BLUR = (0.55, 1.8)
 #: Where the loss of information near 0 and 1 ends, in float32.
 _FLOOR = 1e-7
 
@@ -136,14 +137,32 @@ def calibrated_chance(
         ``slope`` and ``offset``; and ``seeing`` with ``slope`` and ``usual``, arcsec, where it was learnt.
     seeing
         Full width at half maximum of a star in arcsec, shape of ``chance``; NaN: the usual one.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        In (0, 1), shape of ``chance``.
     """
     safe = np.clip(np.asarray(chance, np.float64), _FLOOR, 1 - _FLOOR)
     logit = float(calibration["slope"]) * np.log(safe / (1 - safe)) + float(calibration["offset"])
     if "seeing" in calibration and seeing is not None:
         term = calibration["seeing"]
-        blur = np.log(np.clip(np.asarray(seeing, np.float64) / float(term["usual"]), *_BLUR))
-        logit = logit + float(term["slope"]) * np.nan_to_num(blur)
+        logit = logit + float(term["slope"]) * blur(seeing, float(term["usual"]))
     return 1 / (1 + np.exp(-logit))
+
+
+def blur(seeing: NDArray[np.floating], usual: float) -> NDArray[np.float64]:
+    """Return ln(seeing / usual), within what a term of the seeing is stated for; 0 where it is not known.
+
+    Parameters
+    ----------
+    seeing
+        Arcsec, shape (n,), NaN where not known.
+    usual
+        Arcsec.
+    """
+    relative = np.asarray(seeing, np.float64) / usual
+    return np.nan_to_num(np.log(np.clip(relative, *_BLUR)))
 
 
 def middle_seeing(bands: str, seeing: NDArray[np.floating] | None) -> NDArray[np.float64] | None:
@@ -159,7 +178,7 @@ def middle_seeing(bands: str, seeing: NDArray[np.floating] | None) -> NDArray[np
     Returns
     -------
     NDArray[np.float64] or None
-        Shape (n,), NaN where no band's is known.
+        Shape (n,), NaN where no band's is known; None where nothing is.
     """
     chosen = [place for place, band in enumerate(bands) if band in BANDS]
     if seeing is None or not chosen:

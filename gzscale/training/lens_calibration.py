@@ -1,8 +1,8 @@
 """What a lens finder's chances mean, learnt from examples that its networks have not learnt.
 
 A logistic regression (Platt 1999) of what an example is on the network's logit, on the seeing, and on whether
-the image was drawn or taken: in drawn images more looks doubtful. What is reported holds for images that were
-taken, where there are any among the examples.
+the image is of a sample or of the sky: in samples more looks doubtful. What is stated holds for the sky,
+where there are images of it among the examples.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gzscale.tasks.lenses import blur
+
 __all__ = ["Unseen", "fit_calibration"]
 
-#: Scatter of ln(seeing) from which on what depends on it can be told from chance.
-_SCATTER = 0.03
+#: Different seeings, and their scatter (ln), from which on what depends on them can be told from chance.
+_IMAGES, _SCATTER = 10, 0.03
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,15 @@ class Unseen:
     lens
         What they are, shape (m,).
     seeing
-        Full width at half maximum of a star in arcsec, shape (m,).
-    drawn
-        Whether their images were drawn, shape (m,).
+        Full width at half maximum of a star in arcsec, shape (m,), NaN where it is not known.
+    simulated
+        Whether their images are of a sample, not of the sky, shape (m,).
     """
 
     chance: NDArray[np.float32]
     lens: NDArray[np.bool_]
     seeing: NDArray[np.float64]
-    drawn: NDArray[np.bool_]
+    simulated: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.chance)
@@ -82,15 +84,16 @@ def fit_calibration(unseen: Unseen) -> dict[str, Any]:
     """
     safe = np.clip(unseen.chance.astype(np.float64), 1e-7, 1 - 1e-7)
     columns = [np.log(safe / (1 - safe)), np.ones(len(safe))]
-    taken = ~unseen.drawn
-    mixed = bool(taken.any() and unseen.drawn.any())
-    usual = float(np.median(unseen.seeing[taken] if mixed else unseen.seeing))
-    blur = np.log(unseen.seeing / usual)
-    varied = bool(np.std(blur) > _SCATTER)
-    if varied:
-        columns.append(blur)
+    mixed = 0 < int(unseen.simulated.sum()) < len(unseen)
+    known = unseen.seeing[np.isfinite(unseen.seeing)]
+    usual = float(np.median(known)) if len(known) else 1.0
+    columns.append(blur(unseen.seeing, usual))
+    # Thousands of examples of a few images tell nothing of what hangs on the image.
+    varied = len(np.unique(known)) >= _IMAGES and float(np.std(columns[-1])) > _SCATTER
+    if not varied:
+        columns.pop()
     if mixed:
-        columns.append(unseen.drawn.astype(np.float64))
+        columns.append(unseen.simulated.astype(np.float64))
     found = _regress(np.stack(columns, axis=1), unseen.lens)
     told: dict[str, Any] = {"slope": float(found[0]), "offset": float(found[1])}
     if varied:

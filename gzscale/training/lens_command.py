@@ -68,10 +68,12 @@ def train_lens_bundle(
     str
         Lines for the user.
     """
-    recipe = changed(RECIPES[survey], settings)
+    labelled = labels is not None or is_challenge(images[0])
+    # Labels are few: a single network, which learns nearly all of them, where no committee is asked for.
+    recipe = changed(replace(RECIPES[survey], members=1) if labelled else RECIPES[survey], settings)
     work, curve = Path(f"{output}.work"), Curve(Path(f"{output}.curve.csv"), "cross_entropy")
     evaluation = None
-    if labels is not None or is_challenge(images[0]):
+    if labelled:
         stamps, lens, bands = read_labelled_lenses(images[0], labels, recipe.bands, geometry, recipe.survey)
         yield f"{len(lens)} images with labels, {int(lens.sum())} of them lenses, in the bands {bands}"
         bundle = train_labelled(stamps, lens, replace(recipe, bands=bands), name, work, curve.begun().add)
@@ -121,7 +123,7 @@ def evaluate_lens_bundle(
     """
     if labels is not None or is_challenge(images[0]):
         stamps, lens, bands = read_labelled_lenses(images[0], labels, made.bands, geometry, made.filters)
-        seen = Observation.of(stamps.images, bands, stamps.scale, stamps.noise, seeing=stamps.seeing)
+        seen = Observation.of(stamps.images, bands, stamps.scale, stamps.noise, seeing=stamps.told_seeing)
         test, mixed = LensTest(seen, lens, np.full(len(lens), np.nan)), None
     else:
         survey, mix = made.filters, replace(RECIPES[made.filters].mix, lenses=lenses)

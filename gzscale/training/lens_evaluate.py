@@ -120,7 +120,7 @@ def injected_test(
     plain = stamps if others is None else Stamps.joined([stamps, others])
     base = Stamps.joined([stamps.take(drawn.row), plain])
     images = np.concatenate([lensed, plain.images.astype(np.float32)])
-    observation = Observation.of(images, bands, base.scale, base.noise, seeing=base.seeing)
+    observation = Observation.of(images, bands, base.scale, base.noise, seeing=base.told_seeing)
     radius = np.concatenate([drawn.lenses.einstein_radius, np.full(len(plain), np.nan)])
     return LensTest(observation, np.arange(len(base)) < count, radius)
 
@@ -140,7 +140,9 @@ def mixed_test(
     examples = make_examples(stamps, bands, mix, rng, survey)
     images = examples.images(np.arange(len(examples)), torch.Generator().manual_seed(0)).numpy()
     base = examples.base
-    seen = Observation.of(images, bands, stamps.scale[base], stamps.noise[base], seeing=stamps.seeing[base])
+    seen = Observation.of(
+        images, bands, stamps.scale[base], stamps.noise[base], seeing=stamps.told_seeing[base]
+    )
     return LensTest(seen, examples.lens, examples.radius.astype(np.float64))
 
 

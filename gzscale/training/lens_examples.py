@@ -37,6 +37,8 @@ __all__ = [
 
 #: Side in arcsec of what is kept of added light, and of what a network need look at.
 EXTENT = 19.0
+#: Arcsec beyond that are kept of added light, so that views which are shifted show no edge of it.
+_MARGIN = 1.5
 #: Mimics that are drawn at a time; their pixels are in memory together.
 _BLOCK = 256
 
@@ -160,14 +162,19 @@ def make_examples(
     ]
     base = np.concatenate([part.row for part in drawn])
     radius = np.concatenate([part.lenses.einstein_radius for part in drawn]).astype(np.float32)
-    side = side_of(stamps, EXTENT)
+    side = side_of(stamps, EXTENT + 2 * _MARGIN)
     light = [np.concatenate([_inner(part.arcs.images, side) for part in drawn])]
     decoys = round(mix.mimics * mix.lenses)
+    single = decoys - round(mix.crowds * decoys)
     bare = decoys + round(mix.deflectors * mix.lenses)
     order = rng.permutation(mix.lenses)
-    shapes = Lenses.joined([part.lenses for part in drawn]).take(order[:decoys])
-    light.append(_mimics(shapes, stamps.take(base[order[:decoys]]), bands, mix, side, rng))
-    others = np.concatenate([base[order[:bare]], _of_the_same_images(stamps, base[order[bare:]], rng)])
+    shapes = Lenses.joined([part.lenses for part in drawn]).take(order[:single])
+    light.append(_mimics(shapes, stamps.take(base[order[:single]]), mix.companions, side, rng))
+    # Crowds lie over anything: in a cluster's field no galaxy need be at the centre.
+    crowded = _of_the_same_images(stamps, base[order[single:decoys]], rng)
+    light.append(_crowds(stamps.take(crowded), bands, side, rng))
+    any_object = _of_the_same_images(stamps, base[order[bare:]], rng)
+    others = np.concatenate([base[order[:single]], crowded, base[order[decoys:bare]], any_object])
     weight = np.concatenate([_natural_weights(radius, uniform), np.ones(mix.lenses, np.float32)])
     lenses = np.arange(2 * mix.lenses) < mix.lenses
     return LensExamples(
@@ -236,23 +243,27 @@ def _natural_weights(radius: NDArray[np.float32], uniform: int) -> NDArray[np.fl
 
 
 def _mimics(
-    lenses: Lenses, base: Stamps, bands: str, mix: Mix, side: int, rng: np.random.Generator
+    lenses: Lenses, base: Stamps, companions: float, side: int, rng: np.random.Generator
 ) -> NDArray[np.float16]:
-    """Return the light of mimics, one for each of some lenses; the last of them are crowds of stars."""
+    """Return the light of mimics, one for each of some lenses, shape (n, bands, side, side)."""
+    light = np.empty((len(base), base.images.shape[1], side, side), np.float16)
+    kinds = draw_kinds(len(base), rng, companions)
+    for rows in _blocks(len(base)):
+        light[rows] = _inner(draw_mimics(lenses.take(rows), kinds[rows], base.take(rows), rng), side)
+    return light
+
+
+def _crowds(base: Stamps, bands: str, side: int, rng: np.random.Generator) -> NDArray[np.float16]:
+    """Return the light of crowds of stars, shape (n, bands, side, side)."""
     light = np.empty((len(base), len(bands), side, side), np.float16)
-    single = len(base) - round(mix.crowds * len(base))
-    kinds = draw_kinds(single, rng, mix.companions)
-    for rows in _blocks(0, single):
-        drawn = draw_mimics(lenses.take(rows), kinds[rows], base.take(rows), rng)
-        light[rows] = _inner(drawn, side)
-    for rows in _blocks(single, len(base)):
+    for rows in _blocks(len(base)):
         light[rows] = _inner(draw_crowds(base.take(rows), bands, rng), side)
     return light
 
 
-def _blocks(start: int, stop: int) -> Iterator[NDArray[np.int64]]:
-    for first in range(start, stop, _BLOCK):
-        yield np.arange(first, min(first + _BLOCK, stop))
+def _blocks(count: int) -> Iterator[NDArray[np.int64]]:
+    for first in range(0, count, _BLOCK):
+        yield np.arange(first, min(first + _BLOCK, count))
 
 
 def side_of(stamps: Stamps, extent: float) -> int:

@@ -133,5 +133,6 @@ def _stamps_of(challenge: Challenge, bands: str) -> Stamps:
         angle=angle,
         colours=colours,
         deflector=chosen,
-        drawn=np.zeros(n, bool),
+        seeing_known=np.zeros((n, len(bands)), bool),
+        simulated=np.zeros(n, bool),
     )

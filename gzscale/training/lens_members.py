@@ -185,10 +185,10 @@ def _learn_member(
     if held is None:
         return Member(network, Unseen.nothing())
     chance = predict_examples(network, held, lessons.inputs)[LENS][:, 0]
-    seeing = middle_seeing(recipe.bands, held.stamps.seeing[held.base])
+    seeing = middle_seeing(recipe.bands, held.stamps.told_seeing[held.base])
     if seeing is None:
-        seeing = np.ones(len(held))
-    return Member(network, Unseen(chance, held.lens, seeing, held.stamps.drawn[held.base]))
+        seeing = np.full(len(held), np.nan)
+    return Member(network, Unseen(chance, held.lens, seeing, held.stamps.simulated[held.base]))
 
 
 def _examples(

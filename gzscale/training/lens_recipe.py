@@ -86,9 +86,14 @@ class LensRecipe:
             )
 
 
-#: Survey -> what its training starts from. Rubin's sharper and deeper images show smaller lenses, in one band
-#: more; what is looked at is all of a cutout.
+#: Survey -> what its training starts from. For SDSS four networks, and mimics of the kinds that were taken
+#: for lenses in its images. Rubin's sharper and deeper images show smaller lenses, in one band more; what is
+#: looked at is all of a cutout.
 RECIPES = {
-    "sdss": LensRecipe(),
+    "sdss": LensRecipe(
+        mix=Mix(mimics=0.4, companions=0.25, crowds=0.1),
+        pace=Pace(epochs=12, batch=64, memory=0.995),
+        members=4,
+    ),
     "rubin": LensRecipe(survey="rubin", bands="griz", mix=Mix(radii=(0.5, 4.0)), extent=12.8),
 }

@@ -161,8 +161,8 @@ def _unseen_scores(members: Sequence[Member]) -> dict[str, float]:
         fitted = fit_calibration(Unseen.joined([other for other in told if other is not own]))
         chance.append(calibrated_chance(own.chance, fitted, own.seeing))
     every = Unseen.joined(told)
-    # Chances are stated for images that were taken.
-    counted = every.drawn if every.drawn.all() else ~every.drawn
+    # Chances are stated for the sky.
+    counted = every.simulated if every.simulated.all() else ~every.simulated
     lens = every.lens[counted]
     found = reliability(np.concatenate(chance)[counted], lens, float(lens.mean()))
     scores = {"reliability_unseen": found.deviation, "reliability_unseen_noise": found.noise}

@@ -48,6 +48,17 @@ def reasons(result, geometry="sky"):
     }
 
 
+def test_a_store_says_the_seeing_of_its_images(tmp_path):
+    images = [noise_image("g", seed=1), noise_image("r", seed=2), noise_image("r", exposure="2", seed=3)]
+    images[0].seeing, images[2].seeing = 1.4321, 1.1
+    ra, dec = at((100, 100), (120, 80))
+    _, cutouts = cut(MemorySurvey(images, "gr"), make_rows(ra, dec), tmp_path)
+    found = cutouts["sky"].seeing
+    # Of two images of one band the first whose seeing is known.
+    np.testing.assert_array_equal(found, np.float32([[1.432, 1.1]] * 2))
+    assert ["seeing" in source for source in cutouts["sky"].sources] == [True, False, True]
+
+
 def test_every_object_is_cut_in_every_geometry_and_each_image_opened_once(tmp_path):
     survey = MemorySurvey([noise_image("g", seed=1), noise_image("r", seed=2)], "gr")
     ra, dec = at((100, 100), (120, 80), (60, 90))

@@ -11,7 +11,6 @@ from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning
 from pyarrow import csv
 
-from gzscale.cutouts.seeing import image_seeing
 from gzscale.surveys.base import ImageRef
 from gzscale.surveys.fitsfile import read_first_header, read_fits
 from gzscale.surveys.footprints import read_footprints, stripe_to_sky, write_footprints
@@ -182,5 +181,5 @@ def test_seeing_is_that_of_sdss_s_own_psf(real_data):
         ["object_id", "ra", "dec", "run", "camcol", "field"]
     )
     images = survey.find(rows, np.full(rows.num_rows, 0.003)).images
-    found = [image_seeing(survey.open(image)) for image in images]
+    found = [survey.open(image).seeing for image in images]
     np.testing.assert_allclose(found, 2 * np.sqrt(2 * np.log(2)) * 0.396 * narrow, rtol=0.04)

@@ -54,8 +54,11 @@ def red_galaxies(n, bands="ugriz", seed=1, redshift=0.25, stars=True):
     return images
 
 
-def write_store(folder, images, bands="ugriz", first_id=100):
+def write_store(folder, images, bands="ugriz", first_id=100, seeing=None):
+    """Write a store of one image, which says its seeing where it is given."""
     n = len(images)
+    source = {"name": "frame-r-000001-1-0001", "band": "r", "sha256": "", "size": 0}
+    told = {} if seeing is None else {"seeing": seeing}
     content = GroupContent(
         geometry=GeometryConfig(size=SIZE, scale=SCALE),
         bands=bands,
@@ -68,7 +71,7 @@ def write_store(folder, images, bands="ugriz", first_id=100):
         noise=np.repeat(np.array([[NOISE[band] for band in bands]], np.float32), n, axis=0),
         band_status=np.zeros((n, len(bands)), np.uint8),
         image_index=np.zeros((n, len(bands), 1), np.int32),
-        sources=({"name": "frame-r-000001-1-0001", "band": "r", "sha256": "", "size": 0},),
+        sources=({**source, **told},),
     )
     writer = PartitionWriter(open_storage(str(folder)), "cutouts/Norder=0/Dir=0/Npix=3.zarr")
     writer.write_group("sky", content)
@@ -245,6 +248,21 @@ def test_store_of_lenses_is_the_old_one_with_arcs(store, tmp_path):
     assert total == len(truth)
     field = pq.read_schema(tmp_path / "new" / "truth.parquet").field("einstein_radius")
     assert field.metadata[b"unit"] == b"arcsec"
+
+
+def test_the_seeing_that_a_store_says_goes_with_its_cutouts(tmp_path):
+    store = write_store(tmp_path / "store", red_galaxies(12), seeing=1.07)
+    (stamps, _) = read_stamps([str(store)], "gri")
+    assert (stamps.seeing == np.float32(1.07)).all()
+    assert (stamps.told_seeing == stamps.seeing).all()
+    inject_store(str(store), str(tmp_path / "new"), Injection(lenses=4, mimics=4))
+    for cutouts in stored_cutouts(str(tmp_path / "new"), "sky"):
+        assert (cutouts.seeing == np.float32(1.07)).all()
+
+
+def test_a_seeing_that_nobody_says_is_measured_to_draw_with_and_not_known(stamps):
+    assert np.isfinite(stamps.seeing).all()
+    assert np.isnan(stamps.told_seeing).all()
 
 
 def test_command_and_its_errors(store, tmp_path):

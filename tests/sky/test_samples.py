@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from gzscale.cli import main
 from gzscale.errors import ConfigError, DamageError, MissingError
 from gzscale.sky import blocks, population, samples
+from gzscale.sky.conditions import CAMERAS
 from gzscale.sky.rubin_camera import background_sigma
 from gzscale.sky.spectra import FILTERS
 
@@ -83,6 +84,20 @@ def test_galaxies_depend_on_their_number_and_the_seed_alone(block):
     assert again.truth.equals(block.truth.slice(64, 64))
     other = blocks.draw_block(blocks.Request("sdss", 64, 8, block=64), 0)
     assert not np.array_equal(other.content.images, block.content.images[:64])
+
+
+def test_a_sample_may_be_sharper_and_more_manifold_than_its_camera():
+    plain = blocks.draw_block(blocks.Request("sdss", 256, 9, block=256), 0).truth["seeing_r"].to_numpy()[::64]
+    wide = blocks.Request("sdss", 256, 9, seeing=0.8, seeing_scatter=0.33, block=256)
+    sharp = blocks.draw_block(wide, 0).truth["seeing_r"].to_numpy()[::64]
+    # The same draws: three times as far from a median of 0.8 times the camera's.
+    usual = CAMERAS["sdss"].seeing["r"]
+    np.testing.assert_allclose(np.log(sharp / (0.8 * usual)), 3 * np.log(plain / usual), atol=0.12)
+    assert len(set(sharp)) == 4
+    with pytest.raises(ConfigError, match=r"seeing 9\.0, scatter None"):
+        blocks.Request("sdss", 64, 1, seeing=9.0)
+    with pytest.raises(ConfigError, match=r"scatter 0\.7"):
+        blocks.Request("sdss", 64, 1, seeing_scatter=0.7)
 
 
 @pytest.fixture(scope="module")

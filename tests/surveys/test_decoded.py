@@ -95,6 +95,22 @@ def test_what_is_found_is_what_was_decoded_to_the_last_bit(survey, images):
     )
 
 
+def test_a_seeing_that_a_survey_tells_is_kept(survey, images, monkeypatch):
+    whole, told = survey.open_whole, iter([1.234567890123, np.nan])
+
+    def open_whole(ref):
+        image = whole(ref)
+        image.seeing = next(told)
+        return image
+
+    monkeypatch.setattr(survey, "open_whole", open_whole)
+    for patch in (0, 1):
+        first, _ = images.open(survey, ref(patch), "a")
+        second, again = images.open(survey, ref(patch), "a")
+        assert not again
+        np.testing.assert_equal(second.seeing, first.seeing)
+
+
 def test_who_writes_into_what_is_found_changes_nothing_for_others(survey, images):
     images.open(survey, ref(), "a")
     found, _ = images.open(survey, ref(), "a")

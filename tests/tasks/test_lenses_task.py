@@ -87,7 +87,7 @@ def test_a_seeing_counts_by_its_ratio_to_the_usual_one():
     seeing = np.array([1.3, 1.04, 0.1, np.nan])
     chance = calibrated_chance(np.full(4, 0.5), calibration, seeing)
     logit = np.log(chance / (1 - chance))
-    np.testing.assert_allclose(logit, -2 * np.log([1, 0.8, 0.6, 1]), atol=1e-9)
+    np.testing.assert_allclose(logit, -2 * np.log([1, 0.8, 0.55, 1]), atol=1e-9)
     np.testing.assert_array_equal(calibrated_chance(np.full(4, 0.5), calibration), np.full(4, 0.5))
 
 

@@ -7,4 +7,5 @@ SETTINGS = (
     "network.widths=[2,2]",
     "network.blocks=[1,1]",
     "size=32",
+    "members=1",
 )

@@ -1,5 +1,7 @@
 """Calibration of a lens finder against scikit-learn's logistic regression and against what was drawn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -9,12 +11,12 @@ from gzscale.training.lens_calibration import Unseen, fit_calibration
 from gzscale.training.lens_metrics import reliability
 
 
-def made(n, seed=1, drawn=0.0, blur=0.15, seeing_slope=-1.9, offset=0.4, apart=-0.6):
+def made(n, seed=1, simulated=0.0, blur=0.15, seeing_slope=-1.9, offset=0.4, apart=-0.6):
     """Examples whose true logit is 0.8 of the network's, an offset, and a term of the seeing."""
     rng = np.random.default_rng(seed)
     logit = rng.normal(0, 3, n)
     seeing = 1.2 * np.exp(rng.normal(0, blur, n))
-    of_sample = rng.random(n) < drawn
+    of_sample = rng.random(n) < simulated
     true = 0.8 * logit + offset + seeing_slope * np.log(seeing / 1.2) + apart * of_sample
     lens = rng.random(n) < 1 / (1 + np.exp(-true))
     return Unseen((1 / (1 + np.exp(-logit))).astype(np.float32), lens, seeing, of_sample)
@@ -52,9 +54,18 @@ def test_what_a_chance_means_depends_on_the_seeing():
     assert with_it.deviation < 2 * with_it.noise < without.deviation
 
 
-def test_what_is_stated_holds_for_images_that_were_taken():
-    found = fit_calibration(made(60_000, drawn=0.8))
+def test_what_is_stated_holds_for_the_sky():
+    found = fit_calibration(made(60_000, simulated=0.8))
     assert found["offset"] == pytest.approx(0.4, abs=0.08)
     assert found["slope"] == pytest.approx(0.8, abs=0.03)
-    every = fit_calibration(made(60_000, drawn=1.0))
+    every = fit_calibration(made(60_000, simulated=1.0))
     assert every["offset"] == pytest.approx(-0.2, abs=0.05)
+
+
+def test_few_images_tell_nothing_of_the_seeing():
+    unseen = made(6000)
+    few = np.where(np.arange(6000) % 2, 1.0, 1.4)
+    assert "seeing" not in fit_calibration(replace(unseen, seeing=few))
+    assert "seeing" not in fit_calibration(replace(unseen, seeing=np.full(6000, np.nan)))
+    half = np.where(np.arange(6000) % 2, unseen.seeing, np.nan)
+    assert fit_calibration(replace(unseen, seeing=half))["seeing"]["usual"] == pytest.approx(1.2, rel=0.02)

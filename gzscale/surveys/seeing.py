@@ -9,43 +9,39 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from astropy.wcs import WCS
 from numpy.typing import NDArray
 
-from gzscale.surveys.base import Image
-
-__all__ = ["MOFFAT_BETA", "SHARPEST", "image_seeing", "peak_widths"]
+__all__ = ["MOFFAT_BETA", "SHARPEST", "peak_widths", "star_width"]
 
 #: Index of the Moffat function (Racine 1996, PASP 108, 699).
 MOFFAT_BETA = 3.5
 #: Share of the clear peaks that are sharp enough to be stars alone.
 SHARPEST = 0.2
 #: A clear peak is so many sigma of a pixel high. With fewer than this number nothing is said.
-_CLEAR, _FEWEST = 60.0, 8
-#: Side in pixels of the central part of an image that is looked at, and the pixels above the limit that are
-#: looked at, evenly spread where there are more: enough stars, whatever the image's size.
-_SIDE, _MOST = 2048, 60_000
+_CLEAR, _FEWEST = 60.0, 12
+#: Pixels above the limit that are looked at, evenly spread where there are more.
+_MOST = 60_000
 #: A peak is the highest pixel within so many.
 _APART = 3
+#: Widths in pixels that a star's can be: below, an image is not sampled; above, no survey would use it.
+_PLAUSIBLE = (1.0, 12.0)
 
 
-def image_seeing(image: Image) -> float:
+def star_width(pixels: NDArray[np.float32], sigma: float) -> float:
     """Return the full width at half maximum of an image's stars.
 
     Parameters
     ----------
-    image
-        Calibrated pixels.
+    pixels
+        All of an image, shape (ny, nx), NaN where not measured.
+    sigma
+        Standard deviation of its background.
 
     Returns
     -------
     float
-        Arcsec, that of a Moffat function of index 3.5; NaN where there are too few clear peaks.
+        Pixels, that of a Moffat function of index 3.5; NaN where there are too few clear peaks.
     """
-    ny, nx = image.pixels.shape
-    rows, columns = (slice(max(0, (side - _SIDE) // 2), (side + _SIDE) // 2) for side in (ny, nx))
-    pixels = image.pixels[rows, columns]
-    sigma = float(np.median(image.background_sigma))
     if not sigma > 0 or min(pixels.shape) <= 2 * _APART:
         return math.nan
     row, column = _peaks(pixels, _CLEAR * sigma)
@@ -53,7 +49,8 @@ def image_seeing(image: Image) -> float:
     widths = widths[np.isfinite(widths)]
     if len(widths) < _FEWEST:
         return math.nan
-    return float(np.quantile(widths, SHARPEST)) * _pixel_scale(image.wcs)
+    found = float(np.quantile(widths, SHARPEST))
+    return found if _PLAUSIBLE[0] <= found <= _PLAUSIBLE[1] else math.nan
 
 
 def _peaks(pixels: NDArray[np.float32], limit: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -103,13 +100,8 @@ def peak_widths(
             curve = (low + high) / 2 - mid
             top = mid - np.square(high - low) / (16 * curve)
             squares.append(top / curve)
-        core = np.sqrt(np.sqrt(squares[0] * squares[1]))
+        core = np.sqrt(np.sqrt(np.maximum(squares[0], 0) * np.maximum(squares[1], 0)))
     # The pixel itself adds a twelfth of a pixel's area to the variance, 1 / (2 beta) of a^2 at the core.
     core = np.sqrt(np.maximum(core**2 - 2 * MOFFAT_BETA / 12, 0.0))
     widths: NDArray[np.float64] = 2 * core * np.sqrt(2 ** (1 / MOFFAT_BETA) - 1)
     return np.where(widths > 0.5, widths, np.nan)
-
-
-def _pixel_scale(wcs: WCS) -> float:
-    """Return the side of a square pixel of the same area, arcsec."""
-    return math.sqrt(abs(float(np.linalg.det(wcs.pixel_scale_matrix)))) * 3600
