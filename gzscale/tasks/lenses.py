@@ -4,6 +4,7 @@ References
 ----------
 .. [1] Saerens, Latinne & Decaestecker 2002, Neural Computation 14, 21 (correction to another prevalence).
 .. [2] Platt 1999, Advances in Large Margin Classifiers, 61 (calibration by a slope and an offset).
+.. [3] Guo, Pleiss, Sun & Weinberger 2017, ICML, PMLR 70, 1321 (calibration by a temperature).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "radius_bin",
     "radius_quantiles",
     "shift_prevalence",
+    "tempered",
 ]
 
 #: The head that has the chance of a lens at the training prevalence.
@@ -94,7 +96,7 @@ class LensesTask:
         """
         try:
             chance = np.asarray(outputs[LENS], np.float64)[:, 0]
-            share = np.asarray(outputs[RADIUS], np.float64)
+            share = tempered(outputs[RADIUS], calibration)
             score = shift_prevalence(
                 calibrated_chance(chance, calibration, middle_seeing(seen.bands, seen.seeing)),
                 float(calibration["training_prevalence"]),
@@ -200,6 +202,26 @@ def shift_prevalence(chance: NDArray[np.float64], learnt: float, stated: float) 
     ratio = stated / (1 - stated) * (1 - learnt) / learnt
     shifted: NDArray[np.float64] = chance * ratio / (chance * ratio + 1 - chance)
     return shifted
+
+
+def tempered(share: NDArray[np.floating], calibration: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return probabilities of the Einstein radius as wide as they should be: p^(1/T), normalised [3]_.
+
+    Parameters
+    ----------
+    share
+        The network's probability of each bin of `RADIUS_EDGES`, shape (n, 21).
+    calibration
+        ``radius_temperature``, T; 1 where not stated.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        Shape (n, 21).
+    """
+    power = np.asarray(share, np.float64) ** (1 / float(calibration.get("radius_temperature", 1.0)))
+    narrowed: NDArray[np.float64] = power / np.maximum(power.sum(axis=1, keepdims=True), 1e-30)
+    return narrowed
 
 
 def radius_bin(radius: NDArray[np.floating]) -> NDArray[np.int64]:

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gzscale.tasks.lenses import blur
+from gzscale.tasks.lenses import RADIUS_EDGES, blur, radius_quantiles, tempered
 
-__all__ = ["Unseen", "fit_calibration"]
+__all__ = ["Unseen", "fit_calibration", "fit_temperature"]
 
+#: Radii from which on a temperature is fitted, its range, and the share of a central interval.
+_RADII, _TEMPERATURES, _CENTRAL = 50, (0.4, 2.5), 0.68
 #: Different seeings, and their scatter (ln), from which on what depends on them can be told from chance.
 _IMAGES, _SCATTER = 10, 0.03
 
@@ -36,12 +38,21 @@ class Unseen:
         Full width at half maximum of a star in arcsec, shape (m,), NaN where it is not known.
     simulated
         Whether their images are of a sample, not of the sky, shape (m,).
+    share
+        Probability of each bin of the Einstein radius, float32, shape (m, 21).
+    radius
+        Einstein radius in arcsec, float32, shape (m,), NaN where there is none.
+    weight
+        How much each radius counts, float32, shape (m,).
     """
 
     chance: NDArray[np.float32]
     lens: NDArray[np.bool_]
     seeing: NDArray[np.float64]
     simulated: NDArray[np.bool_]
+    share: NDArray[np.float32]
+    radius: NDArray[np.float32]
+    weight: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.chance)
@@ -49,8 +60,9 @@ class Unseen:
     @classmethod
     def nothing(cls) -> Unseen:
         """Return no example."""
-        empty = np.empty(0)
-        return cls(empty.astype(np.float32), empty.astype(bool), empty, empty.astype(bool))
+        number, truth = np.empty(0, np.float32), np.empty(0, bool)
+        bins = np.empty((0, len(RADIUS_EDGES) - 1), np.float32)
+        return cls(number, truth, np.empty(0), truth, bins, number, number)
 
     @classmethod
     def joined(cls, parts: Sequence[Unseen]) -> Unseen:
@@ -99,6 +111,37 @@ def fit_calibration(unseen: Unseen) -> dict[str, Any]:
     if varied:
         told["seeing"] = {"slope": float(found[2]), "usual": usual}
     return told
+
+
+def fit_temperature(unseen: Unseen) -> float:
+    """Find the temperature at which central intervals hold as many Einstein radii as they say.
+
+    Parameters
+    ----------
+    unseen
+        Examples, lenses with known radii among them.
+
+    Returns
+    -------
+    float
+        From 0.4 to 2.5; 1 where there are too few radii to tell.
+    """
+    known = np.flatnonzero(np.isfinite(unseen.radius))
+    if len(known) < _RADII:
+        return 1.0
+    share, radius, weight = unseen.share[known], unseen.radius[known], unseen.weight[known]
+
+    def held(logarithm: float) -> float:
+        level = radius_quantiles(tempered(share, {"radius_temperature": np.exp(logarithm)}), (0.16, 0.84))
+        inside = (level[:, 0] < radius) & (radius < level[:, 1])
+        return float(np.average(inside, weights=weight))
+
+    low, high = np.log(_TEMPERATURES)
+    # The colder, the narrower the intervals.
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if held(middle) < _CENTRAL else (low, middle)
+    return round(float(np.exp((low + high) / 2)), 4)
 
 
 def _regress(design: NDArray[np.float64], lens: NDArray[np.bool_]) -> NDArray[np.float64]:

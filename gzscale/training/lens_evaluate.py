@@ -24,6 +24,7 @@ from gzscale.tasks.lenses import (
     middle_seeing,
     radius_quantiles,
     shift_prevalence,
+    tempered,
 )
 from gzscale.tasks.seen import look
 from gzscale.training.arc_filter import arc_filter
@@ -192,7 +193,7 @@ def evaluate_lenses(bundle: Bundle, test: LensTest, mixed: LensTest | None = Non
         if large.any():
             scores |= _named(name, "_large", finder_scores(values[lens][large], values[other]))
     scores |= _intervals(scores, int(lens.sum()), int(large.sum()))
-    scores |= _radius_scores(outputs[RADIUS][lens], test.radius[lens])
+    scores |= _radius_scores(tempered(outputs[RADIUS][lens], calibration), test.radius[lens])
     diagrams = _diagrams(bundle, mixed, learnt, stated) if mixed else _weighed(chance, lens, learnt, stated)
     for name, diagram in zip(("reliability", "reliability_stated"), diagrams, strict=True):
         scores |= {name: diagram.deviation, f"{name}_noise": diagram.noise}

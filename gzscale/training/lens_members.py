@@ -22,7 +22,8 @@ from gzscale.models.backbone import Network
 from gzscale.models.inputs import FluxInputs
 from gzscale.models.network import build_network
 from gzscale.sky.stamps import Stamps
-from gzscale.tasks.lenses import LENS, middle_seeing
+from gzscale.tasks.lenses import LENS, RADIUS, middle_seeing
+from gzscale.training.ending import half_weights
 from gzscale.training.labels import folds
 from gzscale.training.lens_calibration import Unseen
 from gzscale.training.lens_examples import LensExamples, labelled_examples, make_examples, side_of
@@ -182,13 +183,24 @@ def _learn_member(
         side = side_of(lessons.stamps, recipe.extent)
         lesson = LensLesson(examples, lessons.inputs, (side, recipe.size), recipe.views, held)
         network = learn(network, lesson, pace, checkpoint=checkpoint, progress=named(stage, progress))
+    # What is calibrated is what the bundle holds.
+    network.load_state_dict(half_weights(network.state_dict()))
     if held is None:
         return Member(network, Unseen.nothing())
-    chance = predict_examples(network, held, lessons.inputs)[LENS][:, 0]
+    said = predict_examples(network, held, lessons.inputs)
     seeing = middle_seeing(recipe.bands, held.stamps.told_seeing[held.base])
     if seeing is None:
         seeing = np.full(len(held), np.nan)
-    return Member(network, Unseen(chance, held.lens, seeing, held.stamps.simulated[held.base]))
+    unseen = Unseen(
+        chance=said[LENS][:, 0],
+        lens=held.lens,
+        seeing=seeing,
+        simulated=held.stamps.simulated[held.base],
+        share=said[RADIUS],
+        radius=held.radius,
+        weight=held.radius_weight,
+    )
+    return Member(network, unseen)
 
 
 def _examples(

@@ -29,7 +29,7 @@ from gzscale.sky.rubin_camera import saturation
 from gzscale.sky.stamps import Stamps
 from gzscale.tasks.lenses import LENS, RADIUS, RADIUS_EDGES, SATURATION, calibrated_chance
 from gzscale.training.ending import committee_of, half_weights
-from gzscale.training.lens_calibration import Unseen, fit_calibration
+from gzscale.training.lens_calibration import Unseen, fit_calibration, fit_temperature
 from gzscale.training.lens_evaluate import (
     LensEvaluation,
     evaluate_lenses,
@@ -177,6 +177,7 @@ def _calibration(members: Sequence[Member], learnt: Stamps, recipe: LensRecipe) 
         )
     return {
         **fit_calibration(unseen),
+        "radius_temperature": fit_temperature(unseen),
         "training_prevalence": float(unseen.lens.mean()),
         "prevalence": recipe.prevalence,
         "usual_noise": _usual_noise(learnt, recipe.bands),

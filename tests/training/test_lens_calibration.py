@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from gzscale.tasks.lenses import calibrated_chance
-from gzscale.training.lens_calibration import Unseen, fit_calibration
+from gzscale.tasks.lenses import RADIUS_EDGES, calibrated_chance, radius_quantiles, tempered
+from gzscale.training.lens_calibration import Unseen, fit_calibration, fit_temperature
 from gzscale.training.lens_metrics import reliability
 
 
@@ -19,7 +19,16 @@ def made(n, seed=1, simulated=0.0, blur=0.15, seeing_slope=-1.9, offset=0.4, apa
     of_sample = rng.random(n) < simulated
     true = 0.8 * logit + offset + seeing_slope * np.log(seeing / 1.2) + apart * of_sample
     lens = rng.random(n) < 1 / (1 + np.exp(-true))
-    return Unseen((1 / (1 + np.exp(-logit))).astype(np.float32), lens, seeing, of_sample)
+    return of_chances((1 / (1 + np.exp(-logit))).astype(np.float32), lens, seeing, of_sample)
+
+
+def of_chances(chance, lens, seeing, simulated):
+    """Examples without Einstein radii."""
+    n = len(chance)
+    share = np.full((n, len(RADIUS_EDGES) - 1), 1 / (len(RADIUS_EDGES) - 1), np.float32)
+    return Unseen(
+        chance, lens, seeing, simulated, share, np.full(n, np.nan, np.float32), np.ones(n, np.float32)
+    )
 
 
 def test_it_is_logistic_regression():
@@ -34,7 +43,7 @@ def test_it_is_logistic_regression():
 
 def test_perfect_separation_is_calibrated_finitely():
     chance = np.r_[np.full(50, 0.9), np.full(50, 0.1)].astype(np.float32)
-    found = fit_calibration(Unseen(chance, np.arange(100) < 50, np.ones(100), np.zeros(100, bool)))
+    found = fit_calibration(of_chances(chance, np.arange(100) < 50, np.ones(100), np.zeros(100, bool)))
     assert np.isfinite(list(found.values())).all()
     assert 0 < found["slope"] < 10
 
@@ -69,3 +78,24 @@ def test_few_images_tell_nothing_of_the_seeing():
     assert "seeing" not in fit_calibration(replace(unseen, seeing=np.full(6000, np.nan)))
     half = np.where(np.arange(6000) % 2, unseen.seeing, np.nan)
     assert fit_calibration(replace(unseen, seeing=half))["seeing"]["usual"] == pytest.approx(1.2, rel=0.02)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.6])
+def test_intervals_hold_as_many_radii_as_they_say(temperature):
+    """True probabilities, told too wide or too narrow, come back."""
+    rng = np.random.default_rng(5)
+    n, bins = 4000, len(RADIUS_EDGES) - 1
+    centre, width = rng.uniform(4, 17, n), rng.uniform(1.0, 2.0, n)
+    true = np.exp(-(((np.arange(bins) - centre[:, None]) / width[:, None]) ** 2) / 2)
+    true /= true.sum(axis=1, keepdims=True)
+    place = (true.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    radius = rng.uniform(RADIUS_EDGES[place], RADIUS_EDGES[place + 1]).astype(np.float32)
+    told = true**temperature / (true**temperature).sum(axis=1, keepdims=True)
+    unseen = replace(made(n), share=told.astype(np.float32), radius=radius)
+    assert fit_temperature(unseen) == pytest.approx(temperature, rel=0.08)
+    low, high = radius_quantiles(tempered(told, {"radius_temperature": temperature}), (0.16, 0.84)).T
+    assert ((low < radius) & (radius < high)).mean() == pytest.approx(0.68, abs=0.025)
+
+
+def test_without_radii_the_temperature_is_one():
+    assert fit_temperature(made(200)) == 1.0
