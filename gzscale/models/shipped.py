@@ -15,7 +15,7 @@ SHIPPED: dict[str, dict[str, str]] = {
         "morphology-gz2.safetensors": "c81e563e90e14979734e36d058dbb26e2ae63870604a1cb21ccbe54583e7d6ef",
     },
     "lenses": {
-        "lenses-sdss.safetensors": "757e72ae80f62e81327e0de81776be07461160e62746d08b28561f8d8fb71c88",
+        "lenses-sdss.safetensors": "e53cae88e538da423e6ac06406e1b3bc32dccb88333ed22a762e36808e7b3cda",
         "lenses-rubin.safetensors": "d042ed2bf45af295504da51ee198defad61c048c0f00518cb51e8173d6bdc36f",
     },
     "redshifts": {

@@ -88,8 +88,8 @@ def test_shipped_finder_on_fields_that_it_never_saw(held_out):
     assert found["network_tpr10"] > found["arc_filter_tpr10"]
     assert abs(found["radius_bias"]) < 0.08
     assert 0.6 < found["radius_inside"] < 0.76
-    # Of 0.037 on many examples, and what counting adds on these.
-    assert found["reliability"] < 0.04 + found["reliability_noise"]
+    # Of 0.024 on many examples, and what counting adds on these.
+    assert found["reliability"] < 0.03 + found["reliability_noise"]
     assert found["reliability_stated"] < 0.03
 
 
