@@ -82,7 +82,7 @@ class Request:
         Range of r before extinction, the survey's own by default, and slope of log10 N(r).
     seeing
         Factor of the seeing: 1 is the camera's median, what surveys call the effective width of their
-        point-spread functions; the cores of SDSS's are about 0.8 of that.
+        point-spread functions; the cores of real SDSS frames are about 0.85 of that.
     seeing_scatter
         Scatter of its natural logarithm from field to field; the camera's own by default.
     block

@@ -23,7 +23,7 @@ from gzscale.sky.inject import Arcs, add_light, arc_noise, draw_arcs, electrons_
 from gzscale.sky.lens import Lenses
 from gzscale.sky.lens_population import RadiusPrior, Truth, draw_lenses
 from gzscale.sky.mimics import draw_kinds, draw_mimics
-from gzscale.sky.stamps import Stamps, measured_stamps, stored_cutouts
+from gzscale.sky.stamps import Stamps, stamps_at, stored_cutouts
 from gzscale.storage import open_storage
 
 __all__ = ["Injection", "inject_store"]
@@ -104,9 +104,8 @@ def inject_store(location: str, output: str, injection: Injection) -> int:
         If none of them shows a galaxy that can be a lens.
     """
     rng = np.random.default_rng(injection.seed)
-    cutouts = list(stored_cutouts(location, injection.geometry))
-    bands = cutouts[0].bands
-    stamps = Stamps.joined([measured_stamps(part, bands, survey=injection.survey) for part in cutouts])
+    bands = next(stored_cutouts(location, injection.geometry)).bands
+    stamps = Stamps.joined(list(stamps_at(location, bands, injection.geometry, injection.survey)))
     rows = np.flatnonzero(stamps.deflector)
     if not len(rows):
         raise CatalogError(
@@ -219,14 +218,16 @@ def _truth(
 def _content(
     ids: NDArray[np.int64], base: Stamps, images: NDArray[np.float32], bands: str, geometry: str
 ) -> GroupContent:
-    names, first, place = np.unique(base.source, return_index=True, return_inverse=True)
-    # Each band of an image is a source of its own: their seeing differs.
-    slots = (place[:, None] * len(bands) + np.arange(len(bands)))[:, :, None].astype(np.int32)
+    # Each band of an image is a source of its own, and each seeing that cutouts of one name have.
+    told = [(str(name), *row) for name, row in zip(base.source, base.told_seeing.round(3), strict=True)]
+    each = {str(one): one for one in told}
+    place = np.array([list(each).index(str(one)) for one in told], np.int32)
+    slots = place[:, None, None] * np.int32(len(bands)) + np.arange(len(bands), dtype=np.int32)[:, None]
     sources = [
-        {"name": str(name), "band": band, "sha256": "", "size": 0}
-        | ({"seeing": round(float(width), 3)} if np.isfinite(width) else {})
-        for name, row in zip(names, base.told_seeing[first], strict=True)
-        for band, width in zip(bands, row, strict=True)
+        {"name": name, "band": band, "sha256": "", "size": 0}
+        | ({"seeing": float(width)} if np.isfinite(width) else {})
+        for name, *widths in each.values()
+        for band, width in zip(bands, widths, strict=True)
     ]
     return GroupContent(
         geometry=GeometryConfig(size=images.shape[-1], scale=_scale(base)),
@@ -239,7 +240,7 @@ def _content(
         coverage=np.isfinite(images).mean(axis=(2, 3)).astype(np.float32),
         noise=base.noise,
         band_status=np.zeros((len(ids), len(bands)), np.uint8),
-        image_index=slots,
+        image_index=slots.astype(np.int32),
         sources=tuple(sources),
     )
 

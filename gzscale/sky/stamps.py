@@ -18,7 +18,7 @@ from gzscale.sky.lens_population import Deflectors
 from gzscale.sky.samples import is_sample, read_sample, require_survey
 from gzscale.storage import open_storage
 
-__all__ = ["Stamps", "measured_stamps", "read_stamps", "stored_cutouts"]
+__all__ = ["Stamps", "measured_stamps", "read_stamps", "stamps_at", "stored_cutouts"]
 
 #: Cutouts of one image from which its own seeing is measured; with fewer, that of all the partition's.
 _FOR_SEEING = 10
@@ -175,7 +175,7 @@ def read_stamps(
     """
     parts = []
     for number, place in enumerate(locations):
-        for part in _stamps_at(place, bands, geometry, survey):
+        for part in stamps_at(place, bands, geometry, survey):
             parts.append(replace(part, location=np.full(len(part), number)))
     stamps = Stamps.joined(parts)
     apart = np.zeros(len(stamps), bool)
@@ -189,7 +189,23 @@ def read_stamps(
     return stamps.take(~apart), stamps.take(apart)
 
 
-def _stamps_at(location: str, bands: str, geometry: str, survey: str) -> Iterator[Stamps]:
+def stamps_at(location: str, bands: str, geometry: str, survey: str) -> Iterator[Stamps]:
+    """Yield the stamps of each partition below a folder or URL, a sample's with what is known of them.
+
+    Parameters
+    ----------
+    location
+        Of a night's output, a cutout store, or a sample.
+    bands, geometry, survey
+        See `read_stamps`.
+
+    Raises
+    ------
+    MissingError
+        If there are no cutouts of that geometry.
+    ConfigError
+        If it is a sample of another survey.
+    """
     if not is_sample(location):
         for cutouts in stored_cutouts(location, geometry):
             yield measured_stamps(cutouts, bands, survey=survey)

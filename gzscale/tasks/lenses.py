@@ -75,9 +75,10 @@ class LensesTask:
             ``lens``: chance at the training prevalence, shape (n, 1); ``einstein_radius``: probability of
             each bin of `RADIUS_EDGES`, shape (n, 21).
         calibration
-            See `calibrated_chance`; ``prevalence``, the one that scores are stated at; ``usual_noise``,
-            the median sigma of a pixel in the images learnt, nanomaggies, by band; ``saturation``,
-            nanomaggies of a pixel from which on cores are saturated, by band, `SATURATION` where not stated.
+            See `calibrated_chance` and `tempered`; ``prevalence``, the one that scores are stated at;
+            ``usual_noise``, the median sigma of a pixel in the images learnt, nanomaggies, by band;
+            ``saturation``, nanomaggies of a pixel from which on cores are saturated, by band, `SATURATION`
+            where not stated.
         seen
             What was there to be seen.
 

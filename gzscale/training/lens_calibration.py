@@ -114,7 +114,10 @@ def fit_calibration(unseen: Unseen) -> dict[str, Any]:
 
 
 def fit_temperature(unseen: Unseen) -> float:
-    """Find the temperature at which central intervals hold as many Einstein radii as they say.
+    """Find the temperature at which a network's central intervals hold as many Einstein radii as they say.
+
+    Those of several networks' mean are a little wider: each is fitted where it has not learnt, and there is
+    nothing that none has learnt.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from gzscale.training.lens_evaluate import (
     injected_test,
     mixed_test,
 )
+from gzscale.training.lens_examples import Mix
 from gzscale.training.lens_labels import read_labelled_lenses
 from gzscale.training.lens_plots import draw_evaluation
 from gzscale.training.lens_recipe import RECIPES
@@ -126,7 +127,7 @@ def evaluate_lens_bundle(
         seen = Observation.of(stamps.images, bands, stamps.scale, stamps.noise, seeing=stamps.told_seeing)
         test, mixed = LensTest(seen, lens, np.full(len(lens), np.nan)), None
     else:
-        survey, mix = made.filters, replace(RECIPES[made.filters].mix, lenses=lenses)
+        survey, mix = made.filters, replace(_mix_of(made), lenses=lenses)
         stamps, _ = read_stamps(images, made.bands, geometry, survey=survey)
         rng = np.random.default_rng(seed)
         more = read_stamps(others, made.bands, geometry, survey=survey)[0] if others else None
@@ -136,6 +137,18 @@ def evaluate_lens_bundle(
     if picture is not None:
         draw_evaluation(found, test, picture)
     return {"scores": found.scores}, list(_table(found))
+
+
+def _mix_of(made: Bundle) -> Mix:
+    """Return the mixture that a bundle has learnt, of which its chances are honest."""
+    told = made.training.get("recipe", {}).get("mix")
+    if told is None:
+        return RECIPES[made.filters].mix
+    known = {item.name for item in fields(Mix)}
+    values: dict[str, Any] = {name: value for name, value in told.items() if name in known}
+    if "radii" in values:
+        values["radii"] = tuple(values["radii"])
+    return Mix(**values)
 
 
 def _told(stamps: Stamps) -> str:

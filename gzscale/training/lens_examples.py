@@ -31,6 +31,7 @@ __all__ = [
     "LensExamples",
     "Mix",
     "labelled_examples",
+    "light_side",
     "make_examples",
     "side_of",
 ]
@@ -54,15 +55,15 @@ class Mix:
     uniform
         Share of them whose Einstein radii are uniform, not by luminosity.
     mimics
-        Share of the other examples that are deflectors with mimics.
+        Share of the other examples that are mimics: deflectors with one, and crowds.
     deflectors
         Share of the other examples that are deflectors as they are; the rest are all objects.
     radii
         Least and largest Einstein radius in arcsec.
     companions
-        Share of the mimics that are companions in the galaxy's own colours.
+        Share of the others that are companions in the galaxy's own colours.
     crowds
-        Share of the mimics that are crowds of stars over all of the cutout.
+        Share of the mimics that are crowds of stars over all of the cutout, whatever it shows.
     """
 
     lenses: int = 6000
@@ -131,6 +132,11 @@ class LensExamples:
         return torch.from_numpy(self.stamps.noise[self.base[rows]])
 
 
+def light_side(stamps: Stamps) -> int:
+    """Return the side in pixels of what is kept of added light."""
+    return side_of(stamps, EXTENT + 2 * _MARGIN)
+
+
 def make_examples(
     stamps: Stamps, bands: str, mix: Mix, rng: np.random.Generator, survey: str = "sdss"
 ) -> LensExamples:
@@ -162,7 +168,7 @@ def make_examples(
     ]
     base = np.concatenate([part.row for part in drawn])
     radius = np.concatenate([part.lenses.einstein_radius for part in drawn]).astype(np.float32)
-    side = side_of(stamps, EXTENT + 2 * _MARGIN)
+    side = light_side(stamps)
     light = [np.concatenate([_inner(part.arcs.images, side) for part in drawn])]
     decoys = round(mix.mimics * mix.lenses)
     single = decoys - round(mix.crowds * decoys)

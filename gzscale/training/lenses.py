@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gzscale.errors import CatalogError
+from gzscale.errors import CatalogError, ConfigError
 from gzscale.models.bundle import Bundle, BundleGeometry
 from gzscale.models.inputs import REDDENING, FluxInputs
 from gzscale.sky.rubin_camera import saturation
@@ -36,7 +36,7 @@ from gzscale.training.lens_evaluate import (
     injected_test,
     mixed_test,
 )
-from gzscale.training.lens_examples import side_of
+from gzscale.training.lens_examples import light_side, side_of
 from gzscale.training.lens_members import Lessons, Member, learn_members, sides
 from gzscale.training.lens_metrics import reliability
 from gzscale.training.lens_recipe import LensRecipe
@@ -131,7 +131,10 @@ def _train(
 ) -> tuple[Bundle, LensEvaluation | None]:
     recipe.check()
     work.mkdir(parents=True, exist_ok=True)
-    parameters = _parameters(recipe, side_of(learnt, recipe.extent))
+    side = side_of(learnt, recipe.extent)
+    parameters = _parameters(recipe, side)
+    if lens is None:
+        _require_light(learnt, side, recipe.views.shift)
     # All that a single network learns; every member of several learns something of each part.
     known = learnt if recipe.members > 1 else learnt.take(sides(learnt, 1)[0][0])
     lessons = Lessons(learnt, lens, _inputs(known, recipe), parameters)
@@ -149,6 +152,16 @@ def _train(
     mixed = mixed_test(kept, recipe.bands, replace(recipe.mix, lenses=recipe.tested), rng, recipe.survey)
     evaluation = evaluate_lenses(bundle, test, mixed)
     return replace(bundle, scores={**evaluation.scores, **unseen}), evaluation
+
+
+def _require_light(stamps: Stamps, side: int, shift: int) -> None:
+    """Refuse views that reach beyond what is kept of added light: its edge would tell what is added."""
+    reach = min(side + 2 * shift, stamps.images.shape[-1])
+    if reach > light_side(stamps):
+        raise ConfigError(
+            f"extent and views.shift: views of {side} pixels shifted by {shift} show more than the "
+            f"{light_side(stamps)} pixels within which light is added; choose smaller ones"
+        )
 
 
 def _unseen_scores(members: Sequence[Member]) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """The Bologna challenge's images, lenses in real frames, and the shipped finder on fields it never saw."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,8 +18,8 @@ from gzscale.surveys.sdss import SdssSurvey
 from gzscale.training.bologna import is_challenge, read_challenge
 from gzscale.training.lens_command import evaluate_lens_bundle
 from gzscale.training.lens_evaluate import evaluate_lenses, injected_test, mixed_test
-from gzscale.training.lens_examples import Mix
 from gzscale.training.lens_labels import read_labelled_lenses
+from gzscale.training.lens_recipe import RECIPES
 
 pytestmark = pytest.mark.real
 #: Kept apart in training: run -> camcol and field.
@@ -80,7 +82,8 @@ def test_shipped_finder_on_fields_that_it_never_saw(held_out):
     assert set(bundle.training["held_out"]) == {f"{run:06d}-{c}-{f:04d}" for run, (c, f) in HELD_OUT.items()}
     stamps, _ = read_stamps([held_out], "gri")
     test = injected_test(stamps, "gri", 500, np.random.default_rng(11))
-    mixed = mixed_test(stamps, "gri", Mix(lenses=500), np.random.default_rng(12))
+    learnt = replace(RECIPES["sdss"].mix, lenses=500)
+    mixed = mixed_test(stamps, "gri", learnt, np.random.default_rng(12))
     found = evaluate_lenses(bundle, test, mixed).scores
     print(found)
     assert found["network_auroc_large"] > 0.98

@@ -260,6 +260,22 @@ def test_the_seeing_that_a_store_says_goes_with_its_cutouts(tmp_path):
         assert (cutouts.seeing == np.float32(1.07)).all()
 
 
+def test_lenses_in_a_sample_have_the_seeing_of_their_fields(tmp_path):
+    request = Request("sdss", 128, 3, seeing_scatter=0.3)
+    write_sample(str(tmp_path / "sample"), request, workers=1)
+    ((_, truth),) = read_sample(str(tmp_path / "sample"))
+    seeing = dict(zip(truth["object_id"].to_pylist(), truth["seeing_r"].to_numpy(), strict=True))
+    assert len(set(seeing.values())) == 2
+    inject_store(str(tmp_path / "sample"), str(tmp_path / "new"), Injection(lenses=0, mimics=60))
+    told = pq.read_table(tmp_path / "new" / "truth.parquet").to_pandas().set_index("object_id").deflector_id
+    found = set()
+    for cutouts in stored_cutouts(str(tmp_path / "new"), "sky"):
+        expected = [seeing[int(told.loc[number])] for number in cutouts.object_id.tolist()]
+        np.testing.assert_allclose(cutouts.seeing[:, 2], expected, atol=6e-4)
+        found |= set(expected)
+    assert len(found) == 2
+
+
 def test_a_seeing_that_nobody_says_is_measured_to_draw_with_and_not_known(stamps):
     assert np.isfinite(stamps.seeing).all()
     assert np.isnan(stamps.told_seeing).all()

@@ -71,6 +71,7 @@ def test_what_is_not_measured_or_saturated_is_passed_over():
     assert np.isnan(star_width(pixels, np.nan))
 
 
+@settings(deadline=None)
 @given(st.floats(2.0, 6.0), st.floats(-0.45, 0.45), st.floats(-0.45, 0.45))
 def test_a_lone_star_s_width_is_its_own(width, dy, dx):
     y, x = np.mgrid[-8:9, -8:9]

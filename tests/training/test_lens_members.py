@@ -117,6 +117,13 @@ def test_a_fold_in_which_no_lens_can_be_seen_is_left_to_the_others(stamps, monke
         lens_members._examples(0, lessons, replace(RECIPE, members=1), 1)
 
 
+def test_views_beyond_the_light_that_is_kept_are_refused(stamps, tmp_path):
+    empty = stamps.take(np.array([], int))
+    for settings in (["extent=24"], ["views.shift=5"]):
+        with pytest.raises(ConfigError, match="within which light is added"):
+            lenses.train_lenses(stamps, empty, changed(RECIPE, settings), "c", tmp_path)
+
+
 def test_a_fold_without_what_is_needed_is_told(stamps, tmp_path):
     empty = stamps.take(np.array([], int))
     with pytest.raises(ConfigError, match="1 or more"):

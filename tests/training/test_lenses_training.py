@@ -186,7 +186,7 @@ def test_command_trains_and_evaluates(store, tmp_path):
     assert bundle.geometry.size == 64
     assert "injections" in bundle.training["data"]
     expected = {"slope", "offset", "training_prevalence", "prevalence", "usual_noise", "saturation"}
-    assert set(bundle.calibration) == expected
+    assert set(bundle.calibration) == expected | {"radius_temperature"}
     assert bundle.calibration["saturation"] == dict.fromkeys("gri", 100.0)
     assert bundle.calibration["training_prevalence"] == 0.5
     lines = (tmp_path / "lenses.safetensors.curve.csv").read_text().splitlines()
