@@ -123,6 +123,6 @@ def _memory(config: NightConfig, survey: Survey, objects: int) -> float:
     """Bytes of a partition: stamps of all bands, accumulators of one, the store's bytes, a few images."""
     bands = len(config.survey.bands)
     pixels = sum(geometry.size**2 for geometry in config.geometries.values())
-    # Of large images one waits beside the one in use.
-    images = 2 * survey.decoded_bytes if isinstance(survey, Shareable) else 4 * 12.2e6
+    # Of large images one waits beside the one in use, of small ones up to three.
+    images = max(2 * survey.decoded_bytes if isinstance(survey, Shareable) else 0.0, 4 * 12.2e6)
     return objects * pixels * (bands * 4 + 8) + images + 5e8

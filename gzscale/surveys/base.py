@@ -72,8 +72,8 @@ class Image:
     flag_names
         What the bits of ``flags`` mean, eight at most.
     cards
-        The header cards that ``wcs`` was made of, as FITS has them without line ends; empty where the survey
-        is not `Shareable`.
+        What ``wcs`` was made of, such as header cards without line ends: `Shareable.wcs_of` makes it again
+        from that; empty where the survey is not `Shareable`.
     seeing
         Full width at half maximum of a star in arcsec; NaN where it is not known. It must not hang on which
         part of the image was opened.
@@ -219,13 +219,16 @@ class Foreseeing(Protocol):
 
 @runtime_checkable
 class Shareable(Survey, Protocol):
-    """A survey whose decoded images several partitions may share: they are much larger than a partition."""
+    """A survey whose decoded images several partitions may share: it takes longer to decode them."""
 
     decoded_bytes: float
     """Length of a usual image's arrays in bytes."""
 
     def extent(self, ref: ImageRef) -> tuple[float, float, float]:
-        """Return ra, dec and radius of a circle that holds an image, in degrees; reads no image."""
+        """Return ra, dec and radius of a circle that holds an image, in degrees; reads no image.
+
+        Where it lies need not be known: all of the sky holds it.
+        """
         ...
 
     def wants_whole(self, density: float, radius: float) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -20,33 +22,30 @@ from gzscale.storage import open_storage, sha256_hex
 from gzscale.surveys.base import Coverage, Image, ImageRef
 from gzscale.surveys.fitsfile import read_first_header
 from gzscale.surveys.footprints import Footprints, footprints_of, read_footprints
-from gzscale.surveys.options import check_bands, check_template, take_options, transfer_of
+from gzscale.surveys.options import transfer_of
 from gzscale.surveys.sdss_find import Exposure, FrameSource, find_exposures
 from gzscale.surveys.sdss_frame import FrameId, astropy_wcs, check_header, decode_frame
-from gzscale.surveys.sdss_masks import SPAN_PLANES, blank_masked
-from gzscale.surveys.sdss_paths import TREE, fill, frame_names, mask_names, path_pattern
+from gzscale.surveys.sdss_masks import blank_masked
+from gzscale.surveys.sdss_options import take_settings
+from gzscale.surveys.sdss_paths import fill, frame_names, mask_names, path_pattern
 from gzscale.surveys.seeing import star_width
 from gzscale.surveys.tan import TanFrame
 
 __all__ = ["SdssSurvey"]
 
-BANDS = "ugriz"
 #: Rows and columns of the background's standard deviation: cells of about 62 x 64 pixels.
 SIGMA_GRID = (24, 32)
 #: Frames whose WCS is remembered.
 MAX_KNOWN = 65_536
 #: The band whose header stands for its exposure, best first.
 _REFERENCE = "rigzu"
+#: Square degrees of a frame, 2048 x 1489 pixels of 0.396 arcsec.
+FRAME_AREA = 0.0369
+#: Objects that half a frame has on average, from which on it is kept for the next partition: to decode it
+#: takes half a second of a core, to keep and map it a twentieth.
+SHARED_FROM = 0.1
 #: Damage that another transfer may mend.
 _MENDABLE = frozenset({Reason.CHECKSUM, Reason.TRUNCATED_IMAGE, Reason.EMPTY_IMAGE, Reason.BAD_IMAGE})
-_DEFAULTS: dict[str, Any] = {
-    "rerun": 301,
-    "index": None,
-    "cache_cap": "20GB",
-    "tree": TREE,
-    "masks": None,
-    "mask_planes": ["SATUR"],
-}
 
 
 class SdssSurvey:
@@ -76,12 +75,13 @@ class SdssSurvey:
     #: As measured on real frames, bzip2-compressed.
     image_bytes = 3.5e6
     image_seconds = 0.46
+    decoded_bytes = 12.2e6
 
     def __init__(self, root: str, bands: str, options: Mapping[str, Any] | None = None) -> None:
         self.root = root.removeprefix("file://") if root.startswith("file://") else root
         self.bands = bands
         self.options = dict(options or {})
-        settings = _settings(bands, self.options)
+        settings = take_settings(bands, self.options)
         self._rerun = int(settings["rerun"])
         self._tree = str(settings["tree"])
         self._index_path = settings["index"]
@@ -176,6 +176,7 @@ class SdssSurvey:
             background_sigma=sigma,
             sha256=sha256_hex(stored),
             size=len(stored),
+            cards=json.dumps([frame.tan.crval, frame.tan.crpix, frame.tan.cd]),
             seeing=star_width(frame.pixels, float(np.median(sigma))) * self.pixel_scale,
         )
 
@@ -213,6 +214,30 @@ class SdssSurvey:
             return state
         mask = self._fetcher.stat(mask_names(self._mask_path(_frame_id(ref))))
         return f"{state}, mask {mask.tag if mask else 'absent'}"
+
+    # ---- Shareable
+
+    def extent(self, ref: ImageRef) -> tuple[float, float, float]:
+        """Return a circle around a frame; all of the sky while its header is not known."""
+        frame = _frame_id(ref)
+        with self._lock:
+            tan = self._known.get((frame.run, frame.camcol, frame.field))
+        if not isinstance(tan, TanFrame):
+            return 0.0, 0.0, 180.0
+        return (*tan.centre(), tan.scale * math.hypot(*tan.shape) / 2)
+
+    def wants_whole(self, density: float, radius: float) -> bool:
+        """Tell whether another partition is likely enough to need a frame of which it has a half."""
+        return density * FRAME_AREA / 2 >= SHARED_FROM
+
+    def open_whole(self, ref: ImageRef) -> Image:
+        """Open a frame: it is always decoded whole."""
+        return self.open(ref)
+
+    def wcs_of(self, cards: str, name: str, shape: tuple[int, int]) -> Any:
+        """Return the WCS of a frame whose ``cards`` were kept."""
+        crval, crpix, cd = (tuple(numbers) for numbers in json.loads(cards))
+        return astropy_wcs(TanFrame(crval, crpix, cd, shape))
 
     # ---- footprints
 
@@ -318,25 +343,6 @@ class SdssSurvey:
                 return
             raise
         blank_masked(pixels, stored, self._url(key), self._mask_planes)
-
-
-def _settings(bands: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    settings = take_options("sdss", options, _DEFAULTS)
-    check_bands("SDSS", bands, BANDS)
-    try:
-        rerun = int(settings["rerun"])
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"survey.options.rerun: {error}") from error
-    for option in ("tree", "masks"):
-        if settings[option]:
-            example = {"rerun": rerun, "run": 1, "camcol": 1, "field": 1, "band": "r"}
-            check_template(option, settings[option], ("band", "run", "camcol", "field"), **example)
-    strange = sorted(set(settings["mask_planes"]) - set(SPAN_PLANES))
-    if strange:
-        raise ConfigError(
-            f"survey.options.mask_planes: unknown {', '.join(strange)}; there are {', '.join(SPAN_PLANES)}"
-        )
-    return settings
 
 
 def _frame_id(ref: ImageRef) -> FrameId:

@@ -3,7 +3,9 @@
 import cdshealpix.nested
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from small_frames import sky, tree
 from toy import toy_config
 
 from gzscale.catalog.pixels import Partition
@@ -18,6 +20,7 @@ from gzscale.night.scratch import Room
 from gzscale.night.sharing import ForeseenRoom, shared_images
 from gzscale.storage import open_storage
 from gzscale.surveys.base import ImageRef, Shareable
+from gzscale.surveys.sdss_ids import Release, encode_objid
 
 ORDER = 6
 PIXEL = 12_345
@@ -178,3 +181,30 @@ def test_a_survey_that_cannot_be_shared_is_cut_as_ever(tmp_path, images):
     counts, made = cut_all(toy_config(tmp_path / "toy"), images)
     assert "taken" not in counts
     assert len(made) > 1
+
+
+def test_frames_of_sdss_are_decoded_once_where_partitions_meet(tmp_path, images):
+    fields = (100, 101, 102)
+    tree(tmp_path / "sky", fields)
+    places = [(field, sky(x, y, field)) for field in fields for x, y in ((80, 90), (170, 150), (90, 240))]
+    ids = [int(encode_objid(Release.DR8, 301, 1234, 3, place[0], n)[()]) for n, place in enumerate(places)]
+    ra, dec = np.array([place[1] for place in places]).T
+    size = np.full(len(ids), 4.0, np.float32)
+
+    def night(name):
+        config = toy_config(
+            tmp_path,
+            survey={"kind": "sdss", "root": str(tmp_path / "sky"), "bands": "gri"},
+            output=str(tmp_path / name),
+            max_objects=2,
+        )
+        pq.write_table(pa.table({"id": ids, "ra": ra, "dec": dec, "r90": size}), tmp_path / "catalog.parquet")
+        return config
+
+    alone, shared = night("alone"), night("shared")
+    before, _ = cut_all(alone, None)
+    after, _ = cut_all(shared, images)
+    assert before["distinct"] == after["distinct"] == 3 * len(fields)
+    assert after["opened"] == after["distinct"] < before["opened"]
+    assert after["taken"] == before["opened"] - after["opened"]
+    assert hashes(alone.output) == hashes(shared.output)

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
-from small_frames import frame, header, path, rows, sky, tree, write
+from small_frames import SHAPE, frame, header, path, rows, sky, tree, write
 
 from gzscale.errors import ConfigError, ImageError, Reason
 from gzscale.surveys import sdss as survey_module
 from gzscale.surveys.ahead import open_ahead
-from gzscale.surveys.base import Image, Survey
+from gzscale.surveys.base import Image, Shareable, Survey
+from gzscale.surveys.decoded import LOCKS, DecodedImages
 from gzscale.surveys.registry import load_survey
 from gzscale.surveys.sdss import SdssSurvey
 
@@ -240,3 +241,41 @@ def test_a_frame_without_a_mask_is_used_and_a_broken_mask_is_not(root):
     assert not np.isnan(survey.open(ref).pixels).any()
     write(root, "masks/fpM-001234-r3-0100.fits", frame())
     assert reason_of(survey, ref) is Reason.BAD_IMAGE
+
+
+def test_where_a_frame_lies_is_known_once_its_header_was_read(root):
+    survey = SdssSurvey(str(root), "gri")
+    assert isinstance(survey, Shareable)
+    ref = survey.foresee(rows(150.0, 2.0, run=[1234], camcol=[3], field=[100]), np.zeros(1))[0]
+    assert survey.extent(ref) == (0, 0, 180)
+    ref_of(survey)
+    ra, dec, radius = survey.extent(ref)
+    ny, nx = SHAPE
+    corners = np.array([[-0.5, -0.5], [nx - 0.5, -0.5], [-0.5, ny - 0.5], [nx - 0.5, ny - 0.5]])
+    east, north = np.array([sky(*corner) for corner in corners]).T
+    reach = np.hypot((east - ra) * np.cos(np.radians(dec)), north - dec)
+    np.testing.assert_allclose(reach, radius, rtol=0.01)
+
+
+def test_a_frame_is_kept_where_another_partition_may_need_it(root):
+    survey = SdssSurvey(str(root), "gri")
+    # Galaxies to r = 20 are some 3,000 a square degree, luminous quasars less than one.
+    assert survey.wants_whole(3000, 0.01)
+    assert not survey.wants_whole(1, 0.01)
+
+
+def test_a_frame_that_was_kept_is_the_one_that_was_decoded(root, tmp_path):
+    survey = SdssSurvey(str(root), "gri")
+    ref = ref_of(survey)
+    (tmp_path / "decoded" / LOCKS).mkdir(parents=True)
+    images = DecodedImages(tmp_path / "decoded", 10**9, 0)
+    first, second = images.open(survey, ref, "a")[0], images.find(survey, ref, "a")
+    plain = survey.open(ref)
+    assert second is not None
+    for image in (first, second):
+        assert image.pixels.tobytes() == plain.pixels.tobytes()
+        assert image.background_sigma.tobytes() == plain.background_sigma.tobytes()
+        assert (image.sha256, image.size) == (plain.sha256, plain.size)
+        np.testing.assert_equal(image.seeing, plain.seeing)
+        x, y = np.random.default_rng(0).uniform(0, 250, (2, 50))
+        np.testing.assert_array_equal(image.wcs.all_pix2world(x, y, 0), plain.wcs.all_pix2world(x, y, 0))
