@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gzscale.errors import CatalogError
+from gzscale.sky.crowds import draw_crowds
 from gzscale.sky.inject import electrons_of
 from gzscale.sky.lens import Lenses
 from gzscale.sky.lens_population import RadiusPrior
 from gzscale.sky.mimics import draw_kinds, draw_mimics
 from gzscale.sky.stamps import Stamps
 from gzscale.tasks.lenses import RADIUS_EDGES, radius_bin
-from gzscale.training.crowded import with_crowded_images
 from gzscale.training.lens_visible import draw_visible
 
 __all__ = [
@@ -55,15 +55,15 @@ class Mix:
     uniform
         Share of them whose Einstein radii are uniform, not by luminosity.
     mimics
-        Share of the other examples that are mimics in deflectors.
+        Share of the other examples that are mimics: deflectors with one, and crowds.
     deflectors
         Share of the other examples that are deflectors as they are; the rest are all objects.
     radii
         Least and largest Einstein radius in arcsec.
     companions
-        Share of the mimics that are companions in the galaxy's own colours.
+        Share of the others that are companions in the galaxy's own colours.
     crowds
-        Share of the images that appear a second time under a crowd of stars, with lenses and without.
+        Share of the mimics that are crowds of stars over all of the cutout, whatever it shows.
     """
 
     lenses: int = 6000
@@ -158,10 +158,9 @@ def make_examples(
     survey
         Whose bands and camera they are.
     """
-    if not stamps.deflector.any():
-        raise CatalogError(f"none of {len(stamps)} cutouts shows a bright red galaxy that could be a lens")
-    stamps = with_crowded_images(stamps, mix.crowds, bands, rng, survey)
     possible = np.flatnonzero(stamps.deflector)
+    if not len(possible):
+        raise CatalogError(f"none of {len(stamps)} cutouts shows a bright red galaxy that could be a lens")
     uniform = round(mix.uniform * mix.lenses)
     priors: tuple[tuple[RadiusPrior, int], ...] = (("uniform", uniform), ("luminosity", mix.lenses - uniform))
     drawn = [
@@ -172,12 +171,16 @@ def make_examples(
     side = light_side(stamps)
     light = [np.concatenate([_inner(part.arcs.images, side) for part in drawn])]
     decoys = round(mix.mimics * mix.lenses)
+    single = decoys - round(mix.crowds * decoys)
     bare = decoys + round(mix.deflectors * mix.lenses)
     order = rng.permutation(mix.lenses)
-    shapes = Lenses.joined([part.lenses for part in drawn]).take(order[:decoys])
-    light.append(_mimics(shapes, stamps.take(base[order[:decoys]]), mix.companions, side, rng))
+    shapes = Lenses.joined([part.lenses for part in drawn]).take(order[:single])
+    light.append(_mimics(shapes, stamps.take(base[order[:single]]), mix.companions, side, rng))
+    # Crowds lie over anything: in a cluster's field no galaxy need be at the centre.
+    crowded = _of_the_same_images(stamps, base[order[single:decoys]], rng)
+    light.append(_crowds(stamps.take(crowded), bands, side, rng))
     any_object = _of_the_same_images(stamps, base[order[bare:]], rng)
-    others = np.concatenate([base[order[:bare]], any_object])
+    others = np.concatenate([base[order[:single]], crowded, base[order[decoys:bare]], any_object])
     weight = np.concatenate([_natural_weights(radius, uniform), np.ones(mix.lenses, np.float32)])
     lenses = np.arange(2 * mix.lenses) < mix.lenses
     return LensExamples(
@@ -253,6 +256,14 @@ def _mimics(
     kinds = draw_kinds(len(base), rng, companions)
     for rows in _blocks(len(base)):
         light[rows] = _inner(draw_mimics(lenses.take(rows), kinds[rows], base.take(rows), rng), side)
+    return light
+
+
+def _crowds(base: Stamps, bands: str, side: int, rng: np.random.Generator) -> NDArray[np.float16]:
+    """Return the light of crowds of stars, shape (n, bands, side, side)."""
+    light = np.empty((len(base), len(bands), side, side), np.float16)
+    for rows in _blocks(len(base)):
+        light[rows] = _inner(draw_crowds(base.take(rows), bands, rng), side)
     return light
 
 

@@ -91,7 +91,7 @@ class LensRecipe:
 #: looked at is all of a cutout.
 RECIPES = {
     "sdss": LensRecipe(
-        mix=Mix(mimics=0.4, companions=0.25, crowds=0.15),
+        mix=Mix(mimics=0.4, companions=0.25, crowds=0.1),
         pace=Pace(epochs=12, batch=64, memory=0.995),
         members=4,
     ),

@@ -74,6 +74,21 @@ def test_there_need_not_be_mimics(stamps):
     assert (found.added[~found.lens] == -1).all()
 
 
+def test_a_share_of_the_mimics_are_crowds(stamps):
+    mix = Mix(lenses=20, mimics=1.0, deflectors=0.0, crowds=0.25)
+    found = make_examples(stamps, "gri", mix, np.random.default_rng(1))
+    plain = make_examples(stamps, "gri", replace(mix, crowds=0.0), np.random.default_rng(1))
+    assert len(found.light) == len(plain.light) == 40
+    np.testing.assert_array_equal(found.light[:20], plain.light[:20])
+    # A crowd's light lies all over the cutout, an arc's or a mimic's near the galaxy.
+    rim = np.ones(found.light.shape[-2:], bool)
+    rim[12:-12, 12:-12] = False
+    light = found.light.astype(np.float32)
+    share = light[..., rim].sum(axis=(1, 2)) / light.sum(axis=(1, 2, 3))
+    assert (share[-5:] > 0.4).all()
+    assert np.median(share[:-5]) < 0.2
+
+
 def test_weighted_radii_are_as_frequent_as_luminosities_have_them():
     rng = np.random.default_rng(1)
     radius = np.r_[rng.uniform(0.7, 4, 3000), 0.7 + rng.exponential(0.3, 2000)].astype(np.float32)
