@@ -141,6 +141,15 @@ class LensHead(nn.Module):
         """Return probabilities, float32, shape (n, 1), of features of shape (n, features)."""
         return torch.sigmoid(steady_linear(features.float(), self.logits))
 
+    @staticmethod
+    def pooled(said: Tensor) -> Tensor:
+        """Return what several networks say together, shape (n, 1), of what each says, shape (k, n, 1).
+
+        It is that of their mean logit, of which the mean of their maps tells where it comes from. The mean of
+        probabilities would be less sure than they are (Ranjan & Gneiting 2010, J. R. Stat. Soc. B 72, 71).
+        """
+        return torch.sigmoid(torch.logit(said, eps=1e-7).mean(dim=0))
+
 
 def steady_linear(vectors: Tensor, layer: nn.Linear) -> Tensor:
     """Apply a layer in float32, with the same last bit whatever the number of threads.

@@ -1,6 +1,6 @@
 """Networks by name: what a bundle says of its network, turned into one.
 
-Several networks of one kind make a committee: its outputs are the means of the members'.
+Several networks of one kind make a committee: its outputs are the means of the members', logits of lenses.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gzscale.models.backbone import Network
 from gzscale.models.equivariant import EquivariantNetwork
+from gzscale.models.heads import LensHead
 from gzscale.models.photometric import PhotometricNetwork
 from gzscale.models.residual import ResidualNetwork
 
@@ -20,7 +21,7 @@ __all__ = ["Committee", "build_network", "fuse"]
 
 
 class Committee(Network):
-    """Several networks of one kind, each with its own weights; the mean of what they say.
+    """Several networks of one kind, each with its own weights; what they say together.
 
     Parameters
     ----------
@@ -43,9 +44,10 @@ class Committee(Network):
         return torch.cat([member.features(prepared) for member in self._networks()], dim=1)
 
     def outputs(self, prepared: Tensor) -> dict[str, Tensor]:
-        """Return the mean of each head's output over the members."""
+        """Return what the members say together of each head: the mean, or as the head pools it."""
         every = [member.outputs(prepared) for member in self._networks()]
-        return {name: torch.stack([said[name] for said in every]).mean(dim=0) for name in every[0]}
+        heads = self._networks()[0].heads
+        return {name: _pooled(heads[name], torch.stack([said[name] for said in every])) for name in every[0]}
 
     def evidence(self, prepared: Tensor, head: str) -> Tensor:
         """Return the mean of the members' maps."""
@@ -58,6 +60,10 @@ class Committee(Network):
 
     def _networks(self) -> list[Network]:
         return [member for member in self.members if isinstance(member, Network)]
+
+
+def _pooled(head: nn.Module, said: Tensor) -> Tensor:
+    return head.pooled(said) if isinstance(head, LensHead) else said.mean(dim=0)
 
 
 _NETWORKS: dict[str, type[Network]] = {
