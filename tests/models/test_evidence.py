@@ -7,6 +7,7 @@ import torch
 from gzscale.errors import BundleError
 from gzscale.models.bundle import Bundle, BundleGeometry
 from gzscale.models.engine import Engine
+from gzscale.models.heads import LensHead
 from gzscale.models.inputs import SDSS_REDDENING, FluxInputs
 from gzscale.models.network import build_network
 from gzscale.models.observation import Observation
@@ -95,15 +96,30 @@ def test_only_heads_linear_in_means_have_maps():
         network(pooling="mean-max").evidence(images, "lens")
 
 
-def test_committee_shows_the_mean():
+def test_committee_shows_the_mean_and_its_chance_is_that_of_the_map():
     torch.manual_seed(2)
     committee = build_network(
         "committee", {"kind": "equivariant", "members": 2, "parameters": PARAMETERS}
     ).eval()
+    torch.nn.init.constant_(committee.members[1].heads["lens"].logits.bias, 3.0)
     images = torch.randn(2, 6, 32, 32)
     with torch.inference_mode():
         maps = [member.evidence(images, "lens") for member in committee.members]
-        np.testing.assert_allclose(committee.evidence(images, "lens"), (maps[0] + maps[1]) / 2, atol=1e-6)
+        shown = committee.evidence(images, "lens")
+        said = [member.outputs(images)["lens"] for member in committee.members]
+        chance = committee.outputs(images)["lens"].numpy()[:, 0].astype(np.float64)
+    np.testing.assert_allclose(shown, (maps[0] + maps[1]) / 2, atol=1e-6)
+    # The members differ, so that the mean of their chances is another.
+    assert np.abs((said[0] + said[1]).numpy()[:, 0] / 2 - chance).max() > 0.01
+    np.testing.assert_allclose(logit(chance), shown.numpy().mean(axis=(1, 2)), atol=1e-4)
+
+
+def test_a_committee_that_is_quite_sure_has_a_chance_all_the_same():
+    said = torch.tensor([[[1.0], [0.0]], [[1.0], [1.0]]])
+    pooled = LensHead.pooled(said)
+    assert torch.isfinite(pooled).all()
+    assert pooled[0] > 0.999
+    assert pooled[1] == pytest.approx(0.5, abs=0.05)
 
 
 def test_engine_shows_what_it_scored():

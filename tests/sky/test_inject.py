@@ -115,6 +115,39 @@ def test_stars_halos_and_holes_are_none():
     assert found.chosen.tolist() == [True, False, False, False, False]
 
 
+def test_a_star_among_neighbours_is_no_galaxy():
+    axis = (np.arange(SIZE) - (SIZE - 1) / 2) * SCALE
+    x, y = np.meshgrid(axis, axis)
+    rng = np.random.default_rng(4)
+    images = []
+    for _ in range(20):
+        star = np.stack([flux * moffat(x, y, SEEING) for flux in (10, 45, 70)])
+        for _ in range(2):
+            distance, angle = rng.uniform(3.5, 5), rng.uniform(0, 2 * np.pi)
+            star += 15 * moffat(x - distance * np.cos(angle), y - distance * np.sin(angle), SEEING)
+        images.append(star)
+    n = len(images)
+    noise = np.tile([NOISE[band] for band in "gri"], (n, 1))
+    images = np.array(images) + rng.normal(0, 1, (n, 3, SIZE, SIZE)) * noise[:, :, None, None]
+    found = measure(images, "gri", np.full(n, SCALE), np.full((n, 3), SEEING), noise)
+    assert not found.chosen.any()
+
+
+@pytest.mark.parametrize(("stars", "chosen"), [(0, True), (3, True), (60, False)])
+def test_a_galaxy_in_a_crowd_is_no_deflector(stars, chosen):
+    """Of 25 by 25 arcsec, 60 stars of 18th magnitude cover a third."""
+    axis = (np.arange(SIZE) - (SIZE - 1) / 2) * SCALE
+    x, y = np.meshgrid(axis, axis)
+    rng = np.random.default_rng(5)
+    image = red_galaxies(1, "gri", stars=False)[0]
+    for place in rng.uniform(-12, 12, (stars, 2)):
+        if np.hypot(*place) > 6:
+            image += 63 * moffat(x - place[0], y - place[1], SEEING)
+    noise = np.array([[NOISE[band] for band in "gri"]])
+    found = measure(image[None], "gri", np.array([SCALE]), np.full((1, 3), SEEING), noise)
+    assert found.chosen.tolist() == [chosen]
+
+
 def test_a_few_of_an_image_are_drawn_as_often_as_many(stamps):
     names = np.repeat(["a", "b", "c", "a"], [10, 2, 6, 6])
     several = replace(stamps.take(np.arange(24)), source=names, location=np.repeat([0, 1], [18, 6]))
