@@ -7,6 +7,7 @@ is sharpest in them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +25,22 @@ _COLOUR_APERTURE, _TOTAL_APERTURE, _SHAPE_APERTURE, _SIZE_APERTURE = 2.0, 5.0, 2
 #: A deflector is brighter than this in r and redder than this in g-r: luminous red galaxies from redshift
 #: 0.1 on, and no faint ones, whose Einstein radii are within the survey's seeing.
 FAINTEST, BLUEST = {"sdss": 19.8, "rubin": 21.5}, {"sdss": 0.75, "rubin": 1.0}
-#: A galaxy's half-light radius is larger than a star's by this factor at least: in M2's field that of 9 in 10
-#: stars is below 1.26, that of the smallest galaxy 1.34.
+#: A galaxy's half-light radius is larger than a star's by this factor at least: a star that lies 0.3 arcsec
+#: beside the centre has 1.2 in the best seeing.
 _EXTENDED = 1.3
 #: Least number of stars that a seeing is taken from, and their least signal-to-noise ratio.
 _STARS, _STAR_SIGNAL = 5, 25.0
 #: Least measured part of a cutout, and largest median of its rim in sigma of a pixel; or in nanomaggies a
 #: square arcsec, 25 mag, which in a deep image is a galaxy's own outskirts.
 _MEASURED, _SKY, _OUTSKIRTS = 0.95, 1.5, 0.1
-#: Among stars that cover more than this share of what lies beyond so many arcsec, as in a globular cluster,
-#: nobody can tell arcs; covered is what is brighter in r than so many sigma of a pixel and 22.8 mag a square
-#: arcsec.
-_COVERED, _BEYOND, _BRIGHT, _NEIGHBOURS = 0.05, 8.0, 5.0, 0.75
+#: Among so many peaks a square arcsec beyond 4 arcsec nobody can tell arcs: in a globular cluster, where most
+#: galaxies have a tenth of that. Peaks are brighter in r than so many sigma of a pixel and 22.8 mag
+#: a square arcsec, and the highest within 0.8 arcsec.
+_CROWDED, _BRIGHT, _NEIGHBOURS, _APART = 0.02, 5.0, 0.75, 0.8
+#: Radius in arcsec within which the galaxy is the brightest.
+_CLOSE = 4.0
+#: Parts of a pixel's side that apertures are drawn with.
+_FINE = 5
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,8 @@ def measure(
     passive = passive_redshift(magnitudes, survey)
     known = passive if redshift is None else np.where(np.isfinite(redshift), redshift, passive)
     ratio, angle = _shapes(gri[:, 1], radius, scale)
-    half = _half_light_radius(gri[:, 1], radius)
-    star = _star_half_light_radius(seeing[:, bands.index("r")])
+    half = _half_light_radius(gri[:, 1], scale)
+    star = _star_half_light_radius(seeing[:, bands.index("r")], scale, images.shape[-1])
     with np.errstate(invalid="ignore"):
         chosen = (
             (magnitude < FAINTEST[survey])
@@ -145,7 +150,7 @@ def _flux_within(
 def _central(images: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell where nothing within 4 arcsec is brighter than the galaxy itself, shape (n,)."""
     own = np.where(radius < 0.9, images, -np.inf).max(axis=(1, 2))
-    near = np.where(radius < 4.0, images, -np.inf).max(axis=(1, 2))
+    near = np.where(radius < _CLOSE, images, -np.inf).max(axis=(1, 2))
     return near <= own
 
 
@@ -168,29 +173,62 @@ def _uncrowded(
     noise: NDArray[np.floating],
     scale: NDArray[np.float64],
 ) -> NDArray[np.bool_]:
-    """Tell where neighbours cover little of what lies around, shape (n,)."""
-    around = radius > _BEYOND
+    """Tell where there are few neighbours, shape (n,)."""
+    around = radius > _CLOSE
     limit = np.maximum(_BRIGHT * noise, _NEIGHBOURS * scale**2)[:, None, None]
-    covered = (around & (images > limit)).sum(axis=(1, 2)) / np.maximum(around.sum(axis=(1, 2)), 1)
-    few: NDArray[np.bool_] = covered < _COVERED
+    reach = 2 * max(1, round(_APART / float(np.median(scale)))) + 1 if len(scale) else 1
+    highest = images >= maximum_filter(images, (1, reach, reach))
+    peaks = (highest & around & (images > limit)).sum(axis=(1, 2))
+    few: NDArray[np.bool_] = peaks < _CROWDED * around.sum(axis=(1, 2)) * scale**2
     return few
 
 
-def _half_light_radius(images: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.float64]:
+def _half_light_radius(images: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the radius in arcsec that holds half of the flux within 3 arcsec, shape (n,)."""
-    steps = np.linspace(0.2, _SIZE_APERTURE, 25)
-    growth = np.stack([(images * (radius < step)).sum(axis=(1, 2)) for step in steps], axis=1)
-    growth = np.maximum.accumulate(growth, axis=1)
-    return np.array([np.interp(0.5 * max(row[-1], 1e-9), row, steps) for row in growth])
+    steps = np.linspace(0.1, _SIZE_APERTURE, 30)
+    found = np.empty(len(images))
+    for side in np.unique(scale):
+        rows = np.flatnonzero(scale == side)
+        inner, distance = _fine_distance(images.shape[-1], float(side))
+        # What part of each pixel lies within each step.
+        within = np.stack([_by_pixel(distance < step) for step in steps])
+        flux = images[rows[:, None, None], inner[:, None], inner]
+        growth = np.maximum.accumulate(np.tensordot(flux, within, ((1, 2), (1, 2))), axis=1)
+        found[rows] = [np.interp(0.5 * max(row[-1], 1e-9), row, steps) for row in growth]
+    return found
 
 
-def _star_half_light_radius(seeing: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return that of a Moffat function, shape (n,)."""
-    # Within r it has 1 - (1 + r^2 / a^2)^(1 - beta) of its light.
-    scale = seeing / 2 / np.sqrt(2 ** (1 / MOFFAT_BETA) - 1)
-    half = (1 - (1 + (_SIZE_APERTURE / scale) ** 2) ** (1 - MOFFAT_BETA)) / 2
-    radius: NDArray[np.float64] = scale * np.sqrt((1 - half) ** (1 / (1 - MOFFAT_BETA)) - 1)
-    return radius
+def _star_half_light_radius(
+    seeing: NDArray[np.float64], scale: NDArray[np.float64], size: int
+) -> NDArray[np.float64]:
+    """Return that of a star on the same pixels, shape (n,); NaN where the seeing is not known."""
+    told = np.stack([np.round(seeing, 2), scale], axis=1)
+    kinds, place = np.unique(told, axis=0, return_inverse=True)
+    radii = np.empty(len(kinds))
+    for number, (width, side) in enumerate(kinds):
+        inner, distance = _fine_distance(size, float(side))
+        core = width / 2 / np.sqrt(2 ** (1 / MOFFAT_BETA) - 1)
+        star = np.zeros((1, size, size))
+        star[:, inner[:, None], inner] = _by_pixel((1 + (distance / core) ** 2) ** -MOFFAT_BETA)
+        radii[number] = _half_light_radius(star, np.array([side]))[0] if np.isfinite(width) else np.nan
+    found: NDArray[np.float64] = radii[place.ravel()]
+    return found
+
+
+def _fine_distance(size: int, side: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return which rows and columns are near the centre, and how far from it parts of their pixels are."""
+    axis = (np.arange(size) - (size - 1) / 2) * side
+    inner = np.flatnonzero(np.abs(axis) < _SIZE_APERTURE + side)
+    parts = ((np.arange(_FINE) + 0.5) / _FINE - 0.5) * side
+    fine = (axis[inner][:, None] + parts).ravel()
+    return inner, np.hypot(fine[:, None], fine[None, :])
+
+
+def _by_pixel(fine: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the means over the parts of each pixel."""
+    side = len(fine) // _FINE
+    means: NDArray[np.float64] = fine.reshape(side, _FINE, side, _FINE).mean(axis=(1, 3))
+    return means
 
 
 def _shapes(
