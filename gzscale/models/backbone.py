@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gzscale.models.heads import HEADS
+from gzscale.models.heads import HEADS, LensHead
 
 __all__ = ["HeadKind", "Network"]
 
@@ -57,6 +57,24 @@ class Network(nn.Module, ABC):
         for name, kind in sorted((heads or {}).items()):
             about = {"kind": kind} if isinstance(kind, str) else dict(kind)
             self.heads[name] = HEADS[about.pop("kind")](features, **about)
+
+    def together(self, name: str, said: Tensor) -> Tensor:
+        """Return what several networks such as this one say together of one head.
+
+        Parameters
+        ----------
+        name
+            Of the head.
+        said
+            What each says of n images, shape (k, n, numbers).
+
+        Returns
+        -------
+        Tensor
+            Shape (n, numbers): the mean, or what the head makes of them.
+        """
+        head = self.heads[name]
+        return head.pooled(said) if isinstance(head, LensHead) else said.mean(dim=0)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return what `outputs` takes: the central square, resampled, shifted and scaled.

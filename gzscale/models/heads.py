@@ -3,7 +3,8 @@
 What is averaged over views of a galaxy and over the members of a committee are the outputs of
 heads, so they must be linear in probability: for morphology the joint fractions of the tree, from
 which conditional fractions follow by division and stay consistent (see `gzscale.models.votes`);
-for redshifts the probability of each bin; for lenses the probability of being one.
+for redshifts the probability of each bin. For lenses it is the probability of being one, which a committee
+pools by its logits.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from gzscale.models.backbone import Network
 from gzscale.models.equivariant import EquivariantNetwork
-from gzscale.models.heads import LensHead
 from gzscale.models.photometric import PhotometricNetwork
 from gzscale.models.residual import ResidualNetwork
 
@@ -46,8 +45,11 @@ class Committee(Network):
     def outputs(self, prepared: Tensor) -> dict[str, Tensor]:
         """Return what the members say together of each head: the mean, or as the head pools it."""
         every = [member.outputs(prepared) for member in self._networks()]
-        heads = self._networks()[0].heads
-        return {name: _pooled(heads[name], torch.stack([said[name] for said in every])) for name in every[0]}
+        return {name: self.together(name, torch.stack([said[name] for said in every])) for name in every[0]}
+
+    def together(self, name: str, said: Tensor) -> Tensor:
+        """Return what several say together, as the members have it."""
+        return self._networks()[0].together(name, said)
 
     def evidence(self, prepared: Tensor, head: str) -> Tensor:
         """Return the mean of the members' maps."""
@@ -60,10 +62,6 @@ class Committee(Network):
 
     def _networks(self) -> list[Network]:
         return [member for member in self.members if isinstance(member, Network)]
-
-
-def _pooled(head: nn.Module, said: Tensor) -> Tensor:
-    return head.pooled(said) if isinstance(head, LensHead) else said.mean(dim=0)
 
 
 _NETWORKS: dict[str, type[Network]] = {

@@ -70,8 +70,8 @@ def completeness_section(found: Findings) -> Markup:
         return Markup()
     note = (
         f"{number(measured['injections'])} lenses put into the cutouts of {number(measured['deflectors'])} "
-        f"bright red galaxies of this night; {number(measured['found'])} have a score of at least "
-        f"{measured['threshold']:.3g}, that of the last object on the review list. "
+        f"bright red galaxies of this night that lie in no crowd of stars; {number(measured['found'])} have "
+        f"a score of at least {measured['threshold']:.3g}, that of the last object on the review list. "
         "In each cell: per cent found."
     )
     charts = [Markup(completeness_chart(measured, other)) for other in measured["maps"]]

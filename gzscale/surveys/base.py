@@ -248,5 +248,5 @@ class Shareable(Survey, Protocol):
         ...
 
     def wcs_of(self, cards: str, name: str, shape: tuple[int, int]) -> Any:
-        """Return the WCS of an image of some shape (ny, nx) whose ``cards`` were kept."""
+        """Return the WCS of an image of some shape (ny, nx) whose ``cards`` were kept: that of `open`."""
         ...

@@ -43,7 +43,7 @@ _REFERENCE = "rigzu"
 FRAME_AREA = 0.0369
 #: Objects that half a frame has on average, from which on it is kept for the next partition: to decode it
 #: takes half a second of a core, to keep and map it a twentieth.
-SHARED_FROM = 0.1
+SHARED_FROM = 0.3
 #: Damage that another transfer may mend.
 _MENDABLE = frozenset({Reason.CHECKSUM, Reason.TRUNCATED_IMAGE, Reason.EMPTY_IMAGE, Reason.BAD_IMAGE})
 

@@ -2,8 +2,8 @@
 
 The images, each with a seeing, noise and dust of its own, are dealt out to the folds; where they are few,
 objects are, by a hash of their identifiers. A member learns nothing of its fold: what it says there is what
-the committee is calibrated on. So each member alone is calibrated there; the mean of several is a little
-better than one, and how honest it is only images tell that none has learnt. A single network has no fold; a
+the committee is calibrated on. So each member alone is calibrated there; the committee is a little better
+than one, and how honest it is only images tell that none has learnt. A single network has no fold; a
 ninth of the objects is held back from it.
 """
 

@@ -43,7 +43,7 @@ class LensRecipe:
     tested
         Lenses of the test.
     members
-        Networks whose chances are averaged, each trained without a part of the images: see
+        Networks whose logits are averaged, each trained without a part of the images: see
         `gzscale.training.lens_members`. The second has the next seed, and so on.
     """
 

@@ -5,7 +5,7 @@
    kinds of objects as they are.
 3. Several networks learn them, each without a part of the images (`gzscale.training.lens_members`); their
    chances are calibrated on what each has not learnt.
-4. The mean of the networks is scored on injections into the images that were kept apart, with all their
+4. Their committee is scored on injections into the images that were kept apart, with all their
    objects as they are for others.
 
 Killed and started again with the same working folder, it goes on where it was.

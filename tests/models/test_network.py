@@ -115,6 +115,20 @@ def test_turning_the_image_turns_and_permutes_the_layers():
     assert order != list(range(8))
 
 
+def test_a_committee_of_committees_is_one():
+    parts = {
+        "kind": "equivariant",
+        "members": 2,
+        "parameters": {"widths": [2], "blocks": [1], "heads": {"lens": "lens"}},
+    }
+    committee = build_network("committee", {"kind": "committee", "members": 2, "parameters": parts}).eval()
+    images = torch.rand(2, 3, 16, 16)
+    with torch.inference_mode():
+        said = torch.stack([member(images)["lens"] for member in committee.members])
+        pooled = torch.logit(committee(images)["lens"])
+    torch.testing.assert_close(pooled, torch.logit(said).mean(dim=0), atol=1e-5, rtol=1e-5)
+
+
 def test_a_committee_says_the_mean():
     parameters = {"widths": [4], "blocks": [1], "heads": HEADS}
     committee = build_network(

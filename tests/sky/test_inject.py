@@ -115,6 +115,28 @@ def test_stars_halos_and_holes_are_none():
     assert found.chosen.tolist() == [True, False, False, False, False]
 
 
+@pytest.mark.parametrize("seeing", [0.7, 1.0, 1.5])
+@pytest.mark.parametrize(("scale", "survey"), [(0.396, "sdss"), (0.2, "rubin")])
+def test_a_star_beside_the_centre_is_no_galaxy(scale, survey, seeing):
+    """Pixels are averages of the light, here of 9 x 9 parts of each."""
+    place = (np.arange(SIZE) - (SIZE - 1) / 2) * scale
+    fine = (place[:, None] + ((np.arange(9) + 0.5) / 9 - 0.5) * scale).ravel()
+    images = []
+    for dx, dy in ((0, 0), (0.2, 0), (0.14, 0.14), (0.2, 0.2)):
+        star = moffat(fine[None, :] - dx, fine[:, None] - dy, seeing)
+        star = star.reshape(SIZE, 9, SIZE, 9).mean(axis=(1, 3))
+        images.append(np.stack([flux * star / star.sum() for flux in (40, 180, 280)]))
+    n = len(images)
+    noise = np.tile([NOISE[band] for band in "gri"], (n, 1))
+    found = measure(np.array(images), "gri", np.full(n, scale), np.full((n, 3), seeing), noise, survey=survey)
+    assert not found.chosen.any()
+    # A galaxy of the same light, half as large again, is one where it is as red as the survey's have to be.
+    wide = moffat(fine[None, :], fine[:, None], 1.5 * seeing).reshape(SIZE, 9, SIZE, 9).mean(axis=(1, 3))
+    galaxy = np.stack([flux * wide / wide.sum() for flux in (40, 180, 280)])[None]
+    alone = measure(galaxy, "gri", np.array([scale]), np.full((1, 3), seeing), noise[:1], survey=survey)
+    assert alone.chosen.all()
+
+
 def test_a_star_among_neighbours_is_no_galaxy():
     axis = (np.arange(SIZE) - (SIZE - 1) / 2) * SCALE
     x, y = np.meshgrid(axis, axis)
