@@ -59,7 +59,7 @@ class LensRecipe:
         default_factory=lambda: {"widths": [6, 12, 24], "blocks": [1, 2, 1], "dropout": 0.1}
     )
     prevalence: float = 1e-3
-    tested: int = 1000
+    tested: int = 2000
     members: int = 1
 
     def check(self) -> None:
