@@ -33,9 +33,9 @@ _STARS, _STAR_SIGNAL = 5, 25.0
 #: Least measured part of a cutout, and largest median of its rim in sigma of a pixel; or in nanomaggies a
 #: square arcsec, 25 mag, which in a deep image is a galaxy's own outskirts.
 _MEASURED, _SKY, _OUTSKIRTS = 0.95, 1.5, 0.1
-#: Among so many peaks a square arcsec beyond 4 arcsec nobody can tell arcs: in a globular cluster, where most
-#: galaxies have a tenth of that. Peaks are brighter in r than so many sigma of a pixel and 22.8 mag
-#: a square arcsec, and the highest within 0.8 arcsec.
+#: Among so many peaks a square arcsec beyond 4 arcsec, as in a globular cluster, nobody can tell arcs; most
+#: galaxies have a tenth of that round them. Peaks are brighter in r than so many sigma of a pixel and than
+#: 22.8 mag a square arcsec, and the highest within 0.8 arcsec.
 _CROWDED, _BRIGHT, _NEIGHBOURS, _APART = 0.02, 5.0, 0.75, 0.8
 #: Radius in arcsec within which the galaxy is the brightest.
 _CLOSE = 4.0
