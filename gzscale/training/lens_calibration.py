@@ -82,6 +82,9 @@ class Unseen:
 def fit_calibration(unseen: Unseen) -> dict[str, Any]:
     """Fit slope and offset of the logit, and how it depends on the seeing, by Newton's method.
 
+    How it depends on the seeing the samples tell, where there are some: their fields are many, and nothing
+    but the draws differs between them, whereas a few real fields differ in much else.
+
     Parameters
     ----------
     unseen
@@ -95,22 +98,30 @@ def fit_calibration(unseen: Unseen) -> dict[str, Any]:
         `gzscale.tasks.lenses.calibrated_chance`.
     """
     safe = np.clip(unseen.chance.astype(np.float64), 1e-7, 1 - 1e-7)
-    columns = [np.log(safe / (1 - safe)), np.ones(len(safe))]
-    mixed = 0 < int(unseen.simulated.sum()) < len(unseen)
+    logit = np.log(safe / (1 - safe))
+    mixed = bool(0 < unseen.simulated.sum() < len(unseen))
     known = unseen.seeing[np.isfinite(unseen.seeing)]
     usual = float(np.median(known)) if len(known) else 1.0
-    columns.append(blur(unseen.seeing, usual))
-    # Thousands of examples of a few images tell nothing of what hangs on the image.
-    varied = len(np.unique(known)) >= _IMAGES and float(np.std(columns[-1])) > _SCATTER
-    if not varied:
-        columns.pop()
+    relative = blur(unseen.seeing, usual)
+    columns = [logit, np.ones(len(logit))]
+    rows = unseen.simulated if mixed and _varied(unseen.take(unseen.simulated)) else np.ones(len(logit), bool)
+    term = 0.0
+    if varied := _varied(unseen.take(rows)):
+        chosen = np.stack([*columns, relative], axis=1)[rows]
+        term = float(_regress(chosen, unseen.lens[rows])[2])
     if mixed:
         columns.append(unseen.simulated.astype(np.float64))
-    found = _regress(np.stack(columns, axis=1), unseen.lens)
+    found = _regress(np.stack(columns, axis=1), unseen.lens, term * relative)
     told: dict[str, Any] = {"slope": float(found[0]), "offset": float(found[1])}
     if varied:
-        told["seeing"] = {"slope": float(found[2]), "usual": usual}
+        told["seeing"] = {"slope": term, "usual": usual}
     return told
+
+
+def _varied(unseen: Unseen) -> bool:
+    """Tell whether the seeing differs enough: thousands of examples of a few images tell nothing of it."""
+    known = unseen.seeing[np.isfinite(unseen.seeing)]
+    return len(np.unique(known)) >= _IMAGES and float(np.std(np.log(known))) > _SCATTER
 
 
 def fit_temperature(unseen: Unseen) -> float:
@@ -147,15 +158,20 @@ def fit_temperature(unseen: Unseen) -> float:
     return round(float(np.exp((low + high) / 2)), 4)
 
 
-def _regress(design: NDArray[np.float64], lens: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the coefficients of a logistic regression; the first column is what is to be calibrated."""
+def _regress(
+    design: NDArray[np.float64], lens: NDArray[np.bool_], known: NDArray[np.float64] | float = 0.0
+) -> NDArray[np.float64]:
+    """Return the coefficients of a logistic regression; the first column is what is to be calibrated.
+
+    ``known`` is a part of the logit that is not fitted.
+    """
     # Platt's targets: a little less than certain, so that a perfect separation has a finite slope.
     many, few = int(lens.sum()), int((~lens).sum())
     target = np.where(lens, (many + 1) / (many + 2), 1 / (few + 2))
     found = np.zeros(design.shape[1])
     found[0] = 1.0
     for _ in range(50):
-        predicted = 1 / (1 + np.exp(-(design @ found)))
+        predicted = 1 / (1 + np.exp(-(design @ found + known)))
         weight = predicted * (1 - predicted) + 1e-9
         step = np.linalg.solve((design * weight[:, None]).T @ design, design.T @ (target - predicted))
         found = found + np.clip(step, -1, 1)

@@ -40,6 +40,8 @@ _HELD_BACK = 9
 _IMAGES_A_FOLD = 2
 #: Lenses that are drawn into what is held back, at least.
 _FEWEST = 64
+#: Of so many lenses that are learnt one is drawn to calibrate on, of a sample and of the sky.
+_CALIBRATED = 2
 
 
 @dataclass(frozen=True)
@@ -185,22 +187,42 @@ def _learn_member(
         network = learn(network, lesson, pace, checkpoint=checkpoint, progress=named(stage, progress))
     # What is calibrated is what the bundle holds.
     network.load_state_dict(half_weights(network.state_dict()))
-    if held is None:
-        return Member(network, Unseen.nothing())
-    said = predict_examples(network, held, lessons.inputs)
-    seeing = middle_seeing(recipe.bands, held.stamps.told_seeing[held.base])
-    if seeing is None:
-        seeing = np.full(len(held), np.nan)
-    unseen = Unseen(
+    if lessons.lens is None:
+        return Member(network, _say_unseen(network, number, lessons, recipe))
+    assert held is not None
+    return Member(network, _said(network, held, lessons, recipe))
+
+
+def _say_unseen(network: Network, number: int, lessons: Lessons, recipe: LensRecipe) -> Unseen:
+    """Show a member new examples of its fold: of samples, and as many of the sky."""
+    back = sides(lessons.stamps, recipe.members)[number][1]
+    rng = np.random.default_rng([recipe.pace.seed + number, 1])
+    mix = replace(recipe.mix, lenses=max(_FEWEST, recipe.mix.lenses // _CALIBRATED))
+    parts = [Unseen.nothing()]
+    for simulated in (True, False):
+        chosen = back & (lessons.stamps.simulated == simulated)
+        if not lessons.stamps.deflector[chosen].any():
+            continue
+        try:
+            examples = make_examples(lessons.stamps.take(chosen), recipe.bands, mix, rng, recipe.survey)
+        except CatalogError:
+            continue
+        parts.append(_said(network, examples, lessons, recipe))
+    return Unseen.joined(parts)
+
+
+def _said(network: Network, examples: LensExamples, lessons: Lessons, recipe: LensRecipe) -> Unseen:
+    said = predict_examples(network, examples, lessons.inputs)
+    seeing = middle_seeing(recipe.bands, examples.stamps.told_seeing[examples.base])
+    return Unseen(
         chance=said[LENS][:, 0],
-        lens=held.lens,
-        seeing=seeing,
-        simulated=held.stamps.simulated[held.base],
+        lens=examples.lens,
+        seeing=np.full(len(examples), np.nan) if seeing is None else seeing,
+        simulated=examples.stamps.simulated[examples.base],
         share=said[RADIUS],
-        radius=held.radius,
-        weight=held.radius_weight,
+        radius=examples.radius,
+        weight=examples.radius_weight,
     )
-    return Member(network, unseen)
 
 
 def _examples(

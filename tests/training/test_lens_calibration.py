@@ -71,6 +71,17 @@ def test_what_is_stated_holds_for_the_sky():
     assert every["offset"] == pytest.approx(-0.2, abs=0.05)
 
 
+def test_how_it_depends_on_the_seeing_samples_tell_where_there_are_some():
+    """The sky's images differ the other way, and their seeing is said, too."""
+    drawn, sky = made(60_000, simulated=1.0), made(60_000, seed=2, seeing_slope=+1.9)
+    found = fit_calibration(Unseen.joined([drawn, sky]))
+    assert found["seeing"]["slope"] == pytest.approx(-1.9, abs=0.25)
+    # 0.4 at the usual seeing: the wrong term of the sky's images is even about it.
+    assert found["offset"] == pytest.approx(0.4, abs=0.08)
+    fixed = replace(drawn, seeing=np.full(60_000, 1.2))
+    assert fit_calibration(Unseen.joined([fixed, sky]))["seeing"]["slope"] > 0.5
+
+
 def test_few_images_tell_nothing_of_the_seeing():
     unseen = made(6000)
     few = np.where(np.arange(6000) % 2, 1.0, 1.4)

@@ -10,6 +10,7 @@ from test_inject import red_galaxies, write_store
 from gzscale.errors import CatalogError, ConfigError
 from gzscale.models.bundle import load_bundle, write_bundle
 from gzscale.models.engine import Engine
+from gzscale.models.network import build_network
 from gzscale.sky.stamps import read_stamps
 from gzscale.tasks.lenses import LENS, calibrated_chance
 from gzscale.training import lens_members, lenses
@@ -73,10 +74,11 @@ def test_a_committee_is_the_mean_of_members_calibrated_on_what_each_has_not_lear
     )
     monkeypatch.setattr(lenses, "learn_members", lambda *rest: made.extend(learn(*rest)) or made)
     bundle, _ = lenses.train_lenses(stamps, stamps.take(np.array([], int)), RECIPE, "c-1", tmp_path)
-    assert [len(some) for some in shown] == [3, 3, 3, 3]
-    assert shown[0] == shown[3]
-    assert shown[1] == shown[2]
-    assert not shown[0] & shown[1]
+    # Each draws what it learns, what its learning curve shows, and what it is calibrated on.
+    assert [len(some) for some in shown] == [3] * 6
+    assert shown[0] == shown[4] == shown[5]
+    assert shown[3] == shown[1] == shown[2]
+    assert not shown[0] & shown[3]
     one, other = (member.unseen for member in made)
     found = fit_calibration(Unseen.joined([one, other]))
     assert {key: bundle.calibration[key] for key in found} == found
@@ -115,6 +117,40 @@ def test_a_fold_in_which_no_lens_can_be_seen_is_left_to_the_others(stamps, monke
     calls.clear()
     with pytest.raises(CatalogError, match="can be seen"):
         lens_members._examples(0, lessons, replace(RECIPE, members=1), 1)
+
+
+@pytest.fixture
+def lessons(stamps):
+    """Half of the objects are a sample's, of all images."""
+    parameters = lenses._parameters(RECIPE, lenses.side_of(stamps, RECIPE.extent))
+    mixed = replace(stamps, simulated=stamps.object_id // 6 % 2 == 0)
+    return Lessons(mixed, None, lenses._inputs(mixed, RECIPE), parameters)
+
+
+def test_a_member_is_calibrated_on_as_much_of_the_sky_as_of_samples(lessons, monkeypatch):
+    monkeypatch.setattr(lens_members, "_FEWEST", 8)
+    network = build_network("equivariant", lessons.parameters).eval()
+    unseen = lens_members._say_unseen(network, 0, lessons, RECIPE)
+    # Half of what is learnt of each, half of that lenses.
+    assert unseen.simulated.sum() == (~unseen.simulated).sum() == 24
+    assert unseen.lens[unseen.simulated].sum() == unseen.lens[~unseen.simulated].sum() == 12
+    again = lens_members._say_unseen(network, 0, lessons, RECIPE)
+    np.testing.assert_array_equal(unseen.chance, again.chance)
+
+
+def test_a_kind_in_which_no_lens_can_be_seen_calibrates_nothing(lessons, monkeypatch):
+    monkeypatch.setattr(lens_members, "_FEWEST", 8)
+    network = build_network("equivariant", lessons.parameters).eval()
+    sky = replace(lessons.stamps, deflector=lessons.stamps.deflector & lessons.stamps.simulated)
+    unseen = lens_members._say_unseen(network, 0, replace(lessons, stamps=sky), RECIPE)
+    assert unseen.simulated.all()
+    assert len(unseen) == 24
+
+    def blind(*rest):
+        raise CatalogError("0 of 8 lenses can be seen")
+
+    monkeypatch.setattr(lens_members, "make_examples", blind)
+    assert len(lens_members._say_unseen(network, 0, lessons, RECIPE)) == 0
 
 
 def test_views_beyond_the_light_that_is_kept_are_refused(stamps, tmp_path):
