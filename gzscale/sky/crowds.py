@@ -14,11 +14,12 @@ from gzscale.sky.population import draw_magnitudes
 from gzscale.sky.stamps import Stamps
 from gzscale.sky.starlight import locus_fluxes
 
-__all__ = ["draw_crowds"]
+__all__ = ["CROWDED", "SPARSE", "draw_crowds"]
 
-#: Stars in the 640 square arcsec of an SDSS cutout, the fewest and the most, of a cluster's outskirts and of
-#: its core; most of them are too faint to be told apart, and are its diffuse light.
-_STARS, _AREA = (10.0, 3000.0), 640.0
+#: Stars in the 640 square arcsec of an SDSS cutout, the fewest and the most: of a cluster's outskirts and of
+#: its core; most of them are too faint to be told apart, and are its diffuse light. And where galaxies can
+#: still be seen as such (`gzscale.sky.deflectors`): a dozen of the most are told apart.
+CROWDED, SPARSE, _AREA = (10.0, 3000.0), (5.0, 100.0), 640.0
 #: Range of their r magnitudes and slope of log10 N(r): giants, turn-off and upper main sequence of a globular
 #: cluster at 10 kpc (M2 as SDSS sees it: An et al. 2008, ApJS 179, 326).
 _LIMITS, _SLOPE = (14.0, 24.5), 0.35
@@ -30,7 +31,9 @@ _DWARFS, _MOST_DWARFS = (1.35, 0.07), 0.6
 _RED = 10 ** (-0.4 * 0.55)
 
 
-def draw_crowds(base: Stamps, bands: str, rng: np.random.Generator) -> NDArray[np.float32]:
+def draw_crowds(
+    base: Stamps, bands: str, rng: np.random.Generator, stars: tuple[float, float] = CROWDED
+) -> NDArray[np.float32]:
     """Draw crowds of stars over cutouts, each blurred by its own seeing.
 
     Parameters
@@ -41,6 +44,8 @@ def draw_crowds(base: Stamps, bands: str, rng: np.random.Generator) -> NDArray[n
         Their bands; g and r among them.
     rng
         The source of chance.
+    stars
+        The fewest and the most in 640 square arcsec.
 
     Returns
     -------
@@ -51,7 +56,7 @@ def draw_crowds(base: Stamps, bands: str, rng: np.random.Generator) -> NDArray[n
     crowds = np.empty((len(base), len(bands), size, size), np.float32)
     for row in range(len(base)):
         scale = float(base.scale[row])
-        density = np.exp(rng.uniform(*np.log(_STARS))) / _AREA
+        density = np.exp(rng.uniform(*np.log(stars))) / _AREA
         count = 1 + rng.poisson(density * (size * scale) ** 2)
         flux = locus_fluxes(draw_magnitudes(count, rng, _LIMITS, _SLOPE), _colours(count, rng), bands, rng)
         crowds[row] = observed(*_two_kinds(flux, bands, size, rng), base.seeing[row], size, scale)

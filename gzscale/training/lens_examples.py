@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gzscale.errors import CatalogError
-from gzscale.sky.crowds import draw_crowds
+from gzscale.sky.crowds import CROWDED, SPARSE, draw_crowds
 from gzscale.sky.inject import electrons_of
 from gzscale.sky.lens import Lenses
 from gzscale.sky.lens_population import RadiusPrior
@@ -64,6 +64,9 @@ class Mix:
         Share of the others that are companions in the galaxy's own colours.
     crowds
         Share of the mimics that are crowds of stars over all of the cutout, whatever it shows.
+    stars
+        Share of all examples, lenses and others alike, with a few stars over all of the cutout: were they
+        only seen in crowds, a lens among stars would be taken for none.
     """
 
     lenses: int = 6000
@@ -73,6 +76,7 @@ class Mix:
     radii: tuple[float, float] = (0.7, 4.0)
     companions: float = 0.0
     crowds: float = 0.0
+    stars: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -178,16 +182,20 @@ def make_examples(
     light.append(_mimics(shapes, stamps.take(base[order[:single]]), mix.companions, side, rng))
     # Crowds lie over anything: in a cluster's field no galaxy need be at the centre.
     crowded = _of_the_same_images(stamps, base[order[single:decoys]], rng)
-    light.append(_crowds(stamps.take(crowded), bands, side, rng))
+    light.append(_crowds(stamps.take(crowded), bands, CROWDED, side, rng))
     any_object = _of_the_same_images(stamps, base[order[bare:]], rng)
     others = np.concatenate([base[order[:single]], crowded, base[order[decoys:bare]], any_object])
     weight = np.concatenate([_natural_weights(radius, uniform), np.ones(mix.lenses, np.float32)])
     lenses = np.arange(2 * mix.lenses) < mix.lenses
+    base = np.concatenate([base, others])
+    added = np.concatenate([np.arange(mix.lenses + decoys), np.full(mix.lenses - decoys, -1)])
+    starry = rng.choice(2 * mix.lenses, round(mix.stars * 2 * mix.lenses), replace=False)
+    stars = _crowds(stamps.take(base[starry]), bands, SPARSE, side, rng)
     return LensExamples(
         stamps=stamps,
-        light=np.concatenate(light),
-        base=np.concatenate([base, others]),
-        added=np.concatenate([np.arange(mix.lenses + decoys), np.full(mix.lenses - decoys, -1)]),
+        light=_joined_light(np.concatenate(light), stars, added, starry),
+        base=base,
+        added=added,
         lens=lenses,
         radius=np.concatenate([radius, np.full(mix.lenses, np.nan, np.float32)]),
         radius_weight=weight,
@@ -259,12 +267,27 @@ def _mimics(
     return light
 
 
-def _crowds(base: Stamps, bands: str, side: int, rng: np.random.Generator) -> NDArray[np.float16]:
+def _crowds(
+    base: Stamps, bands: str, stars: tuple[float, float], side: int, rng: np.random.Generator
+) -> NDArray[np.float16]:
     """Return the light of crowds of stars, shape (n, bands, side, side)."""
     light = np.empty((len(base), len(bands), side, side), np.float16)
     for rows in _blocks(len(base)):
-        light[rows] = _inner(draw_crowds(base.take(rows), bands, rng), side)
+        light[rows] = _inner(draw_crowds(base.take(rows), bands, rng, stars), side)
     return light
+
+
+def _joined_light(
+    light: NDArray[np.float16],
+    stars: NDArray[np.float16],
+    added: NDArray[np.int64],
+    starry: NDArray[np.int64],
+) -> NDArray[np.float16]:
+    """Return light with that of stars over some examples; ``added`` is changed where there was none."""
+    bare = added[starry] < 0
+    light[added[starry[~bare]]] += stars[~bare]
+    added[starry[bare]] = len(light) + np.arange(bare.sum())
+    return np.concatenate([light, stars[bare]])
 
 
 def _blocks(count: int) -> Iterator[NDArray[np.int64]]:

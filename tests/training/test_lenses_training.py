@@ -89,6 +89,29 @@ def test_a_share_of_the_mimics_are_crowds(stamps):
     assert np.median(share[:-5]) < 0.2
 
 
+def test_a_few_stars_lie_over_lenses_and_others_alike(stamps):
+    mix = Mix(lenses=200, mimics=0.5, deflectors=0.5)
+    plain = make_examples(stamps, "gri", mix, np.random.default_rng(1))
+    found = make_examples(stamps, "gri", replace(mix, stars=0.25), np.random.default_rng(1))
+    for name in ("base", "lens", "radius"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
+
+    def light(examples):
+        drawn = np.concatenate([examples.light, np.zeros_like(examples.light[:1])]).astype(np.float32)
+        return drawn[examples.added]
+
+    more = light(found) - light(plain)
+    starry = more.sum(axis=(1, 2, 3)) > 0.5
+    assert starry.sum() == pytest.approx(100, abs=5)
+    assert found.lens[starry].mean() == pytest.approx(0.5, abs=0.15)
+    bare = plain.added < 0
+    assert starry[bare].mean() == pytest.approx(0.25, abs=0.1)
+    assert starry[~bare & ~found.lens].mean() == pytest.approx(0.25, abs=0.1)
+    # Nothing else has changed, and each light is that of one example.
+    np.testing.assert_allclose(more[~starry], 0, atol=0.5)
+    assert len(np.unique(found.added[found.added >= 0])) == (found.added >= 0).sum() == len(found.light)
+
+
 def test_weighted_radii_are_as_frequent_as_luminosities_have_them():
     rng = np.random.default_rng(1)
     radius = np.r_[rng.uniform(0.7, 4, 3000), 0.7 + rng.exponential(0.3, 2000)].astype(np.float32)
