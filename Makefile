@@ -13,7 +13,7 @@ SURVEY ?= sdss
 GALAXIES ?= $(GALAXIES_$(SURVEY))
 GALAXIES_sdss   := 65536
 GALAXIES_rubin  := 32768
-LENSES_sdss     := sdss-lenses-4
+LENSES_sdss     := sdss-lenses-5
 LENSES_rubin    := rubin-lenses-1
 # Fields of the lens finder's sample are as sharp, and differ as much, as real frames.
 SEEING_sdss     := --seeing 0.85 --seeing-scatter 0.2

@@ -70,7 +70,7 @@ class LensRecipe:
         ConfigError
             If it cannot.
         """
-        for name in ("uniform", "mimics", "deflectors", "companions", "crowds"):
+        for name in ("uniform", "mimics", "deflectors", "companions", "crowds", "stars"):
             if not 0 <= getattr(self.mix, name) <= 1:
                 raise ConfigError(f"mix.{name}={getattr(self.mix, name)}: a share from 0 to 1")
         if self.mix.mimics + self.mix.deflectors > 1:
@@ -91,7 +91,7 @@ class LensRecipe:
 #: looked at is all of a cutout.
 RECIPES = {
     "sdss": LensRecipe(
-        mix=Mix(mimics=0.4, companions=0.25, crowds=0.1),
+        mix=Mix(mimics=0.4, companions=0.25, crowds=0.1, stars=0.25),
         pace=Pace(epochs=12, batch=64, memory=0.995),
         members=4,
     ),

@@ -29,7 +29,7 @@ def test_an_sdss_bundle_is_refused_by_name(rubin_sky, tmp_path):
     config = night(
         rubin_sky, tmp_path, "geometries.sky.scale=0.396", f"tasks.lenses.bundle={shipped('lenses')}"
     )
-    with pytest.raises(BundleError, match=r"'sdss-lenses-4'.*filters of sdss, but the cutouts are of rubin"):
+    with pytest.raises(BundleError, match=r"'sdss-lenses-5'.*filters of sdss, but the cutouts are of rubin"):
         check(config)
     assert not (tmp_path / "out").exists()
 
