@@ -1,7 +1,8 @@
 """Crowds of stars over a cutout, as in a globular cluster or towards the Milky Way.
 
 Among hundreds of blended stars some always lie as the images of a lens would. A finder that has seen galaxies
-at high latitude alone takes a crowd for a doubtful lens; one that has seen crowds does not.
+at high latitude alone takes a crowd for a doubtful lens; one that has seen crowds does not. One that has seen
+stars in crowds alone takes a lens with a few stars round it for none.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from gzscale.sky.starlight import locus_fluxes
 
 __all__ = ["CROWDED", "SPARSE", "draw_crowds"]
 
-#: Stars in the 640 square arcsec of an SDSS cutout, the fewest and the most: of a cluster's outskirts and of
-#: its core; most of them are too faint to be told apart, and are its diffuse light. And where galaxies can
-#: still be seen as such (`gzscale.sky.deflectors`): a dozen of the most are told apart.
-CROWDED, SPARSE, _AREA = (10.0, 3000.0), (5.0, 100.0), 640.0
+#: Square arcsec of an SDSS cutout.
+_AREA = 640.0
+#: The fewest and the most stars in it, from a cluster's outskirts to its core; most of them are too faint to
+#: be told apart, and are its diffuse light.
+CROWDED = (10.0, 3000.0)
+#: The same where galaxies can be seen as such (`gzscale.sky.deflectors`): of a hundred a dozen are told
+#: apart.
+SPARSE = (5.0, 100.0)
 #: Range of their r magnitudes and slope of log10 N(r): giants, turn-off and upper main sequence of a globular
 #: cluster at 10 kpc (M2 as SDSS sees it: An et al. 2008, ApJS 179, 326).
 _LIMITS, _SLOPE = (14.0, 24.5), 0.35

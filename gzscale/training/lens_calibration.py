@@ -1,8 +1,8 @@
 """What a lens finder's chances mean, learnt from examples that its networks have not learnt.
 
-A logistic regression (Platt 1999) of what an example is on the network's logit, on the seeing, and on whether
-the image is of a sample or of the sky: in samples more looks doubtful. What is stated holds for the sky,
-where there are images of it among the examples.
+A logistic regression (Platt 1999) of what an example is on the network's logit, and on whether the image is
+of a sample or of the sky: in samples more looks doubtful. What is stated holds for the sky, where there are
+images of it among the examples. A term of the seeing is found before, and kept.
 """
 
 from __future__ import annotations
@@ -82,8 +82,9 @@ class Unseen:
 def fit_calibration(unseen: Unseen) -> dict[str, Any]:
     """Fit slope and offset of the logit, and how it depends on the seeing, by Newton's method.
 
-    How it depends on the seeing the samples tell, where there are some: their fields are many, and nothing
-    but the draws differs between them, whereas a few real fields differ in much else.
+    How it depends on the seeing samples tell, where theirs differs enough: their fields are many, and differ
+    in noise and dust beside, whereas a few real fields differ in much else. Without such samples the sky's
+    images tell it, if they are enough.
 
     Parameters
     ----------
@@ -99,29 +100,27 @@ def fit_calibration(unseen: Unseen) -> dict[str, Any]:
     """
     safe = np.clip(unseen.chance.astype(np.float64), 1e-7, 1 - 1e-7)
     logit = np.log(safe / (1 - safe))
-    mixed = bool(0 < unseen.simulated.sum() < len(unseen))
     known = unseen.seeing[np.isfinite(unseen.seeing)]
     usual = float(np.median(known)) if len(known) else 1.0
     relative = blur(unseen.seeing, usual)
     columns = [logit, np.ones(len(logit))]
-    rows = unseen.simulated if mixed and _varied(unseen.take(unseen.simulated)) else np.ones(len(logit), bool)
-    term = 0.0
-    if varied := _varied(unseen.take(rows)):
-        chosen = np.stack([*columns, relative], axis=1)[rows]
-        term = float(_regress(chosen, unseen.lens[rows])[2])
-    if mixed:
+    term = None
+    for rows in (unseen.simulated, ~unseen.simulated):
+        if term is None and _varied(unseen.seeing[rows], relative[rows]):
+            chosen = np.stack([*columns, relative], axis=1)[rows]
+            term = float(_regress(chosen, unseen.lens[rows])[2])
+    if 0 < unseen.simulated.sum() < len(unseen):
         columns.append(unseen.simulated.astype(np.float64))
-    found = _regress(np.stack(columns, axis=1), unseen.lens, term * relative)
+    found = _regress(np.stack(columns, axis=1), unseen.lens, (term or 0.0) * relative)
     told: dict[str, Any] = {"slope": float(found[0]), "offset": float(found[1])}
-    if varied:
+    if term is not None:
         told["seeing"] = {"slope": term, "usual": usual}
     return told
 
 
-def _varied(unseen: Unseen) -> bool:
+def _varied(seeing: NDArray[np.float64], relative: NDArray[np.float64]) -> bool:
     """Tell whether the seeing differs enough: thousands of examples of a few images tell nothing of it."""
-    known = unseen.seeing[np.isfinite(unseen.seeing)]
-    return len(np.unique(known)) >= _IMAGES and float(np.std(np.log(known))) > _SCATTER
+    return len(np.unique(seeing[np.isfinite(seeing)])) >= _IMAGES and float(np.std(relative)) > _SCATTER
 
 
 def fit_temperature(unseen: Unseen) -> float:

@@ -2,14 +2,15 @@
 
 Base and added light stay apart until a batch is made: a few hundred real galaxies and thousands of arcs make
 examples that are new in every epoch, in place and in the noise of the added photons. Deflectors
-occur with arcs, with mimics and bare, so that none of them is known by itself; and of every image half of
-the examples are lenses, so that none is told by the image's noise or seeing.
+occur with arcs, with mimics and bare, so that none of them is known by itself; a few stars may lie over any
+example; and of every image half of the examples are lenses, so that none is told by the image's noise or
+seeing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ class Mix:
         Share of the mimics that are crowds of stars over all of the cutout, whatever it shows.
     stars
         Share of all examples, lenses and others alike, with a few stars over all of the cutout: were they
-        only seen in crowds, a lens among stars would be taken for none.
+        only seen in crowds, a lens among stars would be taken for none. Now and then one hides the arcs.
     """
 
     lenses: int = 6000
@@ -94,7 +95,7 @@ class LensExamples:
     added
         Row of ``light``, -1 where nothing is added, int64, shape (n,).
     lens
-        Whether the light is that of arcs, bool, shape (n,).
+        Whether arcs are among the light, bool, shape (n,).
     radius
         Einstein radius in arcsec; NaN where there is no lens, float32, shape (n,).
     radius_weight
@@ -187,20 +188,17 @@ def make_examples(
     others = np.concatenate([base[order[:single]], crowded, base[order[decoys:bare]], any_object])
     weight = np.concatenate([_natural_weights(radius, uniform), np.ones(mix.lenses, np.float32)])
     lenses = np.arange(2 * mix.lenses) < mix.lenses
-    base = np.concatenate([base, others])
-    added = np.concatenate([np.arange(mix.lenses + decoys), np.full(mix.lenses - decoys, -1)])
-    starry = rng.choice(2 * mix.lenses, round(mix.stars * 2 * mix.lenses), replace=False)
-    stars = _crowds(stamps.take(base[starry]), bands, SPARSE, side, rng)
-    return LensExamples(
+    examples = LensExamples(
         stamps=stamps,
-        light=_joined_light(np.concatenate(light), stars, added, starry),
-        base=base,
-        added=added,
+        light=np.concatenate(light),
+        base=np.concatenate([base, others]),
+        added=np.concatenate([np.arange(mix.lenses + decoys), np.full(mix.lenses - decoys, -1)]),
         lens=lenses,
         radius=np.concatenate([radius, np.full(mix.lenses, np.nan, np.float32)]),
         radius_weight=weight,
         electrons=electrons_of(bands, survey=survey),
     )
+    return _with_stars(examples, bands, mix.stars, side, rng) if mix.stars else examples
 
 
 def labelled_examples(stamps: Stamps, lens: NDArray[np.bool_], bands: str) -> LensExamples:
@@ -277,17 +275,17 @@ def _crowds(
     return light
 
 
-def _joined_light(
-    light: NDArray[np.float16],
-    stars: NDArray[np.float16],
-    added: NDArray[np.int64],
-    starry: NDArray[np.int64],
-) -> NDArray[np.float16]:
-    """Return light with that of stars over some examples; ``added`` is changed where there was none."""
-    bare = added[starry] < 0
+def _with_stars(
+    examples: LensExamples, bands: str, share: float, side: int, rng: np.random.Generator
+) -> LensExamples:
+    """Lay a few stars over a share of the examples, on what is added already or by themselves."""
+    starry = rng.choice(len(examples), round(share * len(examples)), replace=False)
+    stars = _crowds(examples.stamps.take(examples.base[starry]), bands, SPARSE, side, rng)
+    added, bare = examples.added.copy(), examples.added[starry] < 0
+    light = np.concatenate([examples.light, stars[bare]])
     light[added[starry[~bare]]] += stars[~bare]
-    added[starry[bare]] = len(light) + np.arange(bare.sum())
-    return np.concatenate([light, stars[bare]])
+    added[starry[bare]] = len(examples.light) + np.arange(bare.sum())
+    return replace(examples, light=light, added=added)
 
 
 def _blocks(count: int) -> Iterator[NDArray[np.int64]]:

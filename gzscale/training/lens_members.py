@@ -1,10 +1,10 @@
 """Trains the members of a lens finder's committee, each on all images but those of its fold.
 
 The images, each with a seeing, noise and dust of its own, are dealt out to the folds; where they are few,
-objects are, by a hash of their identifiers. A member learns nothing of its fold: what it says there is what
-the committee is calibrated on. So each member alone is calibrated there; the committee is a little better
-than one, and how honest it is only images tell that none has learnt. A single network has no fold; a
-ninth of the objects is held back from it.
+objects are, by a hash of their identifiers. A member learns nothing of its fold: what it says of new examples
+there, as many of samples as of the sky, is what the committee is calibrated on. So each member alone is
+calibrated there; the committee is a little better than one, and how honest it is only images tell that none
+has learnt. A single network has no fold; a ninth of the objects is held back from it.
 """
 
 from __future__ import annotations
@@ -188,6 +188,8 @@ def _learn_member(
     # What is calibrated is what the bundle holds.
     network.load_state_dict(half_weights(network.state_dict()))
     if lessons.lens is None:
+        # Their light takes as much memory as what is drawn now.
+        del examples, held, lesson
         return Member(network, _say_unseen(network, number, lessons, recipe))
     assert held is not None
     return Member(network, _said(network, held, lessons, recipe))
@@ -206,12 +208,14 @@ def _say_unseen(network: Network, number: int, lessons: Lessons, recipe: LensRec
         try:
             examples = make_examples(lessons.stamps.take(chosen), recipe.bands, mix, rng, recipe.survey)
         except CatalogError:
+            # Too faint for lenses to be seen in them: other members' folds calibrate.
             continue
         parts.append(_said(network, examples, lessons, recipe))
     return Unseen.joined(parts)
 
 
 def _said(network: Network, examples: LensExamples, lessons: Lessons, recipe: LensRecipe) -> Unseen:
+    """Return what a network says of examples, beside what they are."""
     said = predict_examples(network, examples, lessons.inputs)
     seeing = middle_seeing(recipe.bands, examples.stamps.told_seeing[examples.base])
     return Unseen(
@@ -228,7 +232,7 @@ def _said(network: Network, examples: LensExamples, lessons: Lessons, recipe: Le
 def _examples(
     number: int, lessons: Lessons, recipe: LensRecipe, seed: int
 ) -> tuple[LensExamples, LensExamples | None]:
-    """Return what a member learns, and what is held back from it; a fold may be without a deflector."""
+    """Return what a member learns, and what its learning curve shows; a fold may be without a deflector."""
     stamps, lens = lessons.stamps, lessons.lens
     learnt, back = sides(stamps, recipe.members)[number]
     if lens is not None:
@@ -246,5 +250,5 @@ def _examples(
     except CatalogError:
         if recipe.members == 1:
             raise
-        # Too faint for lenses to be seen in them: the other members' folds calibrate.
+        # Too faint for lenses to be seen in them: no curve.
         return examples, None

@@ -141,7 +141,7 @@ def _train(
     geometry = _geometry(learnt)
     members = learn_members(lessons, recipe, work, progress)
     calibration = _calibration(members, known, recipe)
-    story = _story(known, lens is None, recipe)
+    story = {**_story(known, lens is None, recipe), "calibrated_on": _calibrated_on(members)}
     bundle = _bundle(members, lessons, geometry, calibration, story, name)
     unseen = _unseen_scores(members)
     if not len(kept):
@@ -167,7 +167,8 @@ def _require_light(stamps: Stamps, side: int, shift: int) -> None:
 def _unseen_scores(members: Sequence[Member]) -> dict[str, float]:
     """Return how honest a member's chances are on what it has not learnt, calibrated on the others'."""
     told = [member.unseen for member in members if len(member.unseen)]
-    if len(told) < 2:
+    # What one alone says of the sky nothing calibrates.
+    if len(told) < 2 or sum(not unseen.simulated.all() for unseen in told) == 1:
         return {}
     chance = []
     for own in told:
@@ -196,6 +197,12 @@ def _calibration(members: Sequence[Member], learnt: Stamps, recipe: LensRecipe) 
         "usual_noise": _usual_noise(learnt, recipe.bands),
         "saturation": _saturation(recipe),
     }
+
+
+def _calibrated_on(members: Sequence[Member]) -> dict[str, int]:
+    """Return how many examples calibrate, of samples and of the sky: chances are stated for the latter."""
+    simulated = Unseen.joined([member.unseen for member in members]).simulated
+    return {"samples": int(simulated.sum()), "sky": int((~simulated).sum())}
 
 
 def _geometry(stamps: Stamps) -> BundleGeometry:

@@ -78,8 +78,16 @@ def test_how_it_depends_on_the_seeing_samples_tell_where_there_are_some():
     assert found["seeing"]["slope"] == pytest.approx(-1.9, abs=0.25)
     # 0.4 at the usual seeing: the wrong term of the sky's images is even about it.
     assert found["offset"] == pytest.approx(0.4, abs=0.08)
-    fixed = replace(drawn, seeing=np.full(60_000, 1.2))
-    assert fit_calibration(Unseen.joined([fixed, sky]))["seeing"]["slope"] > 0.5
+    # Sharper than the sky, and all alike: what parts them is no matter of the seeing.
+    fixed = replace(made(60_000, seed=3, simulated=1.0, blur=0.0), seeing=np.full(60_000, 0.9))
+    found = fit_calibration(Unseen.joined([fixed, sky]))
+    assert found["seeing"]["slope"] == pytest.approx(1.9, abs=0.25)
+
+
+def test_samples_beyond_what_a_term_of_the_seeing_is_stated_for_tell_nothing_of_it():
+    drawn, sky = made(6000, simulated=1.0), made(6000, seed=2, blur=0.0)
+    found = fit_calibration(Unseen.joined([replace(drawn, seeing=drawn.seeing / 5), sky]))
+    assert set(found) == {"slope", "offset"}
 
 
 def test_few_images_tell_nothing_of_the_seeing():

@@ -82,6 +82,7 @@ def test_a_committee_is_the_mean_of_members_calibrated_on_what_each_has_not_lear
     one, other = (member.unseen for member in made)
     found = fit_calibration(Unseen.joined([one, other]))
     assert {key: bundle.calibration[key] for key in found} == found
+    assert bundle.training["calibrated_on"] == {"samples": 0, "sky": len(one) + len(other)}
     # The store says nothing of its images' seeing.
     assert not one.simulated.any()
     assert np.isnan(one.seeing).all()
@@ -151,6 +152,19 @@ def test_a_kind_in_which_no_lens_can_be_seen_calibrates_nothing(lessons, monkeyp
 
     monkeypatch.setattr(lens_members, "make_examples", blind)
     assert len(lens_members._say_unseen(network, 0, lessons, RECIPE)) == 0
+
+
+def test_what_one_member_alone_says_of_the_sky_is_not_scored(lessons, monkeypatch):
+    monkeypatch.setattr(lens_members, "_FEWEST", 8)
+    network = build_network("equivariant", lessons.parameters).eval()
+    first, second = (
+        lens_members.Member(network, lens_members._say_unseen(network, number, lessons, RECIPE))
+        for number in range(2)
+    )
+    samples = replace(second, unseen=second.unseen.take(second.unseen.simulated))
+    assert set(lenses._unseen_scores([first, second])) == {"reliability_unseen", "reliability_unseen_noise"}
+    assert lenses._unseen_scores([first, samples]) == {}
+    assert lenses._calibrated_on([first, samples]) == {"samples": 48, "sky": 24}
 
 
 def test_views_beyond_the_light_that_is_kept_are_refused(stamps, tmp_path):

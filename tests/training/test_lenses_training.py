@@ -90,7 +90,7 @@ def test_a_share_of_the_mimics_are_crowds(stamps):
 
 
 def test_a_few_stars_lie_over_lenses_and_others_alike(stamps):
-    mix = Mix(lenses=200, mimics=0.5, deflectors=0.5)
+    mix = Mix(lenses=200, mimics=0.5, deflectors=0.5, crowds=0.1)
     plain = make_examples(stamps, "gri", mix, np.random.default_rng(1))
     found = make_examples(stamps, "gri", replace(mix, stars=0.25), np.random.default_rng(1))
     for name in ("base", "lens", "radius"):
@@ -101,14 +101,14 @@ def test_a_few_stars_lie_over_lenses_and_others_alike(stamps):
         return drawn[examples.added]
 
     more = light(found) - light(plain)
-    starry = more.sum(axis=(1, 2, 3)) > 0.5
-    assert starry.sum() == pytest.approx(100, abs=5)
+    starry = (more != 0).any(axis=(1, 2, 3))
+    assert starry.sum() == pytest.approx(100, abs=1)
+    assert more.sum(axis=(1, 2, 3))[starry].min() > 0
     assert found.lens[starry].mean() == pytest.approx(0.5, abs=0.15)
     bare = plain.added < 0
     assert starry[bare].mean() == pytest.approx(0.25, abs=0.1)
     assert starry[~bare & ~found.lens].mean() == pytest.approx(0.25, abs=0.1)
-    # Nothing else has changed, and each light is that of one example.
-    np.testing.assert_allclose(more[~starry], 0, atol=0.5)
+    # Each light is that of one example.
     assert len(np.unique(found.added[found.added >= 0])) == (found.added >= 0).sum() == len(found.light)
 
 
