@@ -15,7 +15,7 @@ SHIPPED: dict[str, dict[str, str]] = {
         "morphology-gz2.safetensors": "c81e563e90e14979734e36d058dbb26e2ae63870604a1cb21ccbe54583e7d6ef",
     },
     "lenses": {
-        "lenses-sdss.safetensors": "a22007fb6cd85427887c61cb8cf9a90b0eba453119a53204c5c9da0ae6044760",
+        "lenses-sdss.safetensors": "34dd143935d4167c022ca5e50bc6c9a81e0bb0863eaa5f3583fa81a64b9840ea",
         "lenses-rubin.safetensors": "d042ed2bf45af295504da51ee198defad61c048c0f00518cb51e8173d6bdc36f",
     },
     "redshifts": {
