@@ -1,5 +1,7 @@
 """Workers that die, hang or lose their device: the rest of the night is done, and the account closes."""
 
+from dataclasses import replace
+
 import dask
 import pyarrow.parquet as pq
 import pytest
@@ -83,7 +85,8 @@ def test_a_death_that_was_not_the_partition_s_fault_costs_nothing(cluster, tmp_p
 
 
 def test_a_straggler_is_stopped(cluster, tmp_path):
-    _, _, tally, counts = night(cluster, tmp_path, slow="b")
+    strict = replace(cluster, partition_limit=12.0)
+    _, _, tally, counts = night(strict, tmp_path, slow="b")
     assert tally.failures == []
     assert counts["objects"].quarantined["TIME_LIMIT"] >= 19
     assert counts["morphology"].done >= 20
