@@ -6,7 +6,6 @@ partition and wait on disk, so that memory does not grow with the catalog.
 
 from __future__ import annotations
 
-import functools
 import heapq
 import io
 import math
@@ -121,7 +120,7 @@ def write_review(config: NightConfig, plan: Plan, storage: Storage, task: Ranked
             gathered.take(config, storage, task, partition, mine, ranks)
         sink = io.BytesIO()
         with pq.ParquetWriter(sink, gathered.schema(task), compression="zstd") as writer:
-            for block in gathered.blocks(task):
+            for block in gathered.blocks(config, task):
                 writer.write_table(block)
         return sink.getvalue()
 
@@ -156,8 +155,8 @@ class _Gathered:
         self._folder = folder
         self._rows: list[pa.Table] = []
         self._cutouts: NDArray[np.float16] | None = None
-        self._evidence: NDArray[np.float32] | None = None
         self._scale = np.zeros(count)
+        self._noise = np.zeros((0, 0), np.float32)
 
     def take(
         self,
@@ -185,20 +184,12 @@ class _Gathered:
         index = {int(value): row for row, value in enumerate(cutouts.object_id)}
         chosen = np.array([index[int(value)] for value in ids])
         images, self.bands = cutouts.images[chosen], cutouts.bands
-        seen = Observation.of(images, cutouts.bands, cutouts.scale[chosen], cutouts.noise[chosen])
-        evidence = _engine_of(location_of(config, task.name)).evidence(seen, task.evidence)
-        self._room(images.shape[1:], evidence.shape[1:])
-        if self._cutouts is not None and self._evidence is not None:
-            self._cutouts[where], self._evidence[where] = images, evidence
-        self._scale[where] = cutouts.scale[chosen]
-
-    def _room(self, cutout: tuple[int, ...], evidence: tuple[int, ...]) -> None:
         if self._cutouts is None:
-            path = self._folder / "cutouts"
-            self._cutouts = np.memmap(path, np.float16, "w+", shape=(self.count, *cutout))
-            self._evidence = np.memmap(
-                self._folder / "evidence", np.float32, "w+", shape=(self.count, *evidence)
-            )
+            shape = (self.count, *images.shape[1:])
+            self._cutouts = np.memmap(self._folder / "cutouts", np.float16, "w+", shape=shape)
+            self._noise = np.zeros((self.count, len(self.bands)), np.float32)
+        self._cutouts[where], self._noise[where] = images, cutouts.noise[chosen]
+        self._scale[where] = cutouts.scale[chosen]
 
     def schema(self, task: Ranked) -> pa.Schema:
         """Return the schema of the list."""
@@ -219,17 +210,24 @@ class _Gathered:
         ]
         return pa.schema([*plain, *pixels])
 
-    def blocks(self, task: Ranked) -> Iterator[pa.Table]:
-        """Yield the list in the order of ranks."""
-        if self._cutouts is None or self._evidence is None:
+    def blocks(self, config: NightConfig, task: Ranked) -> Iterator[pa.Table]:
+        """Yield the list in the order of ranks.
+
+        Maps are made here and not partition by partition, of which each has a few candidates only: a network
+        takes a batch that is hardly filled as long as a full one.
+        """
+        if self._cutouts is None:
             return
+        engine = Engine(load_bundle(location_of(config, task.name)), "cpu")
         rows = pa.concat_tables(self._rows).sort_by("rank")
         for start in range(0, self.count, _BLOCK):
             part = slice(start, min(start + _BLOCK, self.count))
-            images, maps = self._cutouts[part], self._evidence[part]
+            images = np.asarray(self._cutouts[part])
+            seen = Observation.of(images, self.bands, self._scale[part], self._noise[part])
+            maps = engine.evidence(seen, task.evidence)
             table = rows.slice(start, len(images))
             pictures = [
-                _png(picture_of(np.asarray(image), float(scale), self.bands))
+                _png(picture_of(image, float(scale), self.bands))
                 for image, scale in zip(images, self._scale[part], strict=True)
             ]
             more = {
@@ -268,11 +266,6 @@ def evidence_picture(evidence: NDArray[np.float32]) -> Picture.Image:
     shade = np.clip(0.5 + np.asarray(evidence) / 20, 0, 1)
     pixels = np.ascontiguousarray(np.rint(shade * 255).astype(np.uint8)[::-1])
     return Picture.fromarray(pixels, "L")
-
-
-@functools.lru_cache(maxsize=2)
-def _engine_of(location: str) -> Engine:
-    return Engine(load_bundle(location), "cpu")
 
 
 def _png(picture: Picture.Image) -> bytes:

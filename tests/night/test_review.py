@@ -16,12 +16,13 @@ from toy import CENTRES, toy_config
 from gzscale.cli import main
 from gzscale.errors import MissingError
 from gzscale.models.bundle import Bundle, BundleGeometry, write_bundle
+from gzscale.models.engine import Engine
 from gzscale.models.inputs import SDSS_REDDENING, FluxInputs
 from gzscale.models.network import build_network
 from gzscale.night.candidates import completeness_key, read_completeness, review_name
 from gzscale.night.completeness import AXES, measure_completeness
 from gzscale.night.report import write_report
-from gzscale.night.review import list_length
+from gzscale.night.review import list_length, write_review
 from gzscale.night.verify import verify
 from gzscale.sky import deflectors
 from gzscale.storage import open_storage
@@ -128,6 +129,21 @@ def test_each_candidate_has_its_pixels_and_the_evidence_for_it(night):
         assert row["lens_score"] == pytest.approx(odds / (1 + odds), rel=0.1)
         assert Picture.open(io.BytesIO(row["picture"])).size == (32, 32)
         assert Picture.open(io.BytesIO(row["evidence_picture"])).size == (16, 16)
+
+
+def test_maps_of_several_partitions_are_made_together(night, monkeypatch):
+    made = []
+    evidence = Engine.evidence
+
+    def noted(engine, observation, head):
+        made.append(len(observation))
+        return evidence(engine, observation, head)
+
+    monkeypatch.setattr(Engine, "evidence", noted)
+    storage = open_storage(night.config.output)
+    data = write_review(night.config, night.plan, storage, load_task("lenses"), 7)
+    assert made == [7]
+    assert data == storage.get(f"releases/{night.record.release}/{review_name('lenses')}")
 
 
 def test_same_bytes_whatever_ran_before(night, tmp_path):
