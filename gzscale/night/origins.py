@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gzscale.catalog.pixels import Partition
 from gzscale.config import NightConfig
+from gzscale.errors import CredentialsError, StorageError
 from gzscale.night.fingerprint import code_digest, fingerprint, plugin_digest
 from gzscale.night.images import is_unchanged
 from gzscale.night.ledger import Ledger, Record
@@ -35,6 +37,8 @@ __all__ = [
     "survey_of",
 ]
 
+#: State of a file that is not there.
+_ABSENT = "absent"
 #: Sources that shape the bytes of cutouts, and of predictions.
 _CUT_CODE = (
     "surveys",
@@ -98,10 +102,34 @@ def survey_of(config: NightConfig) -> Survey:
 
 
 def open_bundle(config: NightConfig, task: str) -> Bundle:
-    """Load a task's bundle."""
+    """Return a task's bundle; its file is read only where it has changed since this process read it.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be used.
+    """
+    location = location_of(config, task)
+    try:
+        tag = _tag_of(location)
+    except CredentialsError:  # They concern more than the bundle.
+        raise
+    except StorageError:
+        tag = _ABSENT
+    # What is not there is asked for, so that the error says what is wrong.
+    return _load(location) if tag == _ABSENT else _unchanged(location, tag)
+
+
+def _load(location: str) -> Bundle:
     from gzscale.models.bundle import load_bundle
 
-    return load_bundle(location_of(config, task))
+    return load_bundle(location)
+
+
+@functools.lru_cache(maxsize=16)
+def _unchanged(location: str, tag: str) -> Bundle:
+    """Read a file in one of its states. Every partition asks for the bundles several times."""
+    return _load(location)
 
 
 def location_of(config: NightConfig, task: str) -> str:
@@ -163,8 +191,8 @@ def _tag_of(path: Any) -> str:
     if not isinstance(path, str):
         return ""
     folder, _, name = path.rpartition("/")
-    entry = open_storage(folder).stat(name)
-    return entry.tag if entry else "absent"
+    entry = open_storage(folder or ("/" if path.startswith("/") else ".")).stat(name)
+    return entry.tag if entry else _ABSENT
 
 
 def cut_inputs(origin: Origins, rows_digest: str) -> dict[str, Any]:
