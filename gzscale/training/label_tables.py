@@ -4,16 +4,19 @@ What is read, from CSV (also gzipped), FITS, VOTable or Parquet, a batch at a ti
 
 - the 37 columns of the Kaggle challenge, ``Class1.1`` to ``Class11.6``, keyed by ``GalaxyID``;
 - Galaxy Zoo 2's own (Willett et al. 2013; Hart et al. 2016): for each answer
-  ``<answer>_weighted_fraction``, ``_fraction`` or ``_debiased``, keyed by ``dr7objid`` or ``objid``, or
-  by ``asset_id``; conditional fractions, which are multiplied down the tree;
-- ``gz2_filename_mapping.csv`` of the public image archive: ``objid``, ``sample``, ``asset_id``.
+  ``<answer>_weighted_fraction``, ``_fraction`` or ``_debiased``, conditional fractions, which are multiplied
+  down the tree, or ``_count`` or ``_weight``, which are divided by the question's sum first; keyed by
+  ``dr7objid`` or ``objid``, or by ``asset_id``. Where the table has ``_count``, it says how many answers
+  were counted, whichever of the fractions are used.
+
+``gz2_filename_mapping.csv`` of the public image archive names the images: see `gzscale.training.mapping`.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +24,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gzscale.catalog.canonical import to_floats, to_names
+from gzscale.catalog.canonical import to_floats
 from gzscale.catalog.locate import locate_table
-from gzscale.catalog.source import Source
 from gzscale.errors import CatalogError
 from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, QUESTIONS, asked, to_joint
 from gzscale.training.labels import Labels, Refusal
+from gzscale.training.mapping import SAMPLE, Mapping, batches, read_mapping, texts
 
-__all__ = ["KINDS", "read_labels", "read_mapping"]
+__all__ = ["KINDS", "read_labels"]
 
-#: Kinds of fractions of Galaxy Zoo 2's tables; they are the endings of the columns.
-KINDS = ("weighted_fraction", "fraction", "debiased")
+#: What Galaxy Zoo 2's tables have of each answer, and votes are taken from; the endings of the columns.
+KINDS = ("weighted_fraction", "fraction", "debiased", "count", "weight")
+#: Those that are numbers of answers: of people, and of people weighted for their consistency.
+_NUMBERS = ("count", "weight")
 #: Columns that may name a galaxy, in the order in which they are looked for.
 ID_COLUMNS = ("asset_id", "GalaxyID", "object_id", "dr7objid", "objid")
 #: Columns that a mapping to images may be joined by.
@@ -45,9 +50,6 @@ _OTHERS = {
     "dec": ("dec", "DEC"),
     "redshift": ("redshift", "REDSHIFT", "z"),
 }
-_SAMPLE = "sample"
-#: Rows of a batch.
-_ROWS = 8192
 #: How far the fractions of a question may be off their sum: the tables are rounded to 0.001.
 TOLERANCE = 0.02
 #: Largest share of volunteers who were asked a question of which no answer was counted: the weights of so
@@ -65,11 +67,12 @@ class _Layout:
     kind: str
     others: dict[str, str]
     joined_by: tuple[str, ...]
+    counts: tuple[str, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        named = (self.name, *([self.object_name] if self.object_name else []))
-        return tuple(dict.fromkeys((*named, *self.joined_by, *self.fractions, *self.others.values())))
+        named = (self.name, *([self.object_name] if self.object_name else []), *self.joined_by)
+        return tuple(dict.fromkeys((*named, *self.fractions, *self.counts, *self.others.values())))
 
 
 def read_labels(
@@ -82,10 +85,10 @@ def read_labels(
     path
         File or URL of the table.
     kind
-        Which of the fractions of Galaxy Zoo 2's tables are used: one of `KINDS`.
+        What the fractions of Galaxy Zoo 2's tables are taken from: one of `KINDS`.
     mapping
         Table ``objid``, ``sample``, ``asset_id`` that names the image of each galaxy; where both
-        tables have ``sample``, it must agree too.
+        tables have ``sample``, it must agree too: see `gzscale.training.mapping.Mapping.find`.
 
     Returns
     -------
@@ -101,23 +104,25 @@ def read_labels(
     if kind not in KINDS:
         raise CatalogError(f"kind of fractions {kind!r}: one of {', '.join(KINDS)}")
     parts: list[tuple[NDArray, ...]] = []
-    names: list[str | None] = []
+    names: list[str | Refusal] = []
     objects: list[str | None] = []
     assets = None if mapping is None else read_mapping(mapping)
     with tempfile.TemporaryDirectory(prefix="gzscale-labels-") as scratch:
         source = locate_table(str(path), "auto", Path(scratch))[2]
         layout = _layout(str(path), source.names, kind, assets is not None)
-        for batch in _batches(source, layout.columns):
+        for batch in batches(source, layout.columns):
             parts.append(_convert(batch, layout))
             names += _names(batch, layout, assets)
             if layout.object_name:
-                objects += _texts(batch, layout.object_name)
+                objects += texts(batch, layout.object_name)
     if not parts:
         raise CatalogError(f"{path}: the table has 0 rows")
-    joint, faults, volunteers, ra, dec, redshift = (np.concatenate(part) for part in zip(*parts, strict=True))
+    joint, faults, volunteers, ra, dec, redshift, counted = (
+        np.concatenate(part) for part in zip(*parts, strict=True)
+    )
     reasons = _refusals(names, faults)
     good = np.flatnonzero(reasons == "")
-    kept = tuple(name for name in (names[i] for i in good) if name is not None)
+    kept = tuple(str(names[i]) for i in good)
     refused = Counter(reasons[reasons != ""].tolist())
     return Labels(
         kept,
@@ -130,41 +135,8 @@ def read_labels(
         tuple(objects[i] for i in good) if objects else (),
         layout.name if assets is None else "asset_id",
         layout.kind,
+        counted[good],
     )
-
-
-def read_mapping(path: str | Path) -> dict[str, str]:
-    """Read the names of images from a table ``objid``, ``sample``, ``asset_id``.
-
-    Returns
-    -------
-    dict[str, str]
-        ``<objid>/<sample>`` and, for the first sample of each, ``<objid>`` -> ``asset_id``.
-
-    Raises
-    ------
-    CatalogError
-        If a column is missing.
-    """
-    found: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="gzscale-labels-") as scratch:
-        source = locate_table(str(path), "auto", Path(scratch))[2]
-        needed = ("objid", "asset_id")
-        missing = [name for name in needed if name not in source.names]
-        if missing:
-            raise CatalogError(
-                f"{path}: no column {', '.join(missing)}; a mapping has objid, sample, asset_id"
-            )
-        columns = (*needed, *((_SAMPLE,) if _SAMPLE in source.names else ()))
-        for batch in _batches(source, columns):
-            texts = [_texts(batch, name) for name in columns]
-            for objid, asset, *sample in zip(*texts, strict=True):
-                if objid is None or asset is None:
-                    continue
-                found.setdefault(objid, asset)
-                if sample:
-                    found[f"{objid}/{sample[0]}"] = asset
-    return found
 
 
 def _layout(path: str, columns: Sequence[str], kind: str, mapped: bool) -> _Layout:
@@ -179,11 +151,13 @@ def _layout(path: str, columns: Sequence[str], kind: str, mapped: bool) -> _Layo
     others = {ours: column for ours, column in others.items() if column}
     beside = [column for column in _SURVEY_COLUMNS if column in present and (mapped or column != name)]
     object_name = beside[0] if beside else None
-    joined_by = (_SAMPLE,) if mapped and _SAMPLE in present else ()
+    joined_by = (SAMPLE,) if mapped and SAMPLE in present else ()
     released = tuple(f"{answer}_{kind}" for answer in ANSWERS)
+    counts = tuple(f"{answer}_count" for answer in ANSWERS)
+    counts = counts if set(counts) <= present else ()
     for fractions, found in ((KAGGLE_NAMES, "joint"), (released, kind)):
         if set(fractions) <= present:
-            return _Layout(name, object_name, fractions, found, others, joined_by)
+            return _Layout(name, object_name, fractions, found, others, joined_by, counts)
     nearest = min((KAGGLE_NAMES, released), key=lambda wanted: len(set(wanted) - present))
     missing = [column for column in nearest if column not in present]
     raise CatalogError(
@@ -192,44 +166,41 @@ def _layout(path: str, columns: Sequence[str], kind: str, mapped: bool) -> _Layo
     )
 
 
-def _batches(source: Source, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    return (batch for batch in source.batches(columns, _ROWS) if batch.num_rows)
-
-
-def _texts(batch: pa.RecordBatch, column: str) -> list[str | None]:
-    """Return identifiers as text, None where there is none."""
-    texts: list[str | None] = to_names(batch.column(column), column).to_pylist()
-    return texts
-
-
-def _names(batch: pa.RecordBatch, layout: _Layout, assets: dict[str, str] | None) -> list[str | None]:
-    names = _texts(batch, layout.name)
-    if assets is None:
-        return names
-    if not layout.joined_by:
-        return [name and assets.get(name, "") for name in names]
-    samples = _texts(batch, _SAMPLE)
-    return [name and assets.get(f"{name}/{sample}", "") for name, sample in zip(names, samples, strict=True)]
+def _names(batch: pa.RecordBatch, layout: _Layout, assets: Mapping | None) -> list[str | Refusal]:
+    """Return the name of each galaxy's image, or why there is none."""
+    names = texts(batch, layout.name)
+    samples = texts(batch, SAMPLE) if layout.joined_by else [None] * len(names)
+    found: list[str | Refusal] = []
+    for name, sample in zip(names, samples, strict=True):
+        if name is None:
+            found.append(Refusal.MISSING_ID)
+        else:
+            found.append(name if assets is None else assets.find(name, sample))
+    return found
 
 
 def _convert(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray, ...]:
-    """Return joint fractions, the fault of each row, and the other columns."""
+    """Return joint fractions, the fault of each row, the other columns, and the answers counted."""
     given = np.stack([_numbers(batch, column) for column in layout.fractions], axis=1)
     faults = np.full(len(given), "", dtype="U16")
     if layout.kind == "debiased":
         given = _completed(given)
     faults[np.isnan(given).any(axis=1)] = Refusal.MISSING_FRACTION
     usable = np.nan_to_num(given)
+    negative = (usable < 0).any(axis=1)
+    if layout.kind in _NUMBERS:
+        usable = _normalised(np.maximum(usable, 0))
     if layout.kind == "joint":
         faults[(faults == "") & _off(usable, asked(usable))] = Refusal.BAD_SUM
         joint: NDArray[np.floating] = usable
     else:
-        if layout.kind != "debiased":  # each debiased fraction was found by itself
+        # Each debiased fraction was found by itself, and numbers have the sum that they have.
+        if layout.kind not in ("debiased", *_NUMBERS):
             faults[(faults == "") & _off(usable, np.ones((len(usable), len(QUESTIONS))))] = Refusal.BAD_SUM
         joint = to_joint(_normalised(usable))
     if layout.kind != "debiased":
         faults[(faults == "") & _uncounted(joint)] = Refusal.BAD_SUM
-    outside = ((usable < 0) | (usable > 1 + 1e-6)).any(axis=1)
+    outside = negative | (usable > 1 + 1e-6).any(axis=1)
     faults[outside & (faults != Refusal.MISSING_FRACTION)] = Refusal.BAD_FRACTION
     others = [
         _numbers(batch, layout.others[name]) if name in layout.others else np.full(len(given), np.nan)
@@ -244,7 +215,19 @@ def _convert(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray, ...]:
         ra,
         dec,
         redshift.astype(np.float32),
+        _counted(batch, layout),
     )
+
+
+def _counted(batch: pa.RecordBatch, layout: _Layout) -> NDArray[np.float32]:
+    """Return how many answers to each question the table counts, NaN where it does not say."""
+    if not layout.counts:
+        return np.full((batch.num_rows, len(QUESTIONS)), np.nan, np.float32)
+    counts = np.stack([_numbers(batch, column) for column in layout.counts], axis=1)
+    summed = [counts[:, question.answers].sum(axis=1) for question in QUESTIONS]
+    total = np.stack(summed, axis=1).astype(np.float32)
+    total[(counts < 0).any(axis=1)] = np.nan
+    return total
 
 
 def _numbers(batch: pa.RecordBatch, column: str) -> NDArray[np.float64]:
@@ -298,15 +281,15 @@ def _normalised(conditional: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _refusals(names: list[str | None], faults: NDArray[np.str_]) -> NDArray[np.str_]:
+def _refusals(names: list[str | Refusal], faults: NDArray[np.str_]) -> NDArray[np.str_]:
     """Return the reason for which each row is refused, empty for a good one."""
     reasons = faults.copy()
-    reasons[[name is None for name in names]] = Refusal.MISSING_ID
-    reasons[[name == "" for name in names]] = Refusal.NO_IMAGE
     seen: set[str] = set()
     for row, name in enumerate(names):
-        if name and name in seen:
+        if isinstance(name, Refusal):
+            reasons[row] = name
+        elif name in seen:
             reasons[row] = Refusal.DUPLICATE_ID
-        elif name and reasons[row] == "":
+        elif reasons[row] == "":
             seen.add(name)
     return reasons

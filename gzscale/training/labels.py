@@ -48,6 +48,8 @@ class Refusal(StrEnum):
     """The number of volunteers is not positive and finite."""
     NO_IMAGE = "NO_IMAGE"
     """There is no image of the galaxy."""
+    OTHER_SAMPLE = "OTHER_SAMPLE"
+    """The mapping has images of the galaxy, but none of the sample that it was voted on in."""
     NO_LABEL = "NO_LABEL"
     """There is no label for the image."""
     MISSING_REDSHIFT = "MISSING_REDSHIFT"
@@ -89,6 +91,9 @@ class Labels:
         The column that the names come from.
     kind
         Which fractions of the table they are: one of `gzscale.training.label_tables.KINDS`, or ``joint``.
+    counted
+        How many answers to each question the table counts, float32, shape (n, 11), NaN where it does not say;
+        None where nothing is known.
     """
 
     names: tuple[str, ...]
@@ -101,6 +106,7 @@ class Labels:
     object_names: tuple[str | None, ...] = ()
     named_by: str = ""
     kind: str = ""
+    counted: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -118,24 +124,35 @@ class Labels:
             tuple(self.object_names[i] for i in index) if self.object_names else (),
             self.named_by,
             self.kind,
+            None if self.counted is None else self.counted[index],
         )
 
     def votes(self) -> NDArray[np.float32]:
         """Return how many answers to each question were counted, shape (n, 11).
 
-        Where the volunteers are not known there were `USUAL_VOTES`. A question none of whose answers has a
-        fraction has 0 votes, also where its parent has some: the weights of those who answered came to
-        nothing.
+        Where the table does not count them they follow from the fractions and the number of volunteers, and
+        where those are not known there were `USUAL_VOTES`. A question none of whose answers has a fraction
+        has 0 votes, also where its parent has some: the weights of those who answered came to nothing.
         """
         volunteers = np.where(np.isfinite(self.volunteers), self.volunteers, USUAL_VOTES)
-        counted = np.stack([self.joint[:, question.answers].any(axis=1) for question in QUESTIONS], axis=1)
-        return (volunteers[:, None] * asked(self.joint) * counted).astype(np.float32)
+        answered = np.stack([self.joint[:, question.answers].any(axis=1) for question in QUESTIONS], axis=1)
+        votes = volunteers[:, None] * asked(self.joint)
+        if self.counted is not None:
+            votes = np.where(np.isfinite(self.counted), self.counted, votes)
+        return (votes * answered).astype(np.float32)
+
+    def says_votes(self) -> NDArray[np.bool_]:
+        """Tell of which galaxies the table says how many voted, shape (n,)."""
+        known: NDArray[np.bool_] = np.isfinite(self.volunteers)
+        return known if self.counted is None else known | np.isfinite(self.counted).any(axis=1)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the names, the fractions and the volunteers, in this order of galaxies."""
+        """Return the SHA-256 of names, fractions and numbers of votes, in this order of galaxies."""
         digest = hashlib.sha256("\n".join(self.names).encode())
         digest.update(np.ascontiguousarray(self.joint, "<f4").tobytes())
         digest.update(np.ascontiguousarray(self.volunteers, "<f4").tobytes())
+        if self.counted is not None and np.isfinite(self.counted).any():
+            digest.update(np.ascontiguousarray(self.counted, "<f4").tobytes())
         return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from astropy.table import Table
 
 from gzscale.errors import CatalogError
 from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, QUESTIONS, to_joint
-from gzscale.training.label_tables import read_labels, read_mapping
+from gzscale.training.label_tables import read_labels
 
 
 def conditional(count=5):
@@ -66,7 +66,10 @@ def test_kaggle_table(tmp_path):
 def test_released_votes_are_multiplied_down_the_tree(tmp_path, kind):
     fractions = conditional()
     fractions[0, :3], fractions[0, 3:5] = [1, 0, 0], 0  # nobody was asked whether it is edge-on
-    released_table(fractions, kind).to_csv(tmp_path / "t.csv", index=False)
+    table = released_table(fractions, kind)
+    # Without them how many answers were counted follows from the volunteers.
+    uncounted = table.drop(columns=[f"{answer}_count" for answer in ANSWERS])
+    uncounted.to_csv(tmp_path / "t.csv", index=False)
     labels = read_labels(tmp_path / "t.csv", kind)
     assert labels.names[0] == "587722981736120347"
     np.testing.assert_allclose(labels.joint, to_joint(fractions), rtol=1e-6)
@@ -138,15 +141,95 @@ def test_a_debiased_answer_alone_without_a_number_has_what_the_others_leave(tmp_
     assert labels.refused == {"MISSING_FRACTION": 1}
 
 
+FIRST = 587722981736120347
+MAPPING = [
+    "objid,sample,asset_id",
+    f"{FIRST},extra,1",
+    f"{FIRST},original,2",
+    f"{FIRST + 1},original,3",
+    f"{FIRST + 2},extra,4",
+    f"{FIRST + 3},stripe82_coadd_2,6",
+    f"{FIRST + 3},stripe82_coadd_1,5",
+]
+
+
+def mapped(folder, table, mapping=MAPPING):
+    table.to_csv(folder / "t.csv", index=False)
+    (folder / "m.csv").write_text("\n".join(mapping) + "\n")
+    return read_labels(folder / "t.csv", mapping=folder / "m.csv")
+
+
 def test_images_are_named_by_the_archive_s_mapping(tmp_path):
-    released_table(conditional()).to_csv(tmp_path / "t.csv", index=False)
-    first = 587722981736120347
-    lines = ["objid,sample,asset_id", f"{first},extra,1", f"{first},original,2", f"{first + 1},original,3"]
-    (tmp_path / "m.csv").write_text("\n".join([*lines, f"{first + 2},extra,4"]) + "\n")
-    assert read_mapping(tmp_path / "m.csv")[str(first)] == "1"
-    labels = read_labels(tmp_path / "t.csv", mapping=tmp_path / "m.csv")
+    labels = mapped(tmp_path, released_table(conditional()))
     assert labels.names == ("2", "3")
+    assert labels.object_names == (str(FIRST), str(FIRST + 1))
+    assert labels.refused == {"OTHER_SAMPLE": 2, "NO_IMAGE": 1}
+
+
+def test_a_sample_may_be_cut_short(tmp_path):
+    """As in the published table 5: ``stripe82_c``."""
+    table = released_table(conditional())
+    table["sample"] = "stripe82_c"
+    labels = mapped(tmp_path, table)
+    assert labels.names == ("5",)
+    table["sample"] = "stripe82_coadd_2"
+    assert mapped(tmp_path, table).names == ("6",)
+
+
+def test_without_samples_the_original_is_meant(tmp_path):
+    table = released_table(conditional()).drop(columns="sample")
+    assert mapped(tmp_path, table).names == ("2", "3", "4", "6")
+
+
+def test_a_mapping_without_samples(tmp_path):
+    plain = ["objid,asset_id", f"{FIRST},7", f"{FIRST + 4},8"]
+    labels = mapped(tmp_path, released_table(conditional()), plain)
+    assert labels.names == ("7", "8")
     assert labels.refused == {"NO_IMAGE": 3}
+    with pytest.raises(CatalogError, match="no column asset_id"):
+        mapped(tmp_path, released_table(conditional()), ["objid,sample", "1,original"])
+
+
+@pytest.mark.parametrize("kind", ["count", "weight"])
+def test_votes_by_their_numbers(tmp_path, kind):
+    rng = np.random.default_rng(5)
+    numbers = rng.integers(1, 30, (5, 37)).astype(float)
+    if kind == "weight":
+        numbers -= 0.25
+    table = released_table(numbers, kind)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    labels = read_labels(tmp_path / "t.csv", kind)
+    expected = numbers.copy()
+    for question in QUESTIONS:
+        expected[:, question.answers] /= numbers[:, question.answers].sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(labels.joint, to_joint(expected), rtol=1e-5)
+    counts = numbers if kind == "count" else np.full((5, 37), 10.0)
+    asked = np.stack([counts[:, question.answers].sum(axis=1) for question in QUESTIONS], axis=1)
+    np.testing.assert_allclose(labels.votes(), asked)
+    assert labels.says_votes().all()
+
+
+def test_numbers_that_cannot_be(tmp_path):
+    table = released_table(np.full((5, 37), 4.0), "count")
+    table.loc[1, f"{ANSWERS[3]}_count"] = -1
+    table[f"{ANSWERS[5]}_count"] = table[f"{ANSWERS[5]}_count"].where(table.index != 2)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    labels = read_labels(tmp_path / "t.csv", "count")
+    assert labels.refused == {"BAD_FRACTION": 1, "MISSING_FRACTION": 1}
+    # Of other columns they only say how many voted, and what cannot be is not believed.
+    table[[f"{answer}_weighted_fraction" for answer in ANSWERS]] = conditional()
+    table.to_csv(tmp_path / "t.csv", index=False)
+    labels = read_labels(tmp_path / "t.csv")
+    assert len(labels) == 5
+    assert np.isfinite(labels.counted).all(axis=1).tolist() == [True, False, False, True, True]
+    assert np.isfinite(labels.votes()).all()
+
+
+def test_a_table_that_counts_nothing_says_so(tmp_path):
+    kaggle_table(to_joint(conditional())).to_csv(tmp_path / "t.csv", index=False)
+    labels = read_labels(tmp_path / "t.csv")
+    assert not labels.says_votes().any()
+    np.testing.assert_allclose(labels.votes()[:, 0], 44)
 
 
 @pytest.mark.parametrize(

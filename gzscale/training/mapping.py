@@ -1,0 +1,104 @@
+"""The public image archive's table of names: which image shows which galaxy of which sample.
+
+A galaxy of Stripe 82 has an image in each sample that it belongs to (``original``, ``stripe82``,
+``stripe82_coadd_1``, ``stripe82_coadd_2``), and was voted on in each by itself.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from gzscale.catalog.canonical import to_names
+from gzscale.catalog.locate import locate_table
+from gzscale.catalog.source import Source
+from gzscale.errors import CatalogError
+from gzscale.training.labels import Refusal
+
+__all__ = ["SAMPLE", "Mapping", "batches", "read_mapping", "texts"]
+
+#: Column of the sample, in the mapping and in tables of votes.
+SAMPLE = "sample"
+#: The sample that is meant where a table of votes does not say.
+_USUAL = "original"
+#: Rows of a batch.
+_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Names of images.
+
+    Attributes
+    ----------
+    images
+        Identifier of a galaxy -> sample and name of each of its images, in the table's order.
+    has_samples
+        Whether the table says the samples.
+    """
+
+    images: dict[str, list[tuple[str, str]]]
+    has_samples: bool
+
+    def find(self, galaxy: str, sample: str | None) -> str | Refusal:
+        """Return the name of a galaxy's image, or why it has none.
+
+        Parameters
+        ----------
+        galaxy
+            Its identifier.
+        sample
+            In which it was voted on; a beginning will do, for the published table 5 of Willett et al. 2013
+            has ten characters of it. None where the votes do not say: then it is the original, or the first
+            of the mapping.
+        """
+        every = self.images.get(galaxy)
+        if not every:
+            return Refusal.NO_IMAGE
+        if not self.has_samples or not sample:
+            return next((name for known, name in every if known == _USUAL), every[0][1])
+        alike = [name for known, name in every if known == sample]
+        alike += [name for known, name in sorted(every) if known.startswith(sample)]
+        return alike[0] if alike else Refusal.OTHER_SAMPLE
+
+
+def read_mapping(path: str | Path) -> Mapping:
+    """Read the names of images from a table ``objid``, ``asset_id`` and, if it has one, ``sample``.
+
+    Raises
+    ------
+    CatalogError
+        If a column is missing.
+    """
+    images: dict[str, list[tuple[str, str]]] = {}
+    with tempfile.TemporaryDirectory(prefix="gzscale-labels-") as scratch:
+        source = locate_table(str(path), "auto", Path(scratch))[2]
+        needed = ("objid", "asset_id")
+        missing = [name for name in needed if name not in source.names]
+        if missing:
+            raise CatalogError(
+                f"{path}: no column {', '.join(missing)}; a mapping has objid, sample, asset_id"
+            )
+        has_samples = SAMPLE in source.names
+        for batch in batches(source, (*needed, *((SAMPLE,) if has_samples else ()))):
+            galaxies, names = texts(batch, "objid"), texts(batch, "asset_id")
+            samples = texts(batch, SAMPLE) if has_samples else [None] * len(names)
+            for galaxy, name, sample in zip(galaxies, names, samples, strict=True):
+                if galaxy is not None and name is not None:
+                    images.setdefault(galaxy, []).append((sample or "", name))
+    return Mapping(images, has_samples)
+
+
+def batches(source: Source, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table, some at a time."""
+    return (batch for batch in source.batches(columns, _ROWS) if batch.num_rows)
+
+
+def texts(batch: pa.RecordBatch, column: str) -> list[str | None]:
+    """Return identifiers as text, None where there is none."""
+    found: list[str | None] = to_names(batch.column(column), column).to_pylist()
+    return found
