@@ -31,6 +31,8 @@ __all__ = ["MATCH_RADIUS", "join_store", "partitions"]
 #: Labels are joined to cutouts within this angle in arcsec; an identifier whose positions are further apart
 #: is not believed.
 MATCH_RADIUS = 2.0
+#: What a table is keyed by that names images of the archive, and no objects.
+_IMAGE_NUMBER = "asset_id"
 
 
 @dataclass
@@ -67,7 +69,8 @@ def join_store(
     Parameters
     ----------
     labels
-        The votes; their names or their names in the survey's catalog are compared with the cutouts'.
+        The votes; their names in the survey's catalog are compared with the cutouts', else their own names,
+        but for numbers of images.
     location
         Folder or URL above the partitions.
     geometry
@@ -118,10 +121,15 @@ def join_store(
 
 
 def _positions_of_names(labels: Labels) -> dict[str, int]:
-    """Return the label of each identifier; the survey's own goes before the image's name."""
-    found = {name: index for index, name in enumerate(labels.names)}
-    found.update({name: index for index, name in enumerate(labels.object_names) if name})
-    return found
+    """Return the label of each identifier: the survey's own where the table has it.
+
+    Running numbers of images may be those of quite other galaxies in a catalog that counts its own.
+    """
+    if labels.object_names:
+        return {name: index for index, name in enumerate(labels.object_names) if name}
+    if labels.named_by == _IMAGE_NUMBER:
+        return {}
+    return {name: index for index, name in enumerate(labels.names)}
 
 
 def partitions(location: str, geometry: str) -> Iterator[tuple[str, Cutouts]]:
