@@ -38,8 +38,9 @@ class MorphologyLessons(_Lessons):
     task: Literal["morphology"]
     labels: str
     images: str
-    kind: str = "weighted_fraction"
+    kind: Literal["weighted_fraction", "fraction", "debiased", "count", "weight"] = "weighted_fraction"
     mapping: str | None = None
+    geometry: str = "galaxy"
     search: Annotated[int, Field(ge=0, description="Trials of a search for better settings")] = 0
     cluster: Annotated[str, Field(description="That the trials run on")] = "local"
 
@@ -55,6 +56,7 @@ class MorphologyLessons(_Lessons):
             settings,
             self.search,
             self.cluster,
+            self.geometry,
         )
 
 

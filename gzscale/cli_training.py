@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import click
+from click.core import ParameterSource
 
 __all__ = ["debias", "evaluate", "train"]
 
@@ -47,13 +48,15 @@ _IMAGES = click.option(
 )
 _KIND = click.option(
     "--kind",
-    type=click.Choice(["weighted_fraction", "fraction", "debiased"]),
+    type=click.Choice(["weighted_fraction", "fraction", "debiased", "count", "weight"]),
     default="weighted_fraction",
     show_default=True,
-    help="Which of Galaxy Zoo 2's fractions.",
+    help="Morphology: what is taken of each answer in Galaxy Zoo 2's columns.",
 )
 _GEOMETRY = click.option(
-    "--geometry", default="sky", show_default=True, help="Redshifts: which of the store's cutouts."
+    "--geometry",
+    metavar="NAME",
+    help="Which of a store's cutouts: by default galaxy for morphology, else sky.",
 )
 _MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset_id: names of the images.")
 
@@ -83,13 +86,15 @@ _MAPPING = click.option("--mapping", metavar="TABLE", help="objid, sample, asset
 @click.option(
     "--cluster", default="local", show_default=True, metavar="NAME", help="Where the trials of --search run."
 )
+@click.pass_context
 def train(
+    context: click.Context,
     task: str,
     labels: str | None,
     images: tuple[str, ...],
     kind: str,
     mapping: str | None,
-    geometry: str,
+    geometry: str | None,
     survey: str,
     output: str,
     name: str,
@@ -103,32 +108,77 @@ def train(
 
     Morphology on several GPUs: torchrun --nproc-per-node=4 --no-python gzscale train ...
     """
+    _refuse_unused(context, task, {*_TRAINED_WITH[task], "task", "output", "name", "settings"})
     if task == "sketches":
         from gzscale.training.command import train_sketch_bundle
 
-        if labels or images or mapping or search:
-            raise click.UsageError(
-                "sketches are drawn: they take no --labels, --images, --mapping or --search"
-            )
         lines = train_sketch_bundle(output, name, settings)
     elif task == "lenses":
         from gzscale.training.lens_command import train_lens_bundle
 
-        lines = train_lens_bundle(_shown(images), labels, output, name, settings, geometry, survey)
+        lines = train_lens_bundle(_shown(images), labels, output, name, settings, geometry or "sky", survey)
     elif task == "redshifts":
         from gzscale.training.redshift_command import train_redshift_bundle
 
         lines = train_redshift_bundle(
-            _needed(labels), _shown(images)[0], geometry, output, name, settings, survey
+            _needed(labels), _only(images), geometry or "sky", output, name, settings, survey
         )
     else:
         from gzscale.training.command import train_bundle
 
         lines = train_bundle(
-            _needed(labels), _shown(images)[0], kind, mapping, output, name, settings, search, cluster
+            _needed(labels),
+            _only(images),
+            kind,
+            mapping,
+            output,
+            name,
+            settings,
+            search,
+            cluster,
+            geometry or "galaxy",
         )
     for line in lines:
         click.echo(line)
+
+
+#: Which options each task's training, and its scoring, has a use for.
+_TRAINED_WITH = {
+    "morphology": {"labels", "images", "kind", "mapping", "geometry", "search", "cluster"},
+    "lenses": {"labels", "images", "geometry", "survey"},
+    "redshifts": {"labels", "images", "geometry", "survey"},
+    "sketches": set[str](),
+}
+_SCORED_WITH = {
+    "morphology": {"labels", "images", "kind", "mapping", "geometry"},
+    "lenses": {"labels", "images", "geometry", "others", "picture"},
+    "redshifts": {"labels", "images", "geometry"},
+}
+
+
+def _refuse_unused(context: click.Context, task: str, used: set[str]) -> None:
+    """Refuse options that were given and would change nothing.
+
+    Raises
+    ------
+    click.UsageError
+        With their names.
+    """
+    unused = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in used
+        and parameter.name is not None
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if unused:
+        raise click.UsageError(f"{task}: no use for {', '.join(unused)}")
+
+
+def _only(images: tuple[str, ...]) -> str:
+    if len(_shown(images)) > 1:
+        raise click.UsageError(f"--images {len(images)} times: several are for lenses only")
+    return images[0]
 
 
 def _needed(labels: str | None) -> str:
@@ -153,14 +203,16 @@ def _shown(images: tuple[str, ...]) -> tuple[str, ...]:
 @click.option("--picture", metavar="FILE", help="Lenses: a picture of rates and reliability, .png or .svg.")
 @click.option("--others", metavar="STORE", multiple=True, help="Lenses: more cutouts, that show no lens.")
 @_JSON
+@click.pass_context
 def evaluate(
+    context: click.Context,
     bundle: str,
     labels: str | None,
     images: tuple[str, ...],
     others: tuple[str, ...],
     kind: str,
     mapping: str | None,
-    geometry: str,
+    geometry: str | None,
     picture: str | None,
     as_json: bool,
 ) -> None:
@@ -168,16 +220,21 @@ def evaluate(
     from gzscale.models.bundle import load_bundle
 
     loaded = load_bundle(bundle)
+    _refuse_unused(context, loaded.task, {*_SCORED_WITH.get(loaded.task, set()), "bundle", "as_json"})
     if loaded.task == "lenses":
         from gzscale.training.lens_command import evaluate_lens_bundle
 
-        story, lines = evaluate_lens_bundle(loaded, _shown(images), labels, geometry, picture, others)
+        story, lines = evaluate_lens_bundle(
+            loaded, _shown(images), labels, geometry or "sky", picture, others
+        )
     elif loaded.task == "redshifts":
         from gzscale.training.redshift_command import evaluate_redshift_bundle
 
-        story, lines = evaluate_redshift_bundle(loaded, _needed(labels), _shown(images)[0], geometry)
+        story, lines = evaluate_redshift_bundle(loaded, _needed(labels), _only(images), geometry or "sky")
     else:
         from gzscale.training.command import evaluate_bundle
 
-        story, lines = evaluate_bundle(bundle, _needed(labels), _shown(images)[0], kind, mapping)
+        story, lines = evaluate_bundle(
+            bundle, _needed(labels), _only(images), kind, mapping, geometry or "galaxy"
+        )
     click.echo(json.dumps(story) if as_json else "\n".join(lines))

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from gzscale.errors import ConfigError
 from gzscale.models.bundle import load_bundle
+from gzscale.models.votes import USUAL_VOTES
 from gzscale.training.ending import finish
 from gzscale.training.evaluate import evaluate_morphology
 from gzscale.training.label_tables import read_labels
@@ -38,6 +39,7 @@ def train_bundle(
     settings: Sequence[str] = (),
     search: int = 0,
     cluster: str = "local",
+    geometry: str = "galaxy",
 ) -> Iterator[str]:
     """Train a morphology bundle and write it, with its learning curve beside it.
 
@@ -60,6 +62,8 @@ def train_bundle(
         Trials of a search for better settings, 0 for none.
     cluster
         That the trials run on, see `gzscale.cluster.open_cluster`.
+    geometry
+        Which cutouts of a store.
 
     Yields
     ------
@@ -77,11 +81,11 @@ def train_bundle(
                 "--cluster cuda say, then train with the settings that it prints"
             )
         if not is_first():
-            labelled = read_labelled(read_labels(labels, kind, mapping), images)
+            labelled = read_labelled(read_labels(labels, kind, mapping), images, geometry)
             learn_members(labelled, recipe, name, work)
             return
         with sole_writer(work):
-            labelled = read_labelled(read_labels(labels, kind, mapping), images)
+            labelled = read_labelled(read_labels(labels, kind, mapping), images, geometry)
             yield _account(labelled)
             if search:
                 from gzscale.training.search import search_settings
@@ -121,10 +125,10 @@ def train_sketch_bundle(output: str, name: str, settings: Sequence[str] = ()) ->
 
 
 def evaluate_bundle(
-    bundle: str, labels: str, images: str, kind: str, mapping: str | None
+    bundle: str, labels: str, images: str, kind: str, mapping: str | None, geometry: str = "galaxy"
 ) -> tuple[dict[str, Any], list[str]]:
     """Score a bundle; return the scores and lines for the user. See `train_bundle`."""
-    labelled = read_labelled(read_labels(labels, kind, mapping), images)
+    labelled = read_labelled(read_labels(labels, kind, mapping), images, geometry)
     found = evaluate_morphology(load_bundle(bundle), labelled)
     story = {
         "scores": found.scores,
@@ -226,7 +230,9 @@ def _question(number: int, rmse: float | None, part: dict[str, float]) -> str:
 
 def _account(labelled: LabelledSet) -> str:
     refused = ", ".join(f"{count} {reason}" for reason, count in sorted(labelled.labels.refused.items()))
-    return f"{len(labelled)} labelled galaxies with an image; not used: {refused or 'none'}"
+    unknown = int((~labelled.labels.says_votes()).sum())
+    assumed = f"; of {unknown} the table says no votes: {USUAL_VOTES:.0f} are assumed" if unknown else ""
+    return f"{len(labelled)} labelled galaxies with an image; not used: {refused or 'none'}{assumed}"
 
 
 def _table(scores: dict[str, float] | Any) -> list[str]:
