@@ -237,7 +237,8 @@ def predict(task: str, images: tuple[str, ...], output: str, bundle: str | None,
     for detail in result.details:
         click.echo(detail, err=True)
     refused = ", ".join(f"{number} {reason}" for reason, number in sorted(result.refused.items()))
-    click.echo(f"{result.found} images: {result.done} predicted, refused: {refused or 0}")
+    others = f"; no images by their names: {result.passed_over} entries" if result.passed_over else ""
+    click.echo(f"{result.found} images: {result.done} predicted, refused: {refused or 0}{others}")
     click.echo(output)
 
 

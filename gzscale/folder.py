@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,12 +55,15 @@ class FolderResult:
         Reason -> how many images.
     details
         One sentence for each of the first refused images.
+    passed_over
+        Entries of the folders that are no images by their names, folders among them.
     """
 
     found: int = 0
     done: int = 0
     refused: Counter[Reason] = field(default_factory=Counter)
     details: list[str] = field(default_factory=list)
+    passed_over: int = 0
 
     def refuse(self, reason: Reason, detail: str) -> None:
         """Count an image that could not be predicted."""
@@ -92,6 +96,17 @@ def find_images(
             yield path
         else:
             raise ConfigError(f"{path}: no such file or folder")
+
+
+def _count_others(places: Sequence[Path]) -> int:
+    """Count the entries of folders that are not looked at, for they are no images by their names."""
+    known = PICTURE_SUFFIXES | FITS_SUFFIXES
+    count = 0
+    for place in places:
+        if place.is_dir():
+            with os.scandir(place) as entries:
+                count += sum(Path(entry.name).suffix.lower() not in known for entry in entries)
+    return count
 
 
 def predict_folder(
@@ -149,7 +164,7 @@ def predict_folder(
     if loaded.task != task:
         raise BundleError(f"bundle {loaded.name!r} is for the task {loaded.task!r}, not {task!r}")
     engine = Engine(loaded)
-    result = FolderResult()
+    result = FolderResult(passed_over=_count_others(places))
     key = NAME_COLUMN if scheme == "tree" else "GalaxyID"
     schema = pa.schema([pa.field(key, pa.string()), *fields])
     part = target.with_name(f".{target.name}.part")

@@ -75,6 +75,7 @@ def test_every_image_is_a_row_or_a_reason(images, bundle, tmp_path):
     assert list(table.index) == ["a", "b", "c", "d"]
     assert result.found == 8
     assert result.done == 4
+    assert result.passed_over == 1
     assert result.refused == {Reason.EMPTY_IMAGE: 1, Reason.BAD_IMAGE: 2, Reason.ALL_NAN: 1}
     assert len(result.details) == 4
     for question in QUESTIONS:
@@ -138,7 +139,9 @@ def test_pictures_are_not_fed_to_a_bundle_that_looks_at_something_else(
 def test_a_single_file_and_no_file(images, bundle, tmp_path):
     assert predict_folder("morphology", [images / "a.jpg"], tmp_path / "t.csv", bundle=bundle).done == 1
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "pictures").mkdir()
     result = predict_folder("morphology", [tmp_path / "empty"], tmp_path / "t.csv", bundle=bundle)
+    assert result.passed_over == 1
     assert (result.found, result.done) == (0, 0)
     assert len(pd.read_csv(tmp_path / "t.csv")) == 0
 
