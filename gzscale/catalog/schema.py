@@ -109,6 +109,11 @@ _OF_EACH_ANSWER = {
         "stat.probability",
         "Predicted fraction of all volunteers who would be asked {question} and answer {answer}",
     ),
+    "joint_std": (
+        "float32",
+        "stat.stdev",
+        "Standard deviation of that fraction of all volunteers, were they very many: {answer} to {question}",
+    ),
     "clean": (
         "bool",
         "meta.code.qual",
@@ -121,7 +126,7 @@ _OF_EACH_ANSWER = {
     ),
 }
 #: Those that a prediction has by itself; debiased ones need redshifts and a sample.
-_PREDICTED = ("fraction", "std", "joint", "clean")
+_PREDICTED = ("fraction", "std", "joint", "joint_std", "clean")
 
 
 def _answer_column(

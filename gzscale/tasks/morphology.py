@@ -21,7 +21,7 @@ from gzscale.models.votes import (
 )
 from gzscale.tasks.base import Seen
 from gzscale.tasks.gz2_class import clean_flags, gz2_class
-from gzscale.tasks.vote_spread import standard_deviations
+from gzscale.tasks.vote_spread import joint_standard_deviations, standard_deviations
 
 __all__ = ["DISTANCE", "OUTPUT", "MorphologyTask"]
 
@@ -79,10 +79,12 @@ class MorphologyTask:
         finite = np.isfinite(joint).all(axis=1) & np.isfinite(distance)
         joint = np.where(finite[:, None], joint, 1.0)
         conditional = to_conditional(joint)
+        std = standard_deviations(conditional, spread)
         of_answers = {
             "fraction": conditional.astype(np.float32),
-            "std": standard_deviations(conditional, spread).astype(np.float32),
+            "std": std.astype(np.float32),
             "joint": joint.astype(np.float32),
+            "joint_std": joint_standard_deviations(conditional, std).astype(np.float32),
             "clean": clean_flags(conditional, conditional, USUAL_VOTES * asked(joint)),
         }
         unlikeness = np.where(finite, distance / usual, np.nan).astype(np.float32)

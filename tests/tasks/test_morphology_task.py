@@ -7,7 +7,7 @@ from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, QUESTIONS, Scheme, to_jo
 from gzscale.tasks.base import Task, load_task
 from gzscale.tasks.gz2_class import gz2_class
 from gzscale.tasks.morphology import MorphologyTask
-from gzscale.tasks.vote_spread import standard_deviations
+from gzscale.tasks.vote_spread import joint_standard_deviations, standard_deviations
 
 
 @pytest.fixture
@@ -44,12 +44,14 @@ def test_columns_are_conditional_fractions_and_what_follows(conditional):
     assert finite.all()
     joint = to_joint(conditional)
     spread = standard_deviations(conditional, CALIBRATION["vote_spread"])
+    of_all = joint_standard_deviations(conditional, spread)
     for index, answer in enumerate(ANSWERS):
         found = values[f"{answer}_fraction"]
         assert found.dtype == values[f"{answer}_std"].dtype == np.float32
         np.testing.assert_allclose(found, conditional[:, index], rtol=1e-5)
         np.testing.assert_allclose(values[f"{answer}_joint"], joint[:, index], rtol=1e-5)
         np.testing.assert_allclose(values[f"{answer}_std"], spread[:, index], rtol=1e-4)
+        np.testing.assert_allclose(values[f"{answer}_joint_std"], of_all[:, index], rtol=1e-4)
         assert values[f"{answer}_clean"].dtype == bool
     assert values["gz2_class"].tolist() == gz2_class(conditional).tolist()
 

@@ -3,7 +3,13 @@ import pytest
 from scipy import stats
 
 from gzscale.models.votes import ANSWERS, QUESTIONS, to_joint
-from gzscale.tasks.vote_spread import concentrations, decidedness, intervals, standard_deviations
+from gzscale.tasks.vote_spread import (
+    concentrations,
+    decidedness,
+    intervals,
+    joint_standard_deviations,
+    standard_deviations,
+)
 from gzscale.training.spread import (
     cross_fitted,
     fit_spread,
@@ -115,6 +121,44 @@ def test_intervals_follow_from_the_released_columns(sample):
     np.testing.assert_allclose(low, law.ppf(0.16), atol=1e-6)
     np.testing.assert_allclose(high, law.ppf(0.84), atol=1e-6)
     assert all(np.isfinite(end).all() for end in intervals(np.array([0.0, 1.0]), np.zeros(2), 0.95))
+
+
+@pytest.mark.parametrize("level", [0.68, 0.95])
+def test_intervals_of_few_votes_hold_what_they_say(level):
+    """Counts are drawn from the distribution; the interval ends on steps of one vote, and holds no less."""
+    rng, draws = np.random.default_rng(2), 200_000
+    for p, std, votes in ((0.3, 0.1, 20), (0.5, 0.05, 44), (0.8, 0.15, 7)):
+        s = p * (1 - p) / std**2 - 1
+        drawn = rng.binomial(votes, rng.beta(p * s, (1 - p) * s, draws)) / votes
+        low, high = intervals(np.array(p), np.array(std), level, votes)
+        held = np.mean((drawn >= low - 1e-9) & (drawn <= high + 1e-9))
+        inner = np.mean((drawn > low + 1e-9) & (drawn < high - 1e-9))
+        assert inner - 0.005 < level < held + 0.005
+        many = intervals(np.array(p), np.array(std), level)
+        assert low < many[0] + 0.5 / votes
+        assert high > many[1] - 0.5 / votes
+        assert high - low > many[1] - many[0]
+    each = intervals(np.array([0.3, 0.3]), np.array([0.1, 0.1]), level, np.array([20, 200]))
+    assert each[1][0] - each[0][0] > each[1][1] - each[0][1]
+
+
+def test_joint_deviations_are_those_of_products():
+    rng, draws = np.random.default_rng(3), 100_000
+    conditional = np.concatenate(
+        [rng.dirichlet(np.full(question.stop - question.start, 4.0)) for question in QUESTIONS]
+    )[None]
+    strength = concentrations(conditional, TRUE)
+    # Each answer by itself, as its distribution is meant; the path to it has one answer of each question.
+    drawn = rng.beta(strength * conditional, strength * (1 - conditional), (draws, 37))
+    found = joint_standard_deviations(conditional, standard_deviations(conditional, TRUE))
+    assert found.shape == (1, 37)
+    np.testing.assert_allclose(found[0], to_joint(drawn).std(axis=0), rtol=0.04)
+    nobody = conditional.copy()
+    nobody[0, :3] = 1, 0, 0
+    nobody[0, 3:5] = np.nan
+    found = joint_standard_deviations(nobody, standard_deviations(nobody, TRUE))
+    assert found[0, 3:13].tolist() == [0.0] * 10
+    assert np.isfinite(found).all()
 
 
 def test_decidedness_is_0_at_a_half():
