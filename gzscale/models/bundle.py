@@ -3,7 +3,7 @@
 The file is a safetensors file whose header holds one metadata entry, ``gzscale``: JSON with
 the format's version, the task, the network and its parameters, the geometry and the inputs
 that it must be fed with, what it was trained on, how well it did, and its terms.
-The bytes are a function of the content alone. Pickle is never read.
+The bytes are a function of the content alone, and state its hash. Pickle is never read.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gzscale.errors import BundleError, CredentialsError, StorageError
 from gzscale.models.backbone import Network
+from gzscale.models.content import require_unchanged, sealed
 from gzscale.models.field import BundleGeometry, Geometry, same_field, scale_rule
 from gzscale.models.inputs import (
     PICTURE_FACTOR,
@@ -238,12 +239,11 @@ def write_bundle(bundle: Bundle) -> bytes:
     about["inputs"] = {"kind": kind, **about["inputs"]}
     for key in ("tensors", "sha256", _SEEN, _SEEN_FOLD):
         del about[key]
-    text = json.dumps({"format": FORMAT, **about}, sort_keys=True, allow_nan=False)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(bundle.tensors.items())}
     for name, known in ((_SEEN, bundle.seen), (_SEEN_FOLD, bundle.seen_fold)):
         if known is not None:
             tensors[name] = known.contiguous().cpu()
-    return safetensors.torch.save(tensors, metadata={"gzscale": text})
+    return safetensors.torch.save(tensors, metadata={"gzscale": sealed({"format": FORMAT, **about}, tensors)})
 
 
 def load_bundle(location: str | Path, sha256: str | None = None) -> Bundle:
@@ -259,7 +259,7 @@ def load_bundle(location: str | Path, sha256: str | None = None) -> Bundle:
     Raises
     ------
     BundleError
-        If it cannot be read, is not a bundle of this format, or has other bytes than it should.
+        If it cannot be read, is not a bundle of this format, or has other bytes than it should or says.
     """
     path = str(location)
     data = _read(path)
@@ -275,6 +275,7 @@ def load_bundle(location: str | Path, sha256: str | None = None) -> Bundle:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError) as error:
         raise BundleError(f"{path}: damaged: {error}") from error
+    require_unchanged(path, about, tensors)
     try:
         bundle = _parse(about, tensors, digest)
     except (KeyError, TypeError, ValueError) as error:

@@ -10,6 +10,7 @@ from gzscale.errors import BundleError
 from gzscale.models import bundle as bundle_module
 from gzscale.models import shipped as shipped_module
 from gzscale.models.bundle import Bundle, BundleGeometry, load_bundle, write_bundle
+from gzscale.models.content import content_digest
 from gzscale.models.inputs import SDSS_STRETCH, FluxInputs
 from gzscale.models.network import build_network
 from gzscale.models.shipped import shipped
@@ -86,6 +87,35 @@ def test_changed_bytes(path):
         load_bundle(path, digest)
 
 
+@pytest.mark.parametrize("place", ["weight", "description"])
+def test_changed_bytes_are_noticed_without_being_told_the_hash(path, place):
+    data = bytearray(path.read_bytes())
+    if place == "weight":
+        data[-5] ^= 1
+    else:
+        where = data.index(b"symmetries")
+        data[where:] = data[where:].replace(b"8", b"1", 1)
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match="changed or damaged"):
+        load_bundle(path)
+
+
+def test_half_precision_and_numbers_without_shape_are_hashed(tmp_path):
+    plain = {"a": torch.ones(2, 3, dtype=torch.bfloat16), "b": torch.tensor(3)}
+    found = {content_digest({}, plain)}
+    for change in (
+        {"a": plain["a"].float()},
+        {"a": plain["a"].T},
+        {"b": torch.tensor(4)},
+        {"c": torch.ones(1)},
+    ):
+        found.add(content_digest({}, plain | change))
+    found.add(content_digest({"x": 1}, plain))
+    assert len(found) == 6
+    turned = plain["a"].T.contiguous().T
+    assert content_digest({}, plain | {"a": turned}) == content_digest({}, plain)
+
+
 def test_a_shipped_bundle_is_pinned(tmp_path, monkeypatch):
     target = tmp_path / "morphology-gz2.safetensors"
     target.write_bytes(write_bundle(make()))
@@ -139,11 +169,12 @@ def test_pickle_is_not_read(tmp_path):
 
 
 def rewrite(path, change):
-    """Change the description inside a bundle."""
+    """Change the description inside a bundle, as one would who states no hash."""
     data = path.read_bytes()
     length = struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8 : 8 + length])
     about = json.loads(header["__metadata__"]["gzscale"])
+    del about["digest"]
     change(about)
     header["__metadata__"]["gzscale"] = json.dumps(about)
     text = json.dumps(header).encode()
