@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gzscale.errors import ConfigError
 from gzscale.models.backbone import Network
 from gzscale.models.heads import DistanceHead
 from gzscale.models.network import build_network
@@ -44,6 +45,12 @@ def learn_members(
     fold = folds(labelled.labels.names, recipe.members)
     watched = positions(labelled.labels.names) * recipe.members % 1 < WATCHED_SHARE
     sides = _Sides(fold, watched if recipe.fit.patience else np.zeros(len(fold), bool))
+    alone = [number for number in range(recipe.members) if not (watched & (fold != number)).any()]
+    if recipe.fit.patience and alone:
+        raise ConfigError(
+            f"fit.patience={recipe.fit.patience}: of {len(labelled)} galaxies none is left for member "
+            f"{alone[0]} to go by, beside its own fold; set fit.patience=0, or label more"
+        )
     start = starting_weights(recipe, work, progress)
     return _learn_folds(start, examples_of(labelled), sides, recipe, work, progress)
 

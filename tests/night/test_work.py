@@ -1,6 +1,7 @@
 """One partition, start to end: accounts close, commits are exact, nothing is done twice."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -18,6 +19,7 @@ from gzscale.errors import (
     Reason,
     WorkerError,
 )
+from gzscale.models.bundle import load_bundle, write_bundle
 from gzscale.night import answering, dispatch, work
 from gzscale.night import plan as planning
 from gzscale.night.flight import Lost
@@ -237,6 +239,23 @@ def test_what_the_server_did_not_deliver_is_tried_again(tmp_path, monkeypatch):
         first = run_night(config)
     assert first.record.counts["objects"].quarantined["UNREACHABLE_IMAGE"] == 21
     assert run_night(config, "n2").record.counts["objects"].done == 40
+
+
+def test_another_bundle_predicts_anew_and_cuts_nothing(tmp_path):
+    config = toy_config(tmp_path)
+    first = run_night(config)
+    cutouts, predictions = (tree_bytes(config.output, place) for place in ("cutouts", "predictions"))
+    path = Path(config.tasks["morphology"].bundle)
+    retrained = load_bundle(path)
+    changed = {name: tensor * 1.5 for name, tensor in retrained.tensors.items()}
+    path.write_bytes(write_bundle(dataclasses.replace(retrained, name="toy-2", tensors=changed)))
+    again = run_night(config, "n2")
+    assert {summary.skipped for summary in again.summaries} == {("cut",)}
+    assert tree_bytes(config.output, "cutouts") == cutouts
+    assert tree_bytes(config.output, "predictions") != predictions
+    assert again.record.release != first.record.release
+    assert again.record.counts["objects"].done == 40
+    assert verify(config.output) == []
 
 
 def test_a_worker_with_another_bundle_is_refused(ran):

@@ -218,6 +218,14 @@ def test_a_recipe_that_cannot_be_trained(key, value, words):
         change(RECIPE, key, value).check()
 
 
+def test_patience_without_a_galaxy_to_go_by_is_refused(labelled, tmp_path, monkeypatch):
+    """A member would have gone by the fold that it is scored on."""
+    monkeypatch.setattr(members, "WATCHED_SHARE", 0.0)
+    patient = dataclasses.replace(RECIPE, fit=dataclasses.replace(QUICK, patience=2))
+    with pytest.raises(ConfigError, match=r"of 60 galaxies none is left for member 0 to go by"):
+        train_morphology(labelled, patient, "trial-1", tmp_path)
+
+
 def test_patience_goes_by_galaxies_of_no_fold_that_is_scored(labelled, tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     asked = []
