@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import logging
+from pathlib import Path
 from typing import Any
 
 from gzscale.clusters.presets import AddressPreset, CudaPreset, LocalPreset
@@ -14,24 +15,38 @@ __all__ = ["make_cuda", "make_local", "reach_address"]
 #: One task at a time, no web page, no chatter between the lines of the night's progress.
 _QUIET: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
 
+_log = logging.getLogger(__name__)
+#: The first GPU that a driver has taken.
+_A_GPU = Path("/dev/nvidia0")
+#: What a process that is to leave the GPUs alone is started with.
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 #: Bytes that a worker with a GPU has at least, unless all of these have half of what there is.
 PREDICTING = 8 * 2**30
 
 
 def count_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use; a container's share of them counts, too."""
+    from dask.system import cpu_count
+
+    return max(int(cpu_count()), 1)
 
 
 def make_local(preset: LocalPreset) -> Workers:
-    """Start one process a core, each for both kinds of work."""
+    """Start one process a core, each for both kinds of work.
+
+    Several see no GPU: each would have a context, graphs and buffers of its own on the first one.
+    """
     import dask
     from distributed import LocalCluster
 
+    number = preset.workers or count_cores()
+    if number > 1 and _A_GPU.exists():
+        _log.warning("cluster local: %d processes leave the GPU alone; --cluster cuda predicts on it", number)
     with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
         return Workers(
             LocalCluster(
-                n_workers=preset.workers or count_cores(),
+                n_workers=number,
+                env=_NO_GPU if number > 1 else {},
                 resources=dict.fromkeys(KINDS, 1),
                 memory_limit=preset.memory,
                 local_directory=preset.scratch,
@@ -80,7 +95,7 @@ def make_cuda(preset: CudaPreset) -> Workers:
         "dashboard": False,
         "silence_logs": 50,
         # What cuts sees no GPU: a context of its own would take the device's memory.
-        "env": {"CUDA_VISIBLE_DEVICES": ""},
+        "env": _NO_GPU,
     }
     for place in range(number):
         cluster.worker_spec[f"cut-{place}"] = {"cls": Nanny, "options": options}

@@ -111,6 +111,19 @@ def test_a_gpu_that_does_not_work_is_an_error_before_the_night(two_gpus, tmp_pat
         pass
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "seen"), [(2, [""]), (1, ["0"])])
+def test_several_local_processes_see_no_gpu(tmp_path, monkeypatch, caplog, number, seen):
+    """Each would have a context of its own on the first; one alone may use it."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(local, "_A_GPU", tmp_path)
+    path = write(tmp_path, f"kind: local\nworkers: {number}\n")
+    with open_cluster(path) as cluster:
+        found = {device for _, device in cluster.client.run(seen_devices).values()}
+    assert sorted(found) == seen
+    assert ("--cluster cuda predicts on it" in caplog.text) == (number > 1)
+
+
 def test_without_dask_cuda_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask_cuda", None)
     with pytest.raises(ClusterError, match=r"install gzscale\[gpu\]"), open_cluster("cuda"):
