@@ -27,6 +27,11 @@ __all__ = ["automations", "make_automations"]
 #: How long a run may send no heartbeat before it counts as dead: its process was killed, or its machine.
 SILENCE = timedelta(minutes=5)
 _RUN: dict[str, str | list[str]] = {"prefect.resource.id": "prefect.flow-run.*"}
+#: The tag of the deployments of `deploy/prefect.yaml`: a server may have other teams' runs, too.
+_OURS: dict[str, str | list[str]] = {
+    "prefect.resource.id": "prefect.tag.gzscale",
+    "prefect.resource.role": "tag",
+}
 _EACH = {"prefect.resource.id"}
 _BODY = (
     "Flow run {{ flow_run.name }} of {{ flow.name }} is {{ flow_run.state.name }}.\n"
@@ -64,6 +69,7 @@ def automations(block: UUID, silence: timedelta = SILENCE) -> list[Automation]:
             description="A run whose process was killed sends no heartbeats; it is marked as crashed.",
             trigger=EventTrigger(
                 match=_RUN,
+                match_related=_OURS,
                 after={"prefect.flow-run.heartbeat"},
                 expect={
                     "prefect.flow-run.heartbeat",
@@ -96,6 +102,7 @@ def _message(block: UUID, what: str, description: str, states: set[str]) -> Auto
         description=description,
         trigger=EventTrigger(
             match=_RUN,
+            match_related=_OURS,
             expect={f"prefect.flow-run.{state}" for state in states},
             for_each=_EACH,
             posture=Posture.Reactive,

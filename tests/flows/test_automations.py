@@ -2,6 +2,10 @@
 
 import uuid
 from datetime import timedelta
+from pathlib import Path
+
+import yaml
+from prefect.events.schemas.events import Resource
 
 from flows.automations import SILENCE, automations
 
@@ -16,6 +20,20 @@ def test_failed_crashed_late_and_cancelled_runs_are_notified_of():
     for automation in (failed, late, cancelled):
         assert [action.type for action in automation.actions] == ["send-notification"]
         assert automation.actions[0].block_document_id == block
+
+
+def test_runs_of_other_teams_on_the_server_are_left_alone():
+    deployments = yaml.safe_load((Path(__file__).parents[2] / "deploy/prefect.yaml").read_text())[
+        "deployments"
+    ]
+    assert {tag for deployment in deployments for tag in deployment["tags"]} == {"gzscale"}
+    for automation in automations(uuid.uuid4()):
+        ours = automation.trigger.match_related
+        tags = {"prefect.resource.id": "prefect.tag.gzscale", "prefect.resource.role": "tag"}
+        assert ours.matches(Resource.model_validate(tags))
+        assert not ours.matches(
+            Resource.model_validate({**tags, "prefect.resource.id": "prefect.tag.theirs"})
+        )
 
 
 def test_a_silent_run_is_ended_once_for_each():
