@@ -58,8 +58,11 @@ def verify(output: str | None = None, repair: bool = False, config: str | None =
         nonlocal files
         files += more
 
-    findings = night_verify.verify(output, count)
-    removed = night_verify.repair(output, findings) if repair and findings else 0
+    removed = 0
+    if repair:
+        findings, removed = night_verify.verify_and_repair(output, count)
+    else:
+        findings = night_verify.verify(output, count)
     rows: list[dict[str, Any]] = [
         {"where": finding.where, "what": finding.what} for finding in findings[:MOST_SHOWN]
     ]

@@ -183,17 +183,21 @@ def completeness(output: str, injections: int, seed: int, name: str | None) -> N
 @click.option("--repair", "mend", is_flag=True, help="Remove what is damaged; the next night makes it anew.")
 def verify(output: str, mend: bool) -> None:
     """Re-hash everything that was committed."""
-    from gzscale.night.verify import repair
     from gzscale.night.verify import verify as find_damage
+    from gzscale.night.verify import verify_and_repair
     from gzscale.progress import Meter
 
+    removed = 0
     with Meter("verify", "files") as meter:
-        findings = find_damage(output, meter.add)
+        if mend:
+            findings, removed = verify_and_repair(output, meter.add)
+        else:
+            findings = find_damage(output, meter.add)
     for finding in findings:
         click.echo(f"{finding.where}: {finding.what}")
     click.echo(f"{meter.done} files read, {len(findings)} finding(s)")
     if findings and mend:
-        click.echo(f"{repair(output, findings)} file(s) removed; run the night again")
+        click.echo(f"{removed} file(s) removed; run the night again")
     if findings:
         sys.exit(1)
 

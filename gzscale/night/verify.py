@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 from gzscale.errors import DamageError, MissingError
 from gzscale.night.fingerprint import table_digest
 from gzscale.night.ledger import Ledger, Record
+from gzscale.night.lock import hold_lock
 from gzscale.night.origins import cutouts_prefix, rows_key
 from gzscale.night.planned import Plan, PlannedPartition, read_plan
 from gzscale.night.pointer import manifest_key, read_manifest, read_pointer
 from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage, open_storage, sha256_hex
 
-__all__ = ["Finding", "repair", "verify"]
+__all__ = ["Finding", "verify", "verify_and_repair"]
 
 #: Files that are read at the same time.
 _READERS = 4
@@ -74,22 +75,38 @@ def verify(output: str, progress: Callable[[int], None] = lambda files: None) ->
     return findings
 
 
-def repair(output: str, findings: Iterable[Finding]) -> int:
+def verify_and_repair(
+    output: str, progress: Callable[[int], None] = lambda files: None
+) -> tuple[list[Finding], int]:
     """Remove the files that are not as they were committed, so that the next night makes them anew.
+
+    The output's lock is held meanwhile: what a night that runs has just replaced would be removed.
 
     Parameters
     ----------
-    output
-        The night's output.
-    findings
-        What `verify` found there.
+    output, progress
+        See `verify`.
 
     Returns
     -------
-    int
+    findings : list of Finding
+        See `verify`.
+    removed : int
         Number of files that were removed.
+
+    Raises
+    ------
+    LockedError
+        If a night is running on this output.
     """
     storage = open_storage(output)
+    with hold_lock(storage, "verify --repair") as hold:
+        findings = verify(output, progress)
+        hold.check()
+        return findings, _remove(storage, findings)
+
+
+def _remove(storage: Storage, findings: Iterable[Finding]) -> int:
     top = storage.url().rstrip("/") + "/"
     keys = {finding.where.removeprefix(top) for finding in findings if finding.where.startswith(top)}
     removed = 0

@@ -7,8 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import run_night
 
+from gzscale.errors import LockedError
 from gzscale.night.ledger import Ledger
-from gzscale.night.verify import repair, verify
+from gzscale.night.lock import hold_lock
+from gzscale.night.verify import verify, verify_and_repair
 from gzscale.storage import open_storage
 
 
@@ -138,9 +140,12 @@ def test_what_is_repaired_is_made_anew(storage, ran):
     before = {key: storage.get(key) for key in damaged}
     for key in damaged:
         storage.put(key, before[key][:-1] + b"x")
-    findings = verify(storage.root)
+    with hold_lock(storage, "n2"), pytest.raises(LockedError):
+        verify_and_repair(storage.root)
+    assert all(storage.stat(key) for key in damaged)
+    findings, removed = verify_and_repair(storage.root)
     assert {finding.where for finding in findings} >= {storage.url(key) for key in damaged}
-    assert repair(storage.root, findings) == len(damaged)
+    assert removed == len(damaged)
     run_night(ran.config, "n2")
     assert verify(storage.root) == []
     for key in damaged[:3]:
