@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from gzscale.errors import ConfigError
 from gzscale.models.bundle import load_bundle
 from gzscale.models.votes import USUAL_VOTES
-from gzscale.training.ending import finish
+from gzscale.training.ending import beside, finish
 from gzscale.training.evaluate import evaluate_morphology
 from gzscale.training.label_tables import read_labels
 from gzscale.training.labelled import LabelledSet, read_labelled
@@ -52,8 +52,8 @@ def train_bundle(
     images
         See `gzscale.training.labelled.read_labelled`.
     output
-        Path of the bundle. Checkpoints lie in ``<output>.work`` until it is written, the learning curve
-        in ``<output>.curve.csv``.
+        Path or URL of the bundle. Checkpoints lie in ``<output>.work`` until it is written, the learning
+        curve in ``<output>.curve.csv``; those of a URL here, by its last part.
     name
         Name of the model.
     settings
@@ -73,7 +73,7 @@ def train_bundle(
     recipe = changed(Recipe(), settings)
     recipe.check()
     start_of(recipe)
-    work = Path(f"{output}.work")
+    work = beside(output, "work")
     with joined():
         if search and count_processes() > 1:
             raise ConfigError(
@@ -113,7 +113,7 @@ def train_sketch_bundle(output: str, name: str, settings: Sequence[str] = ()) ->
     """
     recipe = changed(Recipe(), settings)
     require_sketches(recipe)
-    work = Path(f"{output}.work")
+    work = beside(output, "work")
     with joined():
         if not is_first():
             train_sketches(recipe, name, work)
@@ -254,7 +254,7 @@ def _table(scores: dict[str, float] | Any) -> list[str]:
 
 def _begin_curve(output: str, work: Path) -> Curve:
     """Return the curve of a training: a new one, unless the training goes on from a checkpoint."""
-    curve = Curve(Path(f"{output}.curve.csv"))
+    curve = Curve(beside(output, "curve.csv"))
     if not any(work.glob("*.safetensors")):
         curve.path.unlink(missing_ok=True)
     return curve.begun()

@@ -12,8 +12,9 @@ from torch import Tensor
 from gzscale.models.backbone import Network
 from gzscale.models.bundle import Bundle, write_bundle
 from gzscale.models.network import Committee
+from gzscale.storage import open_storage
 
-__all__ = ["committee_of", "finish", "half_weights"]
+__all__ = ["beside", "committee_of", "finish", "half_weights"]
 
 
 def committee_of(kind: str, members: Sequence[Network], parameters: Mapping[str, Any]) -> Committee:
@@ -42,9 +43,42 @@ def half_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def beside(output: str, ending: str) -> Path:
+    """Return the path of what a training keeps beside its bundle.
+
+    Parameters
+    ----------
+    output
+        Path or URL of the bundle; what belongs to a URL is kept in the current folder.
+    ending
+        Of the name: ``work``, ``curve.csv``.
+    """
+    place = output.rpartition("/")[2] if "://" in output else output
+    return Path(f"{place}.{ending}")
+
+
 def finish(bundle: Bundle, output: str, work: Path) -> None:
-    """Write the bundle, whole or not at all, and remove what its training kept to go on from."""
-    part = Path(f"{output}.part")
-    part.write_bytes(write_bundle(bundle))
-    part.replace(output)
+    """Write the bundle, whole or not at all, and remove what its training kept to go on from.
+
+    Parameters
+    ----------
+    bundle
+        What was trained.
+    output
+        Path or URL.
+    work
+        Folder of checkpoints.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written; the checkpoints stay.
+    """
+    if "://" in output:
+        folder, _, name = output.rpartition("/")
+        open_storage(folder).put(name, write_bundle(bundle))
+    else:
+        part = Path(f"{output}.part")
+        part.write_bytes(write_bundle(bundle))
+        part.replace(output)
     shutil.rmtree(work)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from gzscale.models.observation import Observation
 from gzscale.sky.stamps import Stamps, read_stamps
 from gzscale.training.bologna import is_challenge
 from gzscale.training.command import Curve, changed
-from gzscale.training.ending import finish
+from gzscale.training.ending import beside, finish
 from gzscale.training.lens_evaluate import (
     LensEvaluation,
     LensTest,
@@ -72,7 +71,7 @@ def train_lens_bundle(
     labelled = labels is not None or is_challenge(images[0])
     # Labels are few: a single network, which learns nearly all of them, where no committee is asked for.
     recipe = changed(replace(RECIPES[survey], members=1) if labelled else RECIPES[survey], settings)
-    work, curve = Path(f"{output}.work"), Curve(Path(f"{output}.curve.csv"), "cross_entropy")
+    work, curve = beside(output, "work"), Curve(beside(output, "curve.csv"), "cross_entropy")
     evaluation = None
     if labelled:
         stamps, lens, bands = read_labelled_lenses(images[0], labels, recipe.bands, geometry, recipe.survey)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from gzscale.tasks.redshift_pdf import recalibrate
 from gzscale.tasks.redshifts import grid
 from gzscale.training.colours import METHODS, colour_features
 from gzscale.training.command import Curve, changed
-from gzscale.training.ending import finish
+from gzscale.training.ending import beside, finish
 from gzscale.training.labels import LEAST_LABELS, folds, name_hashes
 from gzscale.training.photoz_metrics import score_pdfs
 from gzscale.training.redshift_fit import predict_pdfs
@@ -65,8 +64,8 @@ def train_redshift_bundle(
     images, geometry
         A cutout store, and which of its cutouts: see `gzscale.training.stamps.read_stamps`.
     output
-        Path of the bundle. Checkpoints lie in ``<output>.work`` until it is written, the learning curve
-        in ``<output>.curve.csv``.
+        Path or URL of the bundle. Checkpoints lie in ``<output>.work`` until it is written, the learning
+        curve in ``<output>.curve.csv``; those of a URL here, by its last part.
     name
         Name of the model.
     settings
@@ -94,10 +93,10 @@ def train_redshift_bundle(
     yield _account(stamps)
     _require_enough(stamps, "training", 10 * LEAST_LABELS)
     _require_scale(stamps, recipe.scale)
-    work = Path(f"{output}.work")
+    work = beside(output, "work")
     work.mkdir(parents=True, exist_ok=True)
     bundle = train_redshifts(
-        stamps, recipe, name, work, Curve(Path(f"{output}.curve.csv"), "CRPS").begun().add
+        stamps, recipe, name, work, Curve(beside(output, "curve.csv"), "CRPS").begun().add
     )
     finish(bundle, output, work)
     methods = ("image", *METHODS)
