@@ -31,6 +31,7 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from flows.embedded import end_server_with_us  # noqa: E402
 from gzscale.cluster import open_cluster  # noqa: E402
+from gzscale.clusters.presets import load_preset  # noqa: E402
 from gzscale.config import NightConfig, load_config  # noqa: E402
 from gzscale.errors import ConfigError, CredentialsError, GzscaleError, StorageError  # noqa: E402
 from gzscale.memory import keep_one_arena, return_freed_memory  # noqa: E402
@@ -214,6 +215,8 @@ def nightly(config: str, settings: list[Setting] | None = None, night: str | Non
     end_server_with_us()
     keep_one_arena()
     loaded = load_config(config, settings or [])
+    # Now, for reading and parting a large catalog takes a while, and a wrong preset is none of its business.
+    load_preset(loaded.cluster)
     inputs = check(loaded)
     last = is_done(loaded, inputs)
     if last is not None:

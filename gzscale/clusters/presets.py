@@ -106,6 +106,13 @@ class LocalPreset(_Preset):
     workers: int | None = Field(default=None, ge=1, description="One a core by default.")
     memory: str = Field(default="auto", description="Of one worker; its share of the machine by default.")
 
+    @field_validator("memory")
+    @classmethod
+    def _memory(cls, value: str) -> str:
+        if value != "auto":
+            parse_bytes(value)
+        return value
+
 
 class CudaPreset(_Preset):
     """GPUs of this machine for predictions, and processes on its cores for cutting."""

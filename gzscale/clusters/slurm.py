@@ -55,9 +55,15 @@ def make_slurm(preset: SlurmPreset) -> SlurmWorkers:
     options = {kind: job_options(preset, kind, pool) for kind, pool in pools.items()}
     for kind, chosen in options.items():
         _try_submission(kind, SLURMJob("tcp://127.0.0.1:8786", name="gzscale-test", **chosen).job_script())
-    cluster = SLURMCluster(
-        silence_logs=50, scheduler_options={"dashboard_address": ":0", "dashboard": False}, **options[CUT]
-    )
+    try:
+        cluster = SLURMCluster(
+            silence_logs=50, scheduler_options={"dashboard_address": ":0", "dashboard": False}, **options[CUT]
+        )
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ClusterError(
+            f"cluster slurm: the scheduler does not start on this host ({error}); is interface "
+            f"{preset.interface!r} one of its networks, that the nodes reach? `ip -brief address` lists them"
+        ) from error
     return SlurmWorkers(cluster, SLURMJob, pools, options)
 
 

@@ -78,6 +78,7 @@ def test_files_are_relative_to_the_preset(tmp_path):
         ("kind: local\nworkers: four\n", "workers: .*found 'four'"),
         ("kind: local\nscratch_free: much\n", "not a number of bytes"),
         ("kind: slurm\n", "cut: is needed"),
+        ("kind: local\nmemory: 4 bananas\n", "memory: .*not a number of bytes"),
         (SLURM.replace("4GB", "4 gigs"), "cut.memory: .*not a number of bytes"),
         (SLURM.replace("01:00:00", "1h"), "cut.walltime: .*HH:MM:SS"),
         (SLURM.replace("01:00:00", "00:00:10"), "less than a minute"),

@@ -192,6 +192,13 @@ def test_what_slurm_itself_refuses_is_told_in_its_words(commands, tmp_path):
     assert (commands / "sbatch.calls").read_text() == "--test-only\n"
 
 
+def test_a_network_that_this_host_does_not_have_is_told(commands, tmp_path):
+    path = tmp_path / "preset.yaml"
+    path.write_text('kind: slurm\ninterface: ib9\ncut: {memory: 1GB, walltime: "00:10:00"}\n')
+    with pytest.raises(ClusterError, match=r"interface 'ib9' one of its networks"), open_cluster(str(path)):
+        pass
+
+
 def test_without_sbatch_it_is_no_submit_host(monkeypatch, tmp_path):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ClusterError, match="submit host"):
