@@ -152,7 +152,7 @@ class JobPool(_Scaled):
 
     partition: str | None = None
     account: str | None = None
-    nodes: str | None = Field(default=None, description="Node list, as --nodelist takes it.")
+    nodes: str | None = Field(default=None, description="As sbatch takes them; a job runs on one of them.")
     constraint: str | None = None
     gpus: int = Field(default=0, ge=0, description="GPUs of a job; one worker each.")
     cores: int = Field(default=1, ge=1, description="Cores of a job; without GPUs one worker each.")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
-import subprocess
 import time
 from collections import Counter
 from typing import Any
 
 from gzscale.clusters.presets import JobPool, SlurmPreset, walltime_seconds
+from gzscale.clusters.slurm_site import check_partitions, directives_of_nodes, run_command, try_submission
 from gzscale.clusters.workers import (
     CUT,
     ENVIRONMENT,
@@ -34,7 +33,6 @@ RENEWALS = 20
 SUBMISSION = 300.0
 #: Seconds within which workers that are let go have handed on the results that they alone hold.
 RETIREMENT = 60.0
-_COMMAND_TIMEOUT = 60
 
 
 def make_slurm(preset: SlurmPreset) -> SlurmWorkers:
@@ -51,10 +49,10 @@ def make_slurm(preset: SlurmPreset) -> SlurmWorkers:
     except ImportError as error:
         raise missing_extra("slurm", "slurm", error) from error
     pools = {CUT: preset.cut} | ({PREDICT: preset.predict} if preset.predict else {})
-    _check_partitions(pools)
+    check_partitions(pools)
     options = {kind: job_options(preset, kind, pool) for kind, pool in pools.items()}
     for kind, chosen in options.items():
-        _try_submission(kind, SLURMJob("tcp://127.0.0.1:8786", name="gzscale-test", **chosen).job_script())
+        try_submission(kind, SLURMJob("tcp://127.0.0.1:8786", name="gzscale-test", **chosen).job_script())
     try:
         cluster = SLURMCluster(
             silence_logs=50, scheduler_options={"dashboard_address": ":0", "dashboard": False}, **options[CUT]
@@ -206,7 +204,7 @@ class SlurmWorkers(Workers):
     def _queue(self) -> dict[str, str] | None:
         """Return job -> state and reason, of this user's jobs; None if squeue fails."""
         try:
-            lines = _run(["squeue", "--me", "--noheader", "--format=%A|%T|%r"]).splitlines()
+            lines = run_command(["squeue", "--me", "--noheader", "--format=%A|%T|%r"]).splitlines()
         except ClusterError:
             return None
         return {job: f"{state} ({reason})" for job, state, reason in (line.split("|", 2) for line in lines)}
@@ -222,7 +220,7 @@ def job_options(preset: SlurmPreset, kind: str, pool: JobPool) -> dict[str, Any]
     drain = min(DRAIN_MOST, math.ceil(DRAIN_SHARE * seconds))
     resources = {kind: 1} if preset.predict else dict.fromkeys(KINDS, 1)
     directives = [*pool.directives]
-    directives += [f"--nodelist={pool.nodes}"] if pool.nodes else []
+    directives += directives_of_nodes(pool.nodes) if pool.nodes else []
     directives += [f"--constraint={pool.constraint}"] if pool.constraint else []
     directives += [f"--gres=gpu:{pool.gpus}"] if pool.gpus else []
     options: dict[str, Any] = {
@@ -262,67 +260,3 @@ def job_options(preset: SlurmPreset, kind: str, pool: JobPool) -> dict[str, Any]
 
 def _kind_of(name: str) -> str:
     return name.partition("-")[0].upper()
-
-
-def _run(command: list[str], text: str | None = None) -> str:
-    """Run one of SLURM's commands; return what it prints."""
-    try:
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, check=False, timeout=_COMMAND_TIMEOUT
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ClusterError(
-            f"cluster slurm: {command[0]}: {error}; is this a submit host, and SLURM running?"
-        ) from error
-    if done.returncode:
-        raise ClusterError(f"cluster slurm: {' '.join(command)}: {done.stderr.strip() or done.returncode}")
-    return done.stdout
-
-
-def _check_partitions(pools: dict[str, JobPool]) -> None:
-    """Hold the partitions' names, walltimes and GPUs against what SLURM has."""
-    if shutil.which("sbatch") is None:
-        raise ClusterError("cluster slurm: there is no sbatch here; run gzscale on a submit host")
-    # With those that are hidden from this user's group: jobs may go there all the same.
-    lines = _run(["sinfo", "--all", "--noheader", "--format=%R|%l|%G"]).splitlines()
-    rows = [line.split("|", 2) for line in lines]
-    limits = {name: limit for name, limit, _ in rows}
-    gpus = {name for name, _, resources in rows if "gpu" in resources}
-    for kind, pool in pools.items():
-        # Of several that are named, separated by commas, a job runs in the first that has room for it.
-        names = pool.partition.split(",") if pool.partition else []
-        missing = [name for name in names if name not in limits]
-        if missing:
-            raise ClusterError(
-                f"cluster slurm: {kind.lower()}.partition {missing[0]!r} does not exist; "
-                f"sinfo knows {', '.join(sorted(limits)) or 'none'}"
-            )
-        if pool.gpus and gpus.isdisjoint(names or gpus):
-            raise ClusterError(
-                f"cluster slurm: {kind.lower()} asks for {pool.gpus} GPU(s) a job, and partition "
-                f"{pool.partition!r} has none; those with GPUs: {', '.join(sorted(gpus)) or 'none'}"
-            )
-        if names and not any(_allows(limits[name], pool.walltime) for name in names):
-            told = ", ".join(limits[name] for name in names)
-            raise ClusterError(
-                f"cluster slurm: {kind.lower()}.walltime {pool.walltime} is longer than partition "
-                f"{pool.partition!r} allows ({told})"
-            )
-
-
-def _allows(limit: str, walltime: str) -> bool:
-    """Tell whether a partition's limit has room for a walltime; one that is no time ("n/a") is none."""
-    try:
-        return walltime_seconds(walltime) <= walltime_seconds(limit)
-    except ValueError:
-        return True
-
-
-def _try_submission(kind: str, script: str) -> None:
-    """Ask SLURM whether it would take a job: account, nodes, constraint, memory, further directives."""
-    try:
-        _run(["sbatch", "--test-only"], script)
-    except ClusterError as error:
-        raise ClusterError(
-            f"cluster slurm: SLURM would refuse the jobs of `{kind.lower()}`: {error}"
-        ) from error

@@ -17,7 +17,7 @@ from distributed import Client
 from distributed.preloading import validate_preload_argv
 
 from gzscale.cluster import open_cluster
-from gzscale.clusters import slurm
+from gzscale.clusters import slurm, slurm_site
 from gzscale.clusters.presets import load_preset
 from gzscale.clusters.workers import ENVIRONMENT
 from gzscale.errors import ClusterError
@@ -32,12 +32,13 @@ def commands(tmp_path, monkeypatch):
     """Stand-ins that answer from files and note how they were called."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("sinfo", "squeue", "sbatch", "scancel"):
+    for name in ("sinfo", "squeue", "sbatch", "scancel", "scontrol"):
         path = folder / name
         path.write_text(
             f'#!/bin/sh\necho "$@" >> {folder}/{name}.calls\n'
             f'for last in "$@"; do :; done; [ -f "$last" ] && cat "$last" >> {folder}/{name}.script\n'
             f"[ -f {folder}/{name}.error ] && {{ cat {folder}/{name}.error >&2; exit 1; }}\n"
+            f'case "$*" in *--Node*) cat {folder}/nodes.answer; exit 0;; esac\n'
             f"[ -f {folder}/{name}.answer ] && cat {folder}/{name}.answer; exit 0\n"
         )
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -181,8 +182,36 @@ def test_a_preset_that_the_site_does_not_fit_is_refused(commands, tmp_path, text
 )
 def test_several_partitions_hidden_ones_and_those_without_a_limit_will_do(commands, tmp_path, pool):
     chosen = preset(tmp_path, f"cut: {{memory: 4GB, {pool}}}\n")
-    slurm._check_partitions({"CUT": chosen.cut})
+    slurm_site.check_partitions({"CUT": chosen.cut})
     assert "--all" in (commands / "sinfo.calls").read_text()
+
+
+@pytest.mark.parametrize(
+    ("meant", "directives"),
+    [
+        ("n2", ["--nodelist=n[2]"]),
+        ("n1 n2", ["--exclude=n3,n4"]),
+        ("n1 n2 n3 n4", []),
+        ("n1 n9", ["--exclude=n2,n3,n4"]),
+    ],
+)
+def test_a_job_runs_on_one_of_the_nodes_and_not_on_all(commands, tmp_path, meant, directives):
+    """sbatch gives a job every node that --nodelist names."""
+    (commands / "scontrol.answer").write_text(meant.replace(" ", "\n"))
+    (commands / "nodes.answer").write_text("n1\nn2\nn3\nn4\nn4\n")
+    listed = f"n[{meant.replace('n', '').replace(' ', ',')}]"
+    chosen = preset(tmp_path, f'cut: {{{POOL}, nodes: "{listed}"}}\n')
+    script = script_of(chosen, "CUT")
+    found = [line.removeprefix("#SBATCH ") for line in script.splitlines()]
+    assert [line for line in found if line.startswith(("--nodelist", "--exclude"))] == directives
+    assert (commands / "scontrol.calls").read_text() == f"show hostnames {listed}\n"
+
+
+def test_nodes_that_the_site_does_not_have_are_refused(commands, tmp_path):
+    (commands / "scontrol.answer").write_text("m1\nm2\n")
+    (commands / "nodes.answer").write_text("n1\nn2\n")
+    with pytest.raises(ClusterError, match=r"nodes 'm\[1-2\]' are none of this site's"):
+        script_of(preset(tmp_path, f'cut: {{{POOL}, nodes: "m[1-2]"}}\n'), "CUT")
 
 
 def test_what_slurm_itself_refuses_is_told_in_its_words(commands, tmp_path):
