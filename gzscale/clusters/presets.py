@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import gzscale
 from gzscale._settings import explain
 from gzscale._yaml import parse_yaml
+from gzscale.clusters.walltimes import walltime_seconds, walltime_text
 from gzscale.config import parse_bytes
 from gzscale.errors import ClusterError
 
@@ -27,8 +29,6 @@ __all__ = [
     "SlurmPreset",
     "find_presets",
     "load_preset",
-    "walltime_seconds",
-    "walltime_text",
 ]
 
 #: Folders of presets, as in PATH.
@@ -36,37 +36,10 @@ PATH_VARIABLE = "GZSCALE_CLUSTER_PRESETS"
 #: A preset is a few hundred bytes; anything larger is a mistake.
 MAX_PRESET_BYTES = 100_000
 _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://\S+")
-#: What sbatch takes: M, M:S, H:M:S, D-H, D-H:M and D-H:M:S. Two numbers alone are minutes and seconds.
-_WALLTIMES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"(?P<minutes>\d{1,6})(?::(?P<seconds>[0-5]?\d))?",
-        r"(?P<hours>\d{1,5}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d)",
-        r"(?P<days>\d{1,4})-(?P<hours>\d{1,2})(?::(?P<minutes>[0-5]?\d)(?::(?P<seconds>[0-5]?\d))?)?",
-    )
-)
-_SECONDS = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
-
-
-def walltime_seconds(text: str) -> int:
-    """Read a walltime as sbatch does: ``M``, ``M:S``, ``H:M:S``, ``D-H``, ``D-H:M`` or ``D-H:M:S``.
-
-    Raises
-    ------
-    ValueError
-        If the text is not such a time.
-    """
-    match = next(filter(None, (pattern.fullmatch(text) for pattern in _WALLTIMES)), None)
-    if match is None:
-        raise ValueError(f"walltime {text!r}: expected HH:MM:SS or D-HH:MM:SS, in quotes")
-    return sum(_SECONDS[unit] * int(number or 0) for unit, number in match.groupdict().items())
-
-
-def walltime_text(seconds: int) -> str:
-    """Write a walltime so that it can be read in one way alone: ``HH:MM:SS`` or ``D-HH:MM:SS``."""
-    days, rest = divmod(seconds, _SECONDS["days"])
-    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
-    return f"{days}-{clock}" if days else clock
+#: Share of the walltime, and seconds at most, before whose end a job's workers leave.
+DRAIN_SHARE, DRAIN_MOST = 0.1, 600
+#: Share of a worker's life that a partition may take.
+_WITHIN_A_LIFE = 0.9
 
 
 class _Section(BaseModel):
@@ -92,6 +65,11 @@ class _Preset(_Section):
     def _bytes(cls, value: str | int) -> str | int:
         parse_bytes(value)
         return value
+
+    @property
+    def longest(self) -> float:
+        """Seconds that one partition may take, whatever the workers' lives are."""
+        return float(self.partition_limit)
 
     @property
     def wants_gpu(self) -> bool:
@@ -181,6 +159,13 @@ class JobPool(_Scaled):
         """Workers of one job."""
         return self.gpus or self.cores
 
+    @property
+    def lives(self) -> tuple[int, int]:
+        """Seconds after which its workers leave, before the walltime: between the first and the second."""
+        seconds = walltime_seconds(self.walltime)
+        drain = min(DRAIN_MOST, math.ceil(DRAIN_SHARE * seconds))
+        return seconds - drain - drain // 4, seconds - drain
+
 
 class SlurmPreset(_Preset):
     """Jobs of SLURM: for cutting, and others, with GPUs, for predicting; one cluster."""
@@ -192,6 +177,15 @@ class SlurmPreset(_Preset):
     logs: str | None = Field(default=None, description="Folder of the jobs' logs, seen by all nodes.")
     python: str | None = Field(default=None, description="Interpreter on the nodes; this one by default.")
     prologue: list[str] = Field(default_factory=list, description="Shell lines before a worker starts.")
+
+    @property
+    def longest(self) -> float:
+        """Seconds that one partition may take, less than any worker lives.
+
+        One that hangs would else be begun anew as often as workers leave, and never be late.
+        """
+        lives = [pool.lives[0] for pool in (self.cut, self.predict) if pool is not None]
+        return min(self.partition_limit, _WITHIN_A_LIFE * min(lives))
 
     @property
     def wants_gpu(self) -> bool:

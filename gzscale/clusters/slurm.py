@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from typing import Any
 
-from gzscale.clusters.presets import JobPool, SlurmPreset, walltime_seconds
+from gzscale.clusters.presets import JobPool, SlurmPreset
 from gzscale.clusters.slurm_site import check_partitions, directives_of_nodes, run_command, try_submission
 from gzscale.clusters.workers import (
     CUT,
@@ -23,8 +22,6 @@ from gzscale.errors import ClusterError
 
 __all__ = ["SlurmWorkers", "make_slurm"]
 
-#: Share of the walltime, and seconds at most, that a worker keeps to finish and leave.
-DRAIN_SHARE, DRAIN_MOST = 0.1, 600
 #: Looks in a row at which jobs of one kind are started anew, none of which has brought a worker.
 RENEWALS = 20
 #: Seconds within which some of the jobs that were asked for are submitted. Dask tells of those that it
@@ -216,8 +213,7 @@ def job_options(preset: SlurmPreset, kind: str, pool: JobPool) -> dict[str, Any]
     Workers leave before the walltime: what they have not finished goes to others, and is
     not held against the partition as the death of a worker would be.
     """
-    seconds = walltime_seconds(pool.walltime)
-    drain = min(DRAIN_MOST, math.ceil(DRAIN_SHARE * seconds))
+    shortest, longest = pool.lives
     resources = {kind: 1} if preset.predict else dict.fromkeys(KINDS, 1)
     directives = [*pool.directives]
     directives += directives_of_nodes(pool.nodes) if pool.nodes else []
@@ -244,8 +240,8 @@ def job_options(preset: SlurmPreset, kind: str, pool: JobPool) -> dict[str, Any]
         "job_script_prologue": [
             *(f"export {name}={value}" for name, value in ENVIRONMENT.items()),
             # Drawn apart, so that jobs that began together do not leave together.
-            f'export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION="{seconds - drain - drain // 4} seconds"',
-            f'export DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER="{drain // 4} seconds"',
+            f'export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION="{shortest} seconds"',
+            f'export DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER="{longest - shortest} seconds"',
             "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False",
             *preset.prologue,
         ],

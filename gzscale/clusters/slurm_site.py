@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-from gzscale.clusters.presets import JobPool, walltime_seconds
+from gzscale.clusters.presets import JobPool
+from gzscale.clusters.walltimes import walltime_seconds
 from gzscale.errors import ClusterError
 
 __all__ = ["check_partitions", "directives_of_nodes", "run_command", "try_submission"]

@@ -141,6 +141,18 @@ def test_workers_leave_before_the_walltime(tmp_path, walltime, seconds):
     assert seconds - duration - stagger >= min(600, seconds / 10)
 
 
+@pytest.mark.parametrize(
+    ("limit", "walltime", "longest"),
+    [("", "09:00:00", 3600), ("partition_limit: 300\n", "01:00:00", 300), ("", "00:30:00", 0.9 * 1575)],
+)
+def test_a_partition_is_late_before_its_worker_leaves(tmp_path, limit, walltime, longest):
+    """Else one that hangs would be begun anew at each walltime, for ever."""
+    pools = f"cut: {{memory: 1GB, walltime: '24:00:00'}}\npredict: {{memory: 1GB, walltime: '{walltime}'}}\n"
+    chosen = preset(tmp_path, limit + pools)
+    assert chosen.longest == pytest.approx(longest)
+    assert chosen.longest < chosen.predict.lives[0]
+
+
 def test_the_walltime_is_told_to_slurm_in_full(tmp_path):
     script = script_of(preset(tmp_path, "cut: {memory: 1GB, walltime: '90:00'}\n"), "CUT")
     assert "#SBATCH -t 01:30:00\n" in script
