@@ -291,7 +291,7 @@ def line(case: Case) -> str:
 #: Case -> what plays it, objects of its night, seconds of an image.
 CASES: dict[str, tuple[Callable[[Site, Output], tuple[Checks, str]], int, float]] = {
     "schedule fires twice": (schedule_twice, 40, 0.0),
-    "overlapping runs": (overlap, 100, 5 * SLOW),
+    "overlapping runs": (overlap, 100, 12 * SLOW),
     "objects that fail": (failing, 40, 0.0),
     "night killed": (night_killed, 100, SLOW),
     "server restarted": (server_restarted, 100, 30 * SLOW),
