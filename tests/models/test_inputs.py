@@ -195,3 +195,17 @@ def test_constants_are_sent_once_and_serve_inference_and_training(monkeypatch):
     kept = inputs_module._constants(SDSS_STRETCH.scales, torch.float32, torch.device("cpu"))
     assert not kept.is_inference()
     assert len(sent) == 1
+
+
+@pytest.mark.parametrize("size", [96, 95, 32, 106])
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_pictures_are_averaged_over_blocks_around_the_centre(size, count):
+    pictures = torch.randint(0, 256, (count, 424, 424, 3), dtype=torch.uint8)
+    found = from_pictures(pictures, size)
+    blocks = pictures.numpy().reshape(count, 106, 4, 106, 4, 3).mean(axis=(2, 4)) / 255
+    start = (106 - size) // 2
+    centre = blocks[:, start : start + size, start : start + size].transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(found, centre, atol=1e-6)
+    # To the bit as all of it would be at once: what was learnt was made so.
+    whole = torch.nn.functional.avg_pool2d(pictures.permute(0, 3, 1, 2).float().div_(255), 4)
+    assert torch.equal(found, whole[..., start : start + size, start : start + size])
