@@ -34,7 +34,8 @@ __all__ = ["FolderResult", "find_images", "predict_folder"]
 
 _Image = TypeVar("_Image")
 
-#: Images that are read, predicted and written together, and threads that decode them.
+#: Images that are read, predicted and written together, unless a batch of the device is larger, which would
+#: be padded; and threads that decode them.
 BLOCK = 128
 THREADS = 4
 #: Column with the stem of the file's name.
@@ -228,10 +229,11 @@ def _predictions(
         path for path in find_images(places, PICTURE_SUFFIXES) if path.suffix.lower() not in FITS_SUFFIXES
     )
     first = next(pictures, None)
+    together = _together(engine)
 
     def blocks() -> Iterator[NDArray[np.uint8]]:
         every = itertools.chain([first] if first else [], pictures)
-        for names, read in _read_blocks(every, read_picture, result):
+        for names, read in _read_blocks(every, read_picture, result, together):
             waiting.append(names)
             yield np.stack(read)
 
@@ -244,11 +246,16 @@ def _predictions(
         return _pick(path, read_flux(path), engine.bundle)
 
     fits = (path for path in find_images(places, FITS_SUFFIXES) if path.suffix.lower() in FITS_SUFFIXES)
-    for names, cutouts in _read_blocks(fits, usable, result):
+    for names, cutouts in _read_blocks(fits, usable, result, together):
         scale = np.array([cutout.scale for cutout in cutouts])
         flux = np.stack([cutout.flux for cutout in cutouts])
         observation = Observation.of(flux, cutouts[0].bands, scale, background_noise(flux))
         yield names, engine.run(observation), look(observation)
+
+
+def _together(engine: Engine) -> int:
+    """Return how many images are read and predicted together."""
+    return max(BLOCK, engine.batch)
 
 
 def _nothing_seen(count: int) -> Seen:
@@ -279,7 +286,7 @@ def _pick(path: Path, cutout: FluxCutout, bundle: Bundle) -> FluxCutout:
 
 
 def _read_blocks(
-    paths: Iterable[Path], read: Callable[[Path], _Image], result: FolderResult
+    paths: Iterable[Path], read: Callable[[Path], _Image], result: FolderResult, together: int
 ) -> Iterator[tuple[list[str], list[_Image]]]:
     """Read files on threads, a block at a time; those that cannot be used are counted and left out."""
 
@@ -291,7 +298,7 @@ def _read_blocks(
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
         remaining = iter(paths)
-        while block := list(itertools.islice(remaining, BLOCK)):
+        while block := list(itertools.islice(remaining, together)):
             names: list[str] = []
             images: list[_Image] = []
             result.found += len(block)

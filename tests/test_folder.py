@@ -103,9 +103,15 @@ def test_question_6_as_the_tree_is_printed(images, bundle, tmp_path):
 
 def test_small_blocks_give_the_same_table(images, bundle, tmp_path, monkeypatch):
     predict_folder("morphology", [images], tmp_path / "one.csv", bundle=bundle)
-    monkeypatch.setattr(folder, "BLOCK", 1)
+    monkeypatch.setattr(folder, "_together", lambda engine: 1)
     predict_folder("morphology", [images], tmp_path / "many.csv", bundle=bundle)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "many.csv").read_bytes()
+
+
+def test_no_batch_of_the_device_is_padded_but_the_last(bundle):
+    loaded = load_bundle(bundle)
+    assert folder._together(Engine(loaded)) == folder.BLOCK
+    assert folder._together(Engine(loaded, batch=1024)) == 1024
 
 
 def test_pictures_too_small_to_tell_anything(bundle, tmp_path):
