@@ -7,6 +7,7 @@ SKY    ?= sky
 OUT    ?= night
 OBJECTS ?= 400
 BUNDLE ?= own.safetensors
+NAME ?= own-1
 SAMPLE ?= sample
 # Whose lens finder and redshifts are trained, and on how many simulated galaxies.
 SURVEY ?= sdss
@@ -47,11 +48,11 @@ bench: env
 bench-long: env
 	$(BIN)/python tests/benchmarks/run.py --long
 
-# A bundle from labelled pictures: make train LABELS=votes.csv IMAGES=images BUNDLE=own.safetensors
+# A bundle from labelled pictures: make train LABELS=votes.csv IMAGES=images BUNDLE=own.safetensors NAME=own-1
 train: $(if $(LABELS),$(if $(IMAGES),env))
 	@test -n "$(LABELS)" && test -n "$(IMAGES)" || \
 	  { echo "make train needs both: make train LABELS=votes.csv IMAGES=images [BUNDLE=$(BUNDLE)]" >&2; exit 2; }
-	$(BIN)/gzscale train morphology --labels "$(LABELS)" --images "$(IMAGES)" -o "$(BUNDLE)"
+	$(BIN)/gzscale train morphology --labels "$(LABELS)" --images "$(IMAGES)" -o "$(BUNDLE)" --name "$(NAME)"
 
 # The shipped lens finders: a simulated sample, whose fields differ in seeing, noise and dust, and REAL, outputs of nights
 # on real frames with the geometry `sky`. Images of HELD_OUT are kept apart for the test; without REAL the test is a
