@@ -25,7 +25,7 @@ def wanted(tasks: int, limits: Limits) -> int:
     Parameters
     ----------
     tasks
-        Tasks of one kind that could run or are running.
+        See `count_tasks`.
     limits
         Of that kind.
     """
@@ -33,12 +33,19 @@ def wanted(tasks: int, limits: Limits) -> int:
 
 
 def count_tasks(dask_scheduler: Any) -> dict[str, int]:
-    """Count the tasks of each kind that could run or are running; runs on the scheduler."""
+    """Count what workers of each kind could have in hand, by their tasks that could run or are running.
+
+    A worker of a GPU has several at a time, while one is computed with; one of these alone asks for no other
+    worker. Runs on the scheduler.
+    """
     counts = dict.fromkeys(KINDS, 0)
     for task in dask_scheduler.tasks.values():
         if task.state in {"processing", "queued", "no-worker"}:
             for kind in task.resource_restrictions or ():
                 counts[kind] = counts.get(kind, 0) + 1
+    for kind in counts:
+        at_a_time = [int(worker.resources.get(kind, 0)) for worker in dask_scheduler.workers.values()]
+        counts[kind] = math.ceil(counts[kind] / max([1, *at_a_time]))
     return counts
 
 

@@ -65,8 +65,16 @@ def test_tasks_that_wait_for_others_do_not_count():
         task("waiting", "PREDICT"),
         task("memory", "CUT"),
     ]
-    scheduler = SimpleNamespace(tasks=dict(enumerate([*tasks, task("processing")])))
+    scheduler = SimpleNamespace(tasks=dict(enumerate([*tasks, task("processing")])), workers={})
     assert count_tasks(scheduler) == {"CUT": 2, "PREDICT": 0}
+
+
+def test_what_a_gpu_s_worker_has_in_hand_at_a_time_asks_for_one_worker():
+    restricted = SimpleNamespace(state="processing", resource_restrictions={"PREDICT": 1})
+    workers = {"a": SimpleNamespace(resources={"CUT": 1.0}), "b": SimpleNamespace(resources={"PREDICT": 4.0})}
+    for tasks, expected in ((0, 0), (1, 1), (4, 1), (5, 2), (16, 4)):
+        scheduler = SimpleNamespace(tasks=dict.fromkeys(range(tasks), restricted), workers=workers)
+        assert count_tasks(scheduler) == {"CUT": 0, "PREDICT": expected}
 
 
 def test_a_cluster_that_does_not_close_in_order_does_not_undo_the_night(caplog):
