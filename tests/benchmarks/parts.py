@@ -75,6 +75,10 @@ class Parts:
         """Start a part unless it runs, and wait until it listens."""
         if name in self.running and self.running[name].poll() is None:
             return
+        if name in self.ports and answers(self.ports[name]):
+            raise SystemExit(
+                f"port {self.ports[name]}: something answers there that is not the {name} to kill"
+            )
         environment = self.environment | (ENVIRONMENT if name in self.workers else {})
         with open(self.folder / f"{name.replace(' ', '-')}.log", "ab") as log:
             self.running[name] = subprocess.Popen(
