@@ -44,9 +44,12 @@ __all__ = ["ATTEMPTS", "HttpStorage", "RemoteStorage"]
 
 _T = TypeVar("_T")
 
-#: Attempts of a remote call, the first one included.
-ATTEMPTS = 6
-#: Longest pause before the first retry [s]; doubled for each further one.
+#: Attempts of a remote call, the first one included: a gateway that is started anew is back within 15 s.
+ATTEMPTS = 8
+#: Attempts without credentials: mostly there are none, and to be told so should not take half a minute.
+ATTEMPTS_UNKNOWN = 6
+#: Longest pause before the first retry [s]; doubled for each further one. The shortest is half of it: all
+#: together are 16 to 32 s, however the dice fall.
 FIRST_PAUSE = 0.25
 #: Longest wait for a connection, and for the next bytes of an answer [s].
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60
@@ -97,9 +100,10 @@ class RemoteStorage(Storage):
                     continue
                 if none and client is not None:
                     self._look_up(client, at_once=True)
-                if refused or not (none or passes(error)) or attempt == ATTEMPTS:
-                    raise self._failure(key, error, f"attempt {attempt} of {ATTEMPTS}") from error
-            time.sleep(random.uniform(0, FIRST_PAUSE * 2 ** (attempt - 1)))
+                most = ATTEMPTS_UNKNOWN if none else ATTEMPTS
+                if refused or not (none or passes(error)) or attempt >= most:
+                    raise self._failure(key, error, f"attempt {attempt} of {most}") from error
+            time.sleep(random.uniform(0.5, 1) * FIRST_PAUSE * 2 ** (attempt - 1))
         raise AssertionError("unreachable")
 
     def _failure(self, key: str, error: Exception, tried: str) -> StorageError:

@@ -78,7 +78,16 @@ def test_s3_trouble_that_stays_ends_in_an_error(
     assert "run the same command again" in told
     assert ATTEMPTS <= len(faulty_s3.requests) <= (ATTEMPTS if fault.kind == "status" else 2 * ATTEMPTS)
     assert len(pauses) == ATTEMPTS - 1
-    assert all(pause <= gzscale._remote_storage.FIRST_PAUSE * 2**n for n, pause in enumerate(pauses))
+    longest = [gzscale._remote_storage.FIRST_PAUSE * 2**n for n in range(ATTEMPTS - 1)]
+    assert all(0.5 * most <= pause <= most for pause, most in zip(pauses, longest, strict=True))
+
+
+def test_a_gateway_that_is_away_for_15_seconds_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the dice say; and one that stays away is told of within a minute."""
+    monkeypatch.undo()
+    pauses = [gzscale._remote_storage.FIRST_PAUSE * 2**n for n in range(ATTEMPTS - 1)]
+    assert sum(pauses) / 2 > 15
+    assert sum(pauses) < 60
 
 
 @pytest.mark.s3
