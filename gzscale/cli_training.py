@@ -116,6 +116,8 @@ def train(
     elif task == "lenses":
         from gzscale.training.lens_command import train_lens_bundle
 
+        if labels is not None:
+            _only(images)
         lines = train_lens_bundle(_shown(images), labels, output, name, settings, geometry or "sky", survey)
     elif task == "redshifts":
         from gzscale.training.redshift_command import train_redshift_bundle
@@ -177,7 +179,7 @@ def _refuse_unused(context: click.Context, task: str, used: set[str]) -> None:
 
 def _only(images: tuple[str, ...]) -> str:
     if len(_shown(images)) > 1:
-        raise click.UsageError(f"--images {len(images)} times: several are for lenses only")
+        raise click.UsageError(f"--images {len(images)} times: several are for lenses without --labels")
     return images[0]
 
 
@@ -224,6 +226,9 @@ def evaluate(
     if loaded.task == "lenses":
         from gzscale.training.lens_command import evaluate_lens_bundle
 
+        if labels is not None:
+            _only(images)
+            _refuse_unused(context, "lenses with --labels", {*context.params} - {"others"})
         story, lines = evaluate_lens_bundle(
             loaded, _shown(images), labels, geometry or "sky", picture, others
         )

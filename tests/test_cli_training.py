@@ -11,8 +11,9 @@ from gzscale.models.shipped import shipped
     ("task", "options", "words"),
     [
         ("morphology", ["--labels", "t", "--images", "a", "--survey", "rubin"], "no use for --survey"),
-        ("morphology", ["--labels", "t", "--images", "a", "--images", "b"], "several are for lenses only"),
-        ("redshifts", ["--labels", "t", "--images", "a", "--images", "b"], "several are for lenses only"),
+        ("morphology", ["--labels", "t", "--images", "a", "--images", "b"], "several are for lenses without"),
+        ("redshifts", ["--labels", "t", "--images", "a", "--images", "b"], "several are for lenses without"),
+        ("lenses", ["--labels", "t", "--images", "a", "--images", "b"], "several are for lenses without"),
         ("redshifts", ["--labels", "t", "--images", "a", "--mapping", "m"], "no use for --mapping"),
         ("lenses", ["--images", "a", "--search", "3", "--kind", "debiased"], "no use for --kind, --search"),
         ("sketches", ["--labels", "t"], "no use for --labels"),
@@ -32,6 +33,7 @@ def test_training_refuses_what_it_would_not_use(tmp_path, task, options, words):
     [
         ("morphology", ["--others", "a"], "no use for --others"),
         ("lenses", ["--mapping", "m"], "no use for --mapping"),
+        ("lenses", ["--others", "m"], "no use for --others"),
         ("redshifts", ["--picture", "p.png"], "no use for --picture"),
     ],
 )

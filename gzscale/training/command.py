@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from gzscale.errors import ConfigError
 from gzscale.models.bundle import load_bundle
 from gzscale.models.votes import USUAL_VOTES
-from gzscale.training.ending import beside, finish
+from gzscale.training.ending import beside, finish, require_place
 from gzscale.training.evaluate import evaluate_morphology
 from gzscale.training.label_tables import read_labels
 from gzscale.training.labelled import LabelledSet, read_labelled
@@ -73,6 +73,7 @@ def train_bundle(
     recipe = changed(Recipe(), settings)
     recipe.check()
     start_of(recipe)
+    require_place(output)
     work = beside(output, "work")
     with joined():
         if search and count_processes() > 1:
@@ -113,6 +114,7 @@ def train_sketch_bundle(output: str, name: str, settings: Sequence[str] = ()) ->
     """
     recipe = changed(Recipe(), settings)
     require_sketches(recipe)
+    require_place(output)
     work = beside(output, "work")
     with joined():
         if not is_first():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from gzscale.errors import ConfigError
 from gzscale.models.backbone import Network
 from gzscale.models.bundle import Bundle, write_bundle
 from gzscale.models.network import Committee
-from gzscale.storage import open_storage
+from gzscale.storage import open_storage, sha256_hex
 
-__all__ = ["beside", "committee_of", "finish", "half_weights"]
+__all__ = ["beside", "committee_of", "finish", "half_weights", "require_place"]
 
 
 def committee_of(kind: str, members: Sequence[Network], parameters: Mapping[str, Any]) -> Committee:
@@ -53,8 +55,35 @@ def beside(output: str, ending: str) -> Path:
     ending
         Of the name: ``work``, ``curve.csv``.
     """
-    place = output.rpartition("/")[2] if "://" in output else output
-    return Path(f"{place}.{ending}")
+    if "://" not in output:
+        return Path(f"{output}.{ending}")
+    # Two buckets may have bundles of one name.
+    return Path(f"{output.rpartition('/')[2]}.{sha256_hex(output.encode())[:8]}.{ending}")
+
+
+def require_place(output: str) -> None:
+    """Refuse a URL that a bundle could not be written to, before it is trained for hours.
+
+    Parameters
+    ----------
+    output
+        Path or URL of the bundle.
+
+    Raises
+    ------
+    ConfigError
+        If it is no object of a bucket: ``s3://bucket/name``.
+    StorageError
+        If nothing can be written there.
+    """
+    if "://" not in output:
+        return
+    if not re.fullmatch(r"s3://[^/]+/.*[^/]", output):
+        raise ConfigError(f"{output}: a bundle is written to a path, or to s3://bucket/name")
+    folder, _, name = output.rpartition("/")
+    storage = open_storage(folder)
+    storage.put(f"{name}.part", b"")
+    storage.delete(f"{name}.part")
 
 
 def finish(bundle: Bundle, output: str, work: Path) -> None:

@@ -13,7 +13,7 @@ from gzscale.models.observation import Observation
 from gzscale.sky.stamps import Stamps, read_stamps
 from gzscale.training.bologna import is_challenge
 from gzscale.training.command import Curve, changed
-from gzscale.training.ending import beside, finish
+from gzscale.training.ending import beside, finish, require_place
 from gzscale.training.lens_evaluate import (
     LensEvaluation,
     LensTest,
@@ -68,6 +68,7 @@ def train_lens_bundle(
     str
         Lines for the user.
     """
+    require_place(output)
     labelled = labels is not None or is_challenge(images[0])
     # Labels are few: a single network, which learns nearly all of them, where no committee is asked for.
     recipe = changed(replace(RECIPES[survey], members=1) if labelled else RECIPES[survey], settings)

@@ -15,7 +15,7 @@ from gzscale.tasks.redshift_pdf import recalibrate
 from gzscale.tasks.redshifts import grid
 from gzscale.training.colours import METHODS, colour_features
 from gzscale.training.command import Curve, changed
-from gzscale.training.ending import beside, finish
+from gzscale.training.ending import beside, finish, require_place
 from gzscale.training.labels import LEAST_LABELS, folds, name_hashes
 from gzscale.training.photoz_metrics import score_pdfs
 from gzscale.training.redshift_fit import predict_pdfs
@@ -85,6 +85,7 @@ def train_redshift_bundle(
     BundleError
         If the cutouts are of another scale than the recipe's.
     """
+    require_place(output)
     recipe = changed(RECIPES[survey], settings)
     known = read_redshifts(labels, recipe.limit)
     stamps = read_stamps(

@@ -69,8 +69,8 @@ def join_store(
     Parameters
     ----------
     labels
-        The votes; their names in the survey's catalog are compared with the cutouts', else their own names,
-        but for numbers of images.
+        The votes; their names, but for numbers of images, and their names in the survey's catalog are
+        compared with the cutouts'.
     location
         Folder or URL above the partitions.
     geometry
@@ -121,15 +121,14 @@ def join_store(
 
 
 def _positions_of_names(labels: Labels) -> dict[str, int]:
-    """Return the label of each identifier: the survey's own where the table has it.
+    """Return the label of each identifier; the survey's own goes before the galaxy's name.
 
-    Running numbers of images may be those of quite other galaxies in a catalog that counts its own.
+    The running number of an image is none: in a catalog that counts its own it is that of another galaxy.
     """
-    if labels.object_names:
-        return {name: index for index, name in enumerate(labels.object_names) if name}
-    if labels.named_by == _IMAGE_NUMBER:
-        return {}
-    return {name: index for index, name in enumerate(labels.names)}
+    own = () if labels.named_by == _IMAGE_NUMBER else labels.names
+    found = {name: index for index, name in enumerate(own)}
+    found.update({name: index for index, name in enumerate(labels.object_names) if name})
+    return found
 
 
 def partitions(location: str, geometry: str) -> Iterator[tuple[str, Cutouts]]:
