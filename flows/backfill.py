@@ -9,7 +9,7 @@ from flows.settings import apply_quiet_defaults
 
 apply_quiet_defaults()
 
-from prefect import flow  # noqa: E402
+from prefect import flow, tags  # noqa: E402
 
 from flows.nightly import Setting, nightly  # noqa: E402
 from gzscale.errors import ConfigError, GzscaleError  # noqa: E402
@@ -79,7 +79,9 @@ def backfill(
     for day in map(date.isoformat, dates):
         try:
             own = [text.replace(PLACEHOLDER, day) for text in settings]
-            accounts[day] = nightly(config.replace(PLACEHOLDER, day), own)
+            # A run in another has none of its tags, and automations know ours by them.
+            with tags("gzscale"):
+                accounts[day] = nightly(config.replace(PLACEHOLDER, day), own)
         except GzscaleError as error:
             failed[day] = f"{error.code}: {error}"
         if failed and not go_on:

@@ -112,7 +112,7 @@ def _open(preset: Preset, name: str) -> Iterator[Cluster]:
                 yield Cluster(
                     client,
                     compute,
-                    preset.longest,
+                    preset.partition_limit,
                     preset.start_timeout,
                     lambda: "; ".join([*refused, workers.waits_for()]),
                     parse_bytes(preset.scratch_cap),

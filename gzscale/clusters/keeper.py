@@ -15,6 +15,8 @@ __all__ = ["Keeper", "wanted"]
 INTERVAL = 10.0
 #: Looks in a row that ask for fewer workers before some are let go.
 PATIENCE = 6
+#: Tasks that keep a worker busy which may have several.
+_BUSY = 2
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +37,9 @@ def wanted(tasks: int, limits: Limits) -> int:
 def count_tasks(dask_scheduler: Any) -> dict[str, int]:
     """Count what workers of each kind could have in hand, by their tasks that could run or are running.
 
-    A worker of a GPU has several at a time, while one is computed with; one of these alone asks for no other
-    worker. Runs on the scheduler.
+    A worker of a GPU has several at a time: one is computed with and another filled, which asks for no second
+    worker; what waits beside these does, for the air holds no more than a few for each worker that cuts. Runs
+    on the scheduler.
     """
     counts = dict.fromkeys(KINDS, 0)
     for task in dask_scheduler.tasks.values():
@@ -45,7 +48,7 @@ def count_tasks(dask_scheduler: Any) -> dict[str, int]:
                 counts[kind] = counts.get(kind, 0) + 1
     for kind in counts:
         at_a_time = [int(worker.resources.get(kind, 0)) for worker in dask_scheduler.workers.values()]
-        counts[kind] = math.ceil(counts[kind] / max([1, *at_a_time]))
+        counts[kind] = math.ceil(counts[kind] / min(_BUSY, max([1, *at_a_time])))
     return counts
 
 

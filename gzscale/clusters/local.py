@@ -41,7 +41,7 @@ def make_local(preset: LocalPreset) -> Workers:
 
     number = preset.workers or count_cores()
     if number > 1 and _A_GPU.exists():
-        _log.warning("cluster local: %d processes leave the GPU alone; --cluster cuda predicts on it", number)
+        _log.warning("cluster local: %d processes leave the GPU alone; --cluster cuda works on it", number)
     with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
         return Workers(
             LocalCluster(

@@ -38,8 +38,6 @@ MAX_PRESET_BYTES = 100_000
 _ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://\S+")
 #: Share of the walltime, and seconds at most, before whose end a job's workers leave.
 DRAIN_SHARE, DRAIN_MOST = 0.1, 600
-#: Share of a worker's life that a partition may take.
-_WITHIN_A_LIFE = 0.9
 
 
 class _Section(BaseModel):
@@ -65,11 +63,6 @@ class _Preset(_Section):
     def _bytes(cls, value: str | int) -> str | int:
         parse_bytes(value)
         return value
-
-    @property
-    def longest(self) -> float:
-        """Seconds that one partition may take, whatever the workers' lives are."""
-        return float(self.partition_limit)
 
     @property
     def wants_gpu(self) -> bool:
@@ -161,7 +154,7 @@ class JobPool(_Scaled):
 
     @property
     def lives(self) -> tuple[int, int]:
-        """Seconds after which its workers leave, before the walltime: between the first and the second."""
+        """Seconds after which its workers leave, before the walltime: as they are told, and at most."""
         seconds = walltime_seconds(self.walltime)
         drain = min(DRAIN_MOST, math.ceil(DRAIN_SHARE * seconds))
         return seconds - drain - drain // 4, seconds - drain
@@ -177,15 +170,6 @@ class SlurmPreset(_Preset):
     logs: str | None = Field(default=None, description="Folder of the jobs' logs, seen by all nodes.")
     python: str | None = Field(default=None, description="Interpreter on the nodes; this one by default.")
     prologue: list[str] = Field(default_factory=list, description="Shell lines before a worker starts.")
-
-    @property
-    def longest(self) -> float:
-        """Seconds that one partition may take, less than any worker lives.
-
-        One that hangs would else be begun anew as often as workers leave, and never be late.
-        """
-        lives = [pool.lives[0] for pool in (self.cut, self.predict) if pool is not None]
-        return min(self.partition_limit, _WITHIN_A_LIFE * min(lives))
 
     @property
     def wants_gpu(self) -> bool:

@@ -55,9 +55,14 @@ def make_slurm(preset: SlurmPreset) -> SlurmWorkers:
             silence_logs=50, scheduler_options={"dashboard_address": ":0", "dashboard": False}, **options[CUT]
         )
     except (RuntimeError, OSError, ValueError) as error:
+        remedy = (
+            f"is interface {preset.interface!r} one of its networks, that the nodes reach? "
+            "`ip -brief address` lists them"
+            if preset.interface
+            else "`interface` of the preset may name the network that the nodes reach"
+        )
         raise ClusterError(
-            f"cluster slurm: the scheduler does not start on this host ({error}); is interface "
-            f"{preset.interface!r} one of its networks, that the nodes reach? `ip -brief address` lists them"
+            f"cluster slurm: the scheduler does not start on this host ({error}); {remedy}"
         ) from error
     return SlurmWorkers(cluster, SLURMJob, pools, options)
 

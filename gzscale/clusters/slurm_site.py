@@ -94,18 +94,20 @@ def directives_of_nodes(nodes: str) -> list[str]:
     Raises
     ------
     ClusterError
-        If SLURM knows none of these names.
+        If SLURM does not know all of these names.
     """
     one = [f"--nodelist={nodes}"]
-    if not set(nodes) & set("[,"):
+    if not set(nodes) & set("[,/"):
         return one
     meant = set(run_command(["scontrol", "show", "hostnames", nodes]).split())
     if len(meant) == 1:
         return one
     known = set(run_command(["sinfo", "--all", "--noheader", "--Node", "--format=%N"]).split())
-    if not meant & known:
+    unknown = ", ".join(sorted(meant - known)[:3])
+    if unknown:
         raise ClusterError(
-            f"cluster slurm: nodes {nodes!r} are none of this site's; sinfo --Node lists {len(known)} others"
+            f"cluster slurm: {unknown} of nodes {nodes!r} are none of this site's, of which sinfo --Node "
+            f"lists {len(known)}"
         )
     others = sorted(known - meant)
     return [f"--exclude={','.join(others)}"] if others else []

@@ -72,7 +72,7 @@ def test_tasks_that_wait_for_others_do_not_count():
 def test_what_a_gpu_s_worker_has_in_hand_at_a_time_asks_for_one_worker():
     restricted = SimpleNamespace(state="processing", resource_restrictions={"PREDICT": 1})
     workers = {"a": SimpleNamespace(resources={"CUT": 1.0}), "b": SimpleNamespace(resources={"PREDICT": 4.0})}
-    for tasks, expected in ((0, 0), (1, 1), (4, 1), (5, 2), (16, 4)):
+    for tasks, expected in ((0, 0), (1, 1), (2, 1), (3, 2), (12, 6)):
         scheduler = SimpleNamespace(tasks=dict.fromkeys(range(tasks), restricted), workers=workers)
         assert count_tasks(scheduler) == {"CUT": 0, "PREDICT": expected}
 

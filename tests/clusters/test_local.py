@@ -121,7 +121,7 @@ def test_several_local_processes_see_no_gpu(tmp_path, monkeypatch, caplog, numbe
     with open_cluster(path) as cluster:
         found = {device for _, device in cluster.client.run(seen_devices).values()}
     assert sorted(found) == seen
-    assert ("--cluster cuda predicts on it" in caplog.text) == (number > 1)
+    assert ("--cluster cuda works on it" in caplog.text) == (number > 1)
 
 
 def test_without_dask_cuda_it_says_what_to_install(monkeypatch):

@@ -5,6 +5,7 @@ from datetime import date, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.context import TagsContext
 
 from flows import backfill as flow_module
 from flows.backfill import MOST_NIGHTS, backfill, nights_of
@@ -32,6 +33,8 @@ def nights(monkeypatch):
     started = []
 
     def nightly(config, settings):
+        # As a run that is started here would have it, for the automations to know it by.
+        assert TagsContext.get().current_tags == {"gzscale"}
         started.append((config, settings))
         if settings[0].endswith("02"):
             raise LockedError("another night")
