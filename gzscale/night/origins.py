@@ -12,7 +12,7 @@ from gzscale.errors import CredentialsError, StorageError
 from gzscale.night.fingerprint import code_digest, fingerprint, plugin_digest
 from gzscale.night.images import is_unchanged
 from gzscale.night.ledger import Ledger, Record
-from gzscale.storage import open_storage
+from gzscale.storage import Entry, open_storage
 from gzscale.surveys.base import Filtered, Survey
 from gzscale.surveys.registry import load_survey
 from gzscale.tasks.base import load_task
@@ -111,13 +111,16 @@ def open_bundle(config: NightConfig, task: str) -> Bundle:
     """
     location = location_of(config, task)
     try:
-        tag = _tag_of(location)
+        entry = _entry_of(location)
     except CredentialsError:  # They concern more than the bundle.
         raise
     except StorageError:
-        tag = _ABSENT
-    # What is not there is asked for, so that the error says what is wrong.
-    return _load(location) if tag == _ABSENT else _unchanged(location, tag)
+        entry = None
+    # What is not there is asked for, so that the error says what is wrong; and what has nothing but its size
+    # to be told by, on a plain web server, may have changed.
+    if entry is None or entry.tag in ("", str(entry.size)):
+        return _load(location)
+    return _unchanged(location, entry.tag)
 
 
 def _load(location: str) -> Bundle:
@@ -190,9 +193,13 @@ def origins(config: NightConfig) -> Origins:
 def _tag_of(path: Any) -> str:
     if not isinstance(path, str):
         return ""
-    folder, _, name = path.rpartition("/")
-    entry = open_storage(folder or ("/" if path.startswith("/") else ".")).stat(name)
+    entry = _entry_of(path)
     return entry.tag if entry else _ABSENT
+
+
+def _entry_of(path: str) -> Entry | None:
+    folder, _, name = path.rpartition("/")
+    return open_storage(folder or ("/" if path.startswith("/") else ".")).stat(name)
 
 
 def cut_inputs(origin: Origins, rows_digest: str) -> dict[str, Any]:

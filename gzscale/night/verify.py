@@ -100,6 +100,8 @@ def verify_and_repair(
         If a night is running on this output.
     """
     storage = open_storage(output)
+    if not Ledger(storage).nights():  # A mistyped output gets no lock of ours.
+        return verify(output, progress), 0
     with hold_lock(storage, "verify --repair") as hold:
         findings = verify(output, progress)
         hold.check()

@@ -10,6 +10,7 @@ from gzscale.errors import BundleError, CredentialsError, StorageError
 from gzscale.models import bundle as bundles
 from gzscale.night import origins as origin_module
 from gzscale.night.origins import location_of, open_bundle, origins
+from gzscale.storage import Entry
 
 
 @pytest.fixture
@@ -41,6 +42,16 @@ def test_a_bundle_that_was_replaced_in_place_is_read_anew(tmp_path, reads):
     assert first.predict["tasks"] != second.predict["tasks"]
     assert len(reads) == 2
     assert open_bundle(config, "morphology").geometry.size == 16
+
+
+def test_a_bundle_that_has_nothing_but_its_size_to_be_told_by_is_read_each_time(tmp_path, reads, monkeypatch):
+    """As on a plain web server without dates."""
+    config = toy_config(tmp_path)
+    entry = Entry("toy.safetensors", 18_060, "18060")
+    monkeypatch.setattr(origin_module, "_entry_of", lambda path: entry)
+    for _ in range(2):
+        open_bundle(config, "morphology")
+    assert len(reads) == 2
 
 
 def test_a_bundle_that_is_gone_or_damaged_is_told(tmp_path):
