@@ -77,7 +77,10 @@ def test_train_writes_a_bundle_its_curve_and_what_it_reaches(trained):
     output, result = trained
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{COUNT} labelled galaxies with an image; not used: 1 NO_IMAGE"
+    assert lines[0] == (
+        f"{COUNT} labelled galaxies with an image; not used: 1 NO_IMAGE; "
+        f"of {COUNT} the table says no votes: 44 are assumed"
+    )
     assert [line.split()[0] for line in lines[2:5]] == ["mean", "pca_forest", "network"]
     assert lines[-1] == str(output)
     bundle = load_bundle(output)
