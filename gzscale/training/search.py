@@ -1,17 +1,20 @@
 """Searches better settings of the recipe: Optuna proposes, Dask workers try.
 
-A trial trains one network, from weights drawn at random, on all folds of the labelled galaxies but one, for a
-part of the recipe's epochs, and is scored on that one. So the scores of the bundle that is trained afterwards
-are, for the galaxies of that fold, a little better than they would be without the search; the difference is
-that of the best of a few trials. What was tried is kept in a journal: killed and started again, the search
-goes on, and one that has ended chooses the same settings again.
+A trial begins as the training would: from the recipe's start, whose network is then given, or from weights
+drawn at random. It learns a part of the sketches, then all folds of the labelled galaxies but one for a part
+of the epochs, and is scored on that one. So the scores of the bundle that is trained afterwards are, for the
+galaxies of that fold, a little better than they would be without the search; the difference is that of the
+best of a few trials. What was tried is kept in a journal: killed and started again, the search goes on, and
+one that has ended chooses the same settings again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,12 +31,12 @@ from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import name_hashes, positions, require_enough
 from gzscale.training.members import examples_of
 from gzscale.training.processes import own_device
-from gzscale.training.recipe import SKETCHES, Recipe
-from gzscale.training.start import other_settings
+from gzscale.training.recipe import Recipe
+from gzscale.training.start import learn_from, start_of
 
 __all__ = ["search_settings", "try_recipe"]
 
-#: Share of the recipe's epochs that a trial has.
+#: Share of the recipe's sketches, which it sees once, and of its epochs that a trial has.
 TRIAL_SHARE = 0.25
 #: Galaxies that the trials are made with, at most: every worker has them in memory, 27 kB each.
 MOST_GALAXIES = 8192
@@ -45,6 +48,8 @@ def search_settings(
     labelled: LabelledSet, recipe: Recipe, trials: int, journal: Path, cluster: str = "local"
 ) -> tuple[Recipe, list[str]]:
     """Search layers, width, kernels, pooling, non-linearity, dropout, learning rate, decay and batch.
+
+    Where the recipe has a start, its network is given: dropout, learning rate, decay and batch are searched.
 
     Parameters
     ----------
@@ -84,27 +89,63 @@ def search_settings(
         raise ConfigError(f"search: none of {len(lines)} trials could be done; {lines[-1]}")
     best = study.best_trial
     found = _with(recipe, best.params)
-    record = {"trials": len(lines), "best_rmse": round(study.best_value, 5), "best": best.params}
+    record = {
+        "trials": len(lines),
+        "best_rmse": round(study.best_value, 5),
+        "best": best.params,
+        "trial": _learnt_by_each(recipe),
+    }
     lines.append(
         f"best: trial {best.number}, RMSE {study.best_value:.4f}; --set {' --set '.join(_pairs(found))}"
     )
     return dataclasses.replace(found, search=record), lines
 
 
-def try_recipe(recipe: Recipe, known: Examples, unseen: Examples) -> float:
-    """Train one network for a part of the epochs; return its RMSE on galaxies that it has not seen."""
+def try_recipe(
+    recipe: Recipe, start: Mapping[str, torch.Tensor] | None, known: Examples, unseen: Examples
+) -> float:
+    """Train one network for a part of the recipe; return its RMSE on galaxies that it has not seen.
+
+    Parameters
+    ----------
+    recipe
+        What is tried.
+    start
+        Weights of the recipe's start, if it has one: the worker need not reach its file.
+    known, unseen
+        Galaxies to learn, and to be scored on.
+
+    Raises
+    ------
+    ConfigError
+        If the recipe cannot be trained.
+    FloatingPointError
+        If the fit diverges.
+    """
     recipe.check()
-    epochs = max(1, round(TRIAL_SHARE * recipe.fit.epochs))
-    settings = dataclasses.replace(recipe.fit, epochs=epochs, patience=0)
-    _use_own_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        network = fit(build_network("equivariant", recipe.network), known, settings)
+    tried = _part(recipe)
+    with _own_folder() as folder, torch.random.fork_rng(devices=[]):
+        weights = learn_from(start, tried, folder)
+        torch.manual_seed(tried.fit.seed)
+        network = build_network("equivariant", tried.network)
+        network.load_state_dict(weights)
+        network = fit(network, known, tried.fit)
     device = own_device()
     score = rmse(predict(network.to(device), unseen, device), np.asarray(unseen.joint))
     if not np.isfinite(score):
         raise FloatingPointError(f"RMSE {score}: the fit has diverged")
     return score
+
+
+def _part(recipe: Recipe) -> Recipe:
+    """Return what a trial does of a recipe."""
+    epochs = max(1, round(TRIAL_SHARE * recipe.fit.epochs))
+    return dataclasses.replace(
+        recipe,
+        sketches=round(TRIAL_SHARE * recipe.sketches),
+        sketch_fit=dataclasses.replace(recipe.sketch_fit, epochs=1),
+        fit=dataclasses.replace(recipe.fit, epochs=epochs, patience=0),
+    )
 
 
 def _open_study(labelled: LabelledSet, recipe: Recipe, journal: Path) -> Any:
@@ -117,7 +158,8 @@ def _open_study(labelled: LabelledSet, recipe: Recipe, journal: Path) -> Any:
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(recipe), sort_keys=True).encode())
+    tried = {**dataclasses.asdict(recipe), "trial": _learnt_by_each(recipe)}
+    digest = hashlib.sha256(json.dumps(tried, sort_keys=True).encode())
     digest.update(name_hashes(labelled.labels.names).tobytes())
     for values in (labelled.labels.joint, labelled.labels.votes()):
         digest.update(np.ascontiguousarray(values).tobytes())
@@ -144,13 +186,15 @@ def _try_all(client: Any, study: Any, labelled: LabelledSet, recipe: Recipe, lef
         raise ClusterError(
             'no worker offers PREDICT; start them with `dask worker ... --resources "PREDICT=1"`'
         )
-    data = client.scatter(list(_split(labelled, recipe)), broadcast=True)
+    start = start_of(recipe)
+    weights = None if start is None else dict(start.tensors)
+    data = client.scatter([weights, *_split(labelled, recipe)], broadcast=True)
     running: dict[str, Any] = {}
     done = as_completed(loop=client.loop)
 
     def start() -> None:
         trial = study.ask()
-        task = (try_recipe, _with(recipe, _suggest(trial)), *data)
+        task = (try_recipe, _with(recipe, _suggest(trial, recipe)), *data)
         future = client.submit(*task, pure=False, resources={"PREDICT": 1})
         running[future.key] = trial
         done.add(future)
@@ -184,14 +228,28 @@ def _copied(examples: Examples, chosen: NDArray[np.bool_]) -> Examples:
     return dataclasses.replace(taken, pictures=taken.shown(np.arange(len(taken))), rows=None)
 
 
-def _use_own_threads() -> None:
-    """Take as many threads as the Dask worker has, where there is one: its neighbours have the others."""
+@contextlib.contextmanager
+def _own_folder() -> Iterator[Path]:
+    """Yield a folder for the sketches: a Dask worker's own, so that its next trial finds them there.
+
+    Take as many threads as that worker has, too: its neighbours have the others.
+    """
     from distributed import get_worker
 
     try:
-        torch.set_num_threads(get_worker().state.nthreads)
+        worker = get_worker()
     except ValueError:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
         return
+    torch.set_num_threads(worker.state.nthreads)
+    yield Path(worker.local_directory)
+
+
+def _learnt_by_each(recipe: Recipe) -> dict[str, int]:
+    """Return what a trial learns, as it is kept in the bundle."""
+    tried = _part(recipe)
+    return {"sketches": tried.sketches, "epochs": tried.fit.epochs, "scored_on_fold": 1}
 
 
 def _line(trial: Any) -> str:
@@ -207,7 +265,7 @@ def _failure(trial: Any) -> str:
 
 def _pairs(recipe: Recipe) -> list[str]:
     """Return what sets a recipe's searched settings on the command line."""
-    network = {key: recipe.network[key] for key in ("widths", "blocks", *_SAME)}
+    network = {key: recipe.network[key] for key in ("widths", "blocks", *_SAME) if key in recipe.network}
     pairs = {f"network.{key}": value for key, value in network.items()}
     pairs |= {"start": recipe.start, "sketches": recipe.sketches}
     pairs |= {f"fit.{key}": getattr(recipe.fit, key) for key in ("rate", "decay", "batch")}
@@ -215,51 +273,53 @@ def _pairs(recipe: Recipe) -> list[str]:
     return [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in pairs.items()]
 
 
-def _suggest(trial: Any) -> dict[str, Any]:
-    return {
+def _suggest(trial: Any, recipe: Recipe) -> dict[str, Any]:
+    chosen = {
+        "dropout": trial.suggest_float("dropout", 0.0, 0.5),
+        "rate": trial.suggest_float("rate", 0.005, 0.1, log=True),
+        "decay": trial.suggest_float("decay", 0.005, 0.5, log=True),
+        "batch": trial.suggest_categorical("batch", [16, 32]),
+    }
+    if recipe.start:
+        return chosen
+    return chosen | {
         "stages": trial.suggest_int("stages", 3, 4),
         "blocks": trial.suggest_int("blocks", 1, 2),
         "width": trial.suggest_int("width", 3, 8),
         "kernel": trial.suggest_categorical("kernel", [3, 5]),
         "activation": trial.suggest_categorical("activation", ["relu", "gelu", "silu"]),
         "pooling": trial.suggest_categorical("pooling", ["mean", "mean-max"]),
-        "dropout": trial.suggest_float("dropout", 0.0, 0.5),
-        "rate": trial.suggest_float("rate", 0.005, 0.1, log=True),
-        "decay": trial.suggest_float("decay", 0.005, 0.5, log=True),
-        "batch": trial.suggest_categorical("batch", [16, 32]),
     }
 
 
 def _own(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's settings as `_suggest` would name them."""
-    network = recipe.network
-    return {
+    network, learnt = recipe.network, recipe.fit
+    chosen = {
+        "dropout": network.get("dropout", 0.0),
+        "rate": learnt.rate,
+        "decay": learnt.decay,
+        "batch": learnt.batch,
+    }
+    if recipe.start:
+        return chosen
+    return chosen | {
         "stages": len(network["widths"]),
         "blocks": network["blocks"][0],
         "width": network["widths"][0],
         "kernel": network.get("kernel", 3),
         "activation": network.get("activation", "relu"),
         "pooling": network.get("pooling", "mean"),
-        "dropout": network["dropout"],
-        "rate": recipe.fit.rate,
-        "decay": recipe.fit.decay,
-        "batch": recipe.fit.batch,
     }
 
 
 def _with(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
     """Return the recipe with other settings."""
-    network = {
-        **recipe.network,
-        "widths": [chosen["width"] * 2**stage for stage in range(chosen["stages"])],
-        "blocks": [chosen["blocks"]] * chosen["stages"],
-        **{key: chosen[key] for key in _SAME},
-    }
+    network = {**recipe.network, **{key: chosen[key] for key in _SAME if key in chosen}}
+    if "stages" in chosen:
+        network["widths"] = [chosen["width"] * 2**stage for stage in range(chosen["stages"])]
+        network["blocks"] = [chosen["blocks"]] * chosen["stages"]
     change = {"rate": chosen["rate"], "decay": chosen["decay"]}
     fit_settings: Settings = dataclasses.replace(recipe.fit, batch=chosen["batch"], **change)
     sketch_fit: Settings = dataclasses.replace(recipe.sketch_fit, **change)
-    found = dataclasses.replace(recipe, network=network, fit=fit_settings, sketch_fit=sketch_fit)
-    if not recipe.start or not other_settings(recipe.network, network):
-        return found
-    # The recipe's start is of another network: this one learns sketches itself.
-    return dataclasses.replace(found, start="", sketches=recipe.sketches or SKETCHES)
+    return dataclasses.replace(recipe, network=network, fit=fit_settings, sketch_fit=sketch_fit)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from gzscale.models.votes import ANSWERS
 from gzscale.tasks.morphology import DISTANCE, OUTPUT
 from gzscale.training.ending import half_weights
 from gzscale.training.fit import Examples, fit
-from gzscale.training.loop import Progress, named
+from gzscale.training.loop import Epoch, Progress, named
 from gzscale.training.processes import process_rank
 from gzscale.training.recipe import SKETCHES, Recipe
 from gzscale.training.shown import GEOMETRY
@@ -33,6 +33,7 @@ from gzscale.training.sketch import DRAWING, draw_sketches
 
 __all__ = [
     "START",
+    "learn_from",
     "other_settings",
     "require_sketches",
     "sketches",
@@ -67,13 +68,41 @@ def starting_weights(recipe: Recipe, work: Path, progress: Progress | None) -> d
     ConfigError
         If it is of another network.
     """
+    start = start_of(recipe)
+    given = None if start is None else start.tensors
+    return learn_from(given, recipe, work, work / "sketches.safetensors", named(START, progress))
+
+
+def learn_from(
+    given: Mapping[str, torch.Tensor] | None,
+    recipe: Recipe,
+    work: Path,
+    checkpoint: Path | None = None,
+    progress: Callable[[Epoch], None] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Return weights that have learnt the recipe's sketches, if it has any.
+
+    Parameters
+    ----------
+    given
+        What they were before; None for weights drawn at random.
+    recipe
+        Which sketches, and how they are learnt.
+    work
+        Folder for the sketches.
+    checkpoint, progress
+        See `gzscale.training.fit.fit`.
+    """
+    settings = recipe.sketch_fit
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.sketch_fit.seed)
+        torch.manual_seed(settings.seed)
         network = build_network("equivariant", recipe.network)
-        start = start_of(recipe)
-        if start is not None:
-            network.load_state_dict({name: tensor.float() for name, tensor in start.tensors.items()})
-        return _learnt(network, recipe, work, progress).state_dict()
+        if given is not None:
+            network.load_state_dict({name: tensor.float() for name, tensor in given.items()})
+        if recipe.sketches:
+            drawn = sketches(recipe.sketches, settings.seed, network, work, recipe.faint)
+            network = fit(network, drawn, settings, checkpoint=checkpoint, progress=progress)
+        return network.state_dict()
 
 
 def train_sketches(recipe: Recipe, name: str, work: Path, progress: Progress | None = None) -> Bundle:
@@ -178,15 +207,6 @@ def _complete(parameters: Mapping[str, Any]) -> dict[str, Any]:
     # As a bundle's header would give them back: of lists and tuples, lists.
     plain: dict[str, Any] = json.loads(json.dumps(bound.arguments))
     return plain
-
-
-def _learnt(network: Network, recipe: Recipe, work: Path, progress: Progress | None) -> Network:
-    if not recipe.sketches:
-        return network
-    settings = recipe.sketch_fit
-    examples = sketches(recipe.sketches, settings.seed, network, work, recipe.faint)
-    checkpoint = work / "sketches.safetensors"
-    return fit(network, examples, settings, checkpoint=checkpoint, progress=named(START, progress))
 
 
 def sketches(count: int, seed: int, network: Network, work: Path, faint: float = 0.0) -> Examples:

@@ -6,15 +6,18 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from test_training_morphology import galaxies
 
 from gzscale.cli import main
 from gzscale.errors import BundleError, ConfigError
 from gzscale.models.bundle import load_bundle, write_bundle
+from gzscale.models.network import build_network
 from gzscale.models.shipped import shipped
 from gzscale.training.command import train_bundle
-from gzscale.training.fit import Settings
-from gzscale.training.recipe import NETWORK, SKETCHES, Recipe
-from gzscale.training.search import _own, _with
+from gzscale.training.fit import Settings, predict, rmse
+from gzscale.training.members import examples_of
+from gzscale.training.recipe import NETWORK, Recipe
+from gzscale.training.search import _own, _with, try_recipe
 from gzscale.training.start import starting_weights, train_sketches
 
 SMALL = {**NETWORK, "widths": [2, 3], "blocks": [1, 1], "crop": 48, "size": 32}
@@ -77,12 +80,29 @@ def test_it_is_no_bundle_of_a_task(start, tmp_path):
     assert "is for the task 'sketches', not 'morphology'" in told.output
 
 
-def test_a_search_keeps_the_start_for_the_network_that_has_it():
+def test_a_search_keeps_the_start_and_its_network():
     recipe = Recipe(start="s.safetensors", sketches=0)
     own = _own(recipe)
-    assert _with(recipe, own).start == recipe.start
-    other = _with(recipe, {**own, "width": 4})
-    assert (other.start, other.sketches) == ("", SKETCHES)
+    assert set(own) == {"dropout", "rate", "decay", "batch"}
+    found = _with(recipe, {**own, "dropout": 0.4, "rate": 0.01})
+    assert (found.start, found.sketches) == (recipe.start, 0)
+    assert found.network == {**recipe.network, "dropout": 0.4}
+    assert (found.fit.rate, found.fit.batch) == (0.01, recipe.fit.batch)
+
+
+def test_a_trial_begins_as_the_training_would(start, tmp_path):
+    learnt = dataclasses.replace(RECIPE, members=2, start=str(start), sketches=0)
+    examples = examples_of(galaxies(24))
+    still = dataclasses.replace(learnt, fit=Settings(epochs=1, batch=16, rate=1e-9, head_rate=1e-9))
+    # Weights that say the same of every galaxy: drawn at random they would not.
+    kept = {name: tensor.float() for name, tensor in load_bundle(start).tensors.items()}
+    bias = next(name for name in kept if "vote_fractions" in name and name.endswith("bias"))
+    kept[bias] = torch.where(torch.arange(37) % 2 == 0, 9.0, -9.0)
+    network = build_network("equivariant", SMALL)
+    network.load_state_dict(kept)
+    expected = rmse(predict(network.eval(), examples), examples.joint)
+    assert try_recipe(still, kept, examples, examples) == pytest.approx(expected, abs=0.01)
+    assert abs(try_recipe(still, None, examples, examples) - expected) > 0.05
 
 
 def test_the_command_draws_its_own(tmp_path):
