@@ -12,15 +12,15 @@ _FOLDER = Path(__file__).parent / "bundles"
 #: Task -> file name -> SHA-256; SDSS's first.
 SHIPPED: dict[str, dict[str, str]] = {
     "morphology": {
-        "morphology-gz2.safetensors": "c81e563e90e14979734e36d058dbb26e2ae63870604a1cb21ccbe54583e7d6ef",
+        "morphology-gz2.safetensors": "f983a4e1cddaf2c45a2635ad3bd542b52d3cb57707108fc0df5fa8379858b281",
     },
     "lenses": {
-        "lenses-sdss.safetensors": "34dd143935d4167c022ca5e50bc6c9a81e0bb0863eaa5f3583fa81a64b9840ea",
-        "lenses-rubin.safetensors": "d042ed2bf45af295504da51ee198defad61c048c0f00518cb51e8173d6bdc36f",
+        "lenses-sdss.safetensors": "884a54956d91ca7980de81c05c5865744059a25eca9b59fed5059c08e537f94a",
+        "lenses-rubin.safetensors": "5715aef5e031d94b01ad3357230075c5df4559c6820888e434c15db08cd59fe5",
     },
     "redshifts": {
-        "redshifts-sdss.safetensors": "6c00c858b9e542c0fee1d85df210479c17000085cb96a75ae06f1888fea78693",
-        "redshifts-rubin.safetensors": "c886fc8ec5aee0646e010288c701228460433c736a9945fd7596d29eb6473c87",
+        "redshifts-sdss.safetensors": "becad3a5e5dbb24fcca94573a6088726b275b3146c7523d937670595afb08d7d",
+        "redshifts-rubin.safetensors": "8e6511261ce19649ebece32d772953f5fad6d78f84cf6d6f7d0f81f8a0f1ae75",
     },
 }
 

@@ -137,6 +137,7 @@ def evaluate_bundle(
         "questions": found.questions,
         "intervals": found.intervals,
         "learnt": found.learnt,
+        "clean": None if found.clean is None else dict(zip(("answers", "agreed"), found.clean, strict=True)),
         "warning": found.warning,
         "refused": dict(labelled.labels.refused),
     }
@@ -148,6 +149,7 @@ def evaluate_bundle(
     if found.warning:
         lines.append(f"warning: {found.warning}")
     lines += _table(found.scores)
+    lines += _clean(found.clean)
     lines += [
         _question(number, found.questions.get(number), part) for number, part in found.intervals.items()
     ]
@@ -228,6 +230,15 @@ def _question(number: int, rmse: float | None, part: dict[str, float]) -> str:
         if f"{kind}_68" in part
     ]
     return f"question {number:<2}  {'; '.join([error, ', '.join(shares)] if shares else [error])}"
+
+
+def _clean(found: tuple[int, int] | None) -> list[str]:
+    """Return what is said of the table's clean samples."""
+    if found is None:
+        return []
+    answers, agreed = found
+    share = f", for {100 * agreed / answers:.1f} % the network's most voted answer" if answers else ""
+    return [f"clean samples: {answers} answers are flagged in the table{share}"]
 
 
 def _account(labelled: LabelledSet) -> str:

@@ -17,7 +17,7 @@ from gzscale.tasks.vote_spread import concentrations
 from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import LEAST_LABELS, folds, require_enough
 from gzscale.training.learnt import learnt_folds, unlike_names
-from gzscale.training.scores import compare, question_scores
+from gzscale.training.scores import clean_agreement, compare, question_scores
 from gzscale.training.shown import GEOMETRY
 from gzscale.training.spread import cross_fitted, interval_scores, question_intervals
 
@@ -44,6 +44,9 @@ class Evaluation:
         Galaxies that the bundle had learnt; each was predicted by the one member that had not.
     predicted
         Joint fractions, shape (n, 37).
+    clean
+        Answers of clean samples by the table's flags, and how many of them have the most votes of their
+        question by the prediction, too; None where the table has no flags.
     warning
         Why galaxies that were learnt may have gone unrecognised, None where that cannot be.
     """
@@ -53,6 +56,7 @@ class Evaluation:
     intervals: dict[int, dict[str, float]]
     learnt: int
     predicted: NDArray[np.float32]
+    clean: tuple[int, int] | None = None
     warning: str | None = None
 
 
@@ -106,6 +110,7 @@ def evaluate_morphology(bundle: Bundle, labelled: LabelledSet) -> Evaluation:
         question_intervals(*observed, strength),
         int(learnt.sum()),
         predicted,
+        None if labels.flagged is None else clean_agreement(predicted, labels.flagged),
         unlike_names(bundle, labels),
     )
 

@@ -7,7 +7,8 @@ What is read, from CSV (also gzipped), FITS, VOTable or Parquet, a batch at a ti
   ``<answer>_weighted_fraction``, ``_fraction`` or ``_debiased``, conditional fractions, which are multiplied
   down the tree, or ``_count`` or ``_weight``, which are divided by the question's sum first; keyed by
   ``dr7objid`` or ``objid``, or by ``asset_id``. Where the table has ``_count``, it says how many answers
-  were counted, whichever of the fractions are used.
+  were counted, whichever of the fractions are used; where it has ``_flag``, of whose clean samples the
+  galaxy is one.
 
 ``gz2_filename_mapping.csv`` of the public image archive names the images: see `gzscale.training.mapping`.
 """
@@ -68,11 +69,13 @@ class _Layout:
     others: dict[str, str]
     joined_by: tuple[str, ...]
     counts: tuple[str, ...]
+    flags: tuple[str, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
         named = (self.name, *([self.object_name] if self.object_name else []), *self.joined_by)
-        return tuple(dict.fromkeys((*named, *self.fractions, *self.counts, *self.others.values())))
+        values = (*self.fractions, *self.counts, *self.flags, *self.others.values())
+        return tuple(dict.fromkeys((*named, *values)))
 
 
 def read_labels(
@@ -117,13 +120,14 @@ def read_labels(
                 objects += texts(batch, layout.object_name)
     if not parts:
         raise CatalogError(f"{path}: the table has 0 rows")
-    joint, faults, volunteers, ra, dec, redshift, counted = (
+    joint, faults, volunteers, ra, dec, redshift, counted, flagged = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
     reasons = _refusals(names, faults)
     good = np.flatnonzero(reasons == "")
     kept = tuple(str(names[i]) for i in good)
     refused = Counter(reasons[reasons != ""].tolist())
+    refused_names = frozenset(str(names[i]) for i in np.flatnonzero(reasons) if type(names[i]) is str)
     return Labels(
         kept,
         joint[good],
@@ -136,6 +140,8 @@ def read_labels(
         layout.name if assets is None else "asset_id",
         layout.kind,
         counted[good],
+        flagged[good] if layout.flags else None,
+        refused_names - set(kept),
     )
 
 
@@ -153,11 +159,13 @@ def _layout(path: str, columns: Sequence[str], kind: str, mapped: bool) -> _Layo
     object_name = beside[0] if beside else None
     joined_by = (SAMPLE,) if mapped and SAMPLE in present else ()
     released = tuple(f"{answer}_{kind}" for answer in ANSWERS)
-    counts = tuple(f"{answer}_count" for answer in ANSWERS)
-    counts = counts if set(counts) <= present else ()
+    counts, flags = (
+        beside if set(beside) <= present else ()
+        for beside in (tuple(f"{answer}_{what}" for answer in ANSWERS) for what in ("count", "flag"))
+    )
     for fractions, found in ((KAGGLE_NAMES, "joint"), (released, kind)):
         if set(fractions) <= present:
-            return _Layout(name, object_name, fractions, found, others, joined_by, counts)
+            return _Layout(name, object_name, fractions, found, others, joined_by, counts, flags)
     nearest = min((KAGGLE_NAMES, released), key=lambda wanted: len(set(wanted) - present))
     missing = [column for column in nearest if column not in present]
     raise CatalogError(
@@ -202,6 +210,8 @@ def _convert(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray, ...]:
         faults[(faults == "") & _uncounted(joint)] = Refusal.BAD_SUM
     outside = negative | (usable > 1 + 1e-6).any(axis=1)
     faults[outside & (faults != Refusal.MISSING_FRACTION)] = Refusal.BAD_FRACTION
+    flagged, unclear = _flagged(batch, layout)
+    faults[(faults == "") & unclear] = Refusal.BAD_FLAG
     others = [
         _numbers(batch, layout.others[name]) if name in layout.others else np.full(len(given), np.nan)
         for name in _OTHERS
@@ -216,6 +226,7 @@ def _convert(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray, ...]:
         dec,
         redshift.astype(np.float32),
         _counted(batch, layout),
+        flagged,
     )
 
 
@@ -228,6 +239,15 @@ def _counted(batch: pa.RecordBatch, layout: _Layout) -> NDArray[np.float32]:
     total = np.stack(summed, axis=1).astype(np.float32)
     total[(counts < 0).any(axis=1)] = np.nan
     return total
+
+
+def _flagged(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return of which clean samples each galaxy is one, and which rows have a flag that says neither."""
+    if not layout.flags:
+        return np.zeros((batch.num_rows, 0), bool), np.zeros(batch.num_rows, bool)
+    flags = np.stack([_numbers(batch, column) for column in layout.flags], axis=1)
+    unclear: NDArray[np.bool_] = (~np.isin(flags, (0, 1))).any(axis=1)
+    return flags == 1, unclear
 
 
 def _numbers(batch: pa.RecordBatch, column: str) -> NDArray[np.float64]:

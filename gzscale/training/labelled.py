@@ -105,7 +105,7 @@ def _from_folder(labels: Labels, files: dict[str, str], further: int) -> Labelle
     refused[Refusal.DUPLICATE_IMAGE] += further
     found = [index for index, name in enumerate(labels.names) if name in files]
     refused[Refusal.NO_IMAGE] += len(labels) - len(found)
-    refused[Refusal.NO_LABEL] += len(set(files) - set(labels.names))
+    refused[Refusal.NO_LABEL] += len(set(files) - set(labels.names) - labels.refused_names)
     file = PictureFile()
     kept: list[int] = []
     for start in range(0, len(found), BLOCK):

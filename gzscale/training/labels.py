@@ -46,6 +46,8 @@ class Refusal(StrEnum):
     """The fractions of a question do not sum to the share that was asked it."""
     BAD_VOLUNTEERS = "BAD_VOLUNTEERS"
     """The number of volunteers is not positive and finite."""
+    BAD_FLAG = "BAD_FLAG"
+    """A flag of a clean sample is neither 0 nor 1."""
     NO_IMAGE = "NO_IMAGE"
     """There is no image of the galaxy."""
     OTHER_SAMPLE = "OTHER_SAMPLE"
@@ -94,6 +96,11 @@ class Labels:
     counted
         How many answers to each question the table counts, float32, shape (n, 11), NaN where it does not say;
         None where nothing is known.
+    flagged
+        Of which answers' clean samples each galaxy is one by the table, bool, shape (n, 37); None where the
+        table has no flags.
+    refused_names
+        Names of the rows that are not here, where they have one.
     """
 
     names: tuple[str, ...]
@@ -107,6 +114,8 @@ class Labels:
     named_by: str = ""
     kind: str = ""
     counted: NDArray[np.float32] | None = None
+    flagged: NDArray[np.bool_] | None = None
+    refused_names: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -125,6 +134,8 @@ class Labels:
             self.named_by,
             self.kind,
             None if self.counted is None else self.counted[index],
+            None if self.flagged is None else self.flagged[index],
+            self.refused_names,
         )
 
     def votes(self) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gzscale.models.votes import QUESTIONS, to_conditional
 from gzscale.training.baseline import forest_predictions, mean_predictions
 
-__all__ = ["compare", "error_of_rmse", "question_scores"]
+__all__ = ["clean_agreement", "compare", "error_of_rmse", "question_scores"]
 
 
 def compare(
@@ -75,3 +75,25 @@ def question_scores(predicted: NDArray[np.floating], joint: NDArray[np.floating]
             apart = expected[asked][:, question.answers] - observed[asked][:, question.answers]
             scores[question.number] = float(np.sqrt(np.square(apart).mean()))
     return scores
+
+
+def clean_agreement(predicted: NDArray[np.floating], flagged: NDArray[np.bool_]) -> tuple[int, int]:
+    """Count the answers of clean samples (Willett et al. 2013, Section 3.3), and how many are predicted.
+
+    Parameters
+    ----------
+    predicted
+        Joint fractions, shape (n, 37).
+    flagged
+        Of which answers' clean samples each galaxy is one, shape (n, 37).
+
+    Returns
+    -------
+    answers, agreed : int
+        Flags that are set; those whose answer has the most votes of its question by the prediction.
+    """
+    agreed = 0
+    for question in QUESTIONS:
+        most = predicted[:, question.answers].argmax(axis=1)
+        agreed += int(flagged[:, question.answers][np.arange(len(predicted)), most].sum())
+    return int(flagged.sum()), agreed

@@ -186,8 +186,8 @@ def _try_all(client: Any, study: Any, labelled: LabelledSet, recipe: Recipe, lef
         raise ClusterError(
             'no worker offers PREDICT; start them with `dask worker ... --resources "PREDICT=1"`'
         )
-    start = start_of(recipe)
-    weights = None if start is None else dict(start.tensors)
+    given = start_of(recipe)
+    weights = None if given is None else dict(given.tensors)
     data = client.scatter([weights, *_split(labelled, recipe)], broadcast=True)
     running: dict[str, Any] = {}
     done = as_completed(loop=client.loop)

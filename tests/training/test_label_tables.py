@@ -225,6 +225,18 @@ def test_numbers_that_cannot_be(tmp_path):
     assert np.isfinite(labels.votes()).all()
 
 
+def test_flags_of_clean_samples_are_read(tmp_path):
+    table = released_table(conditional(4))
+    table[f"{ANSWERS[1]}_flag"] = [1, 0, 2, np.nan]
+    table.to_csv(tmp_path / "t.csv", index=False)
+    labels = read_labels(tmp_path / "t.csv")
+    assert labels.flagged.tolist() == [[answer == 1 for answer in range(37)], [False] * 37]
+    assert labels.refused == {"BAD_FLAG": 2}
+    assert labels.refused_names == set(table.dr7objid[2:].astype(str))
+    table.drop(columns=f"{ANSWERS[1]}_flag").to_csv(tmp_path / "t.csv", index=False)
+    assert read_labels(tmp_path / "t.csv").flagged is None
+
+
 def test_a_table_that_counts_nothing_says_so(tmp_path):
     kaggle_table(to_joint(conditional())).to_csv(tmp_path / "t.csv", index=False)
     labels = read_labels(tmp_path / "t.csv")

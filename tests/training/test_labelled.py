@@ -61,6 +61,13 @@ def test_a_folder_with_all_kinds_of_pictures(tmp_path):
     }
 
 
+def test_a_picture_of_a_refused_row_has_a_label(tmp_path):
+    save(tmp_path / "a.jpg")
+    save(tmp_path / "refused.jpg")
+    labels = dataclasses.replace(labels_of(["a"]), refused_names=frozenset({"refused"}))
+    assert read_labelled(labels, tmp_path).labels.refused == {"BAD_SUM": 1}
+
+
 def test_more_pictures_than_a_block(tmp_path, monkeypatch):
     monkeypatch.setattr("gzscale.training.labelled.BLOCK", 3)
     for number in range(8):

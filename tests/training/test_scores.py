@@ -4,7 +4,7 @@ import pytest
 from gzscale.models.votes import QUESTIONS, to_joint
 from gzscale.training import baseline
 from gzscale.training.baseline import forest_predictions, mean_predictions
-from gzscale.training.scores import compare, error_of_rmse, question_scores
+from gzscale.training.scores import clean_agreement, compare, error_of_rmse, question_scores
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,16 @@ def test_the_forest_of_many_galaxies_takes_no_more_memory_for_their_pictures(sam
     assert max(shown) == 40
     assert some < 0.7 * error_of_rmse(mean_predictions(joint, fold), joint)[0]
     assert some == pytest.approx(whole, rel=0.3)
+
+
+def test_answers_of_clean_samples_that_are_predicted():
+    predicted = np.zeros((2, 37))
+    predicted[:, 0], predicted[:, 1], predicted[:, 13] = 0.6, 0.4, 0.2
+    flagged = np.zeros((2, 37), bool)
+    flagged[0, [0, 14]] = flagged[1, 1] = True
+    assert clean_agreement(predicted, flagged) == (3, 1)
+    flagged[1, 13] = True
+    assert clean_agreement(predicted, flagged) == (4, 2)
 
 
 def test_all_are_scored_side_by_side(sample):

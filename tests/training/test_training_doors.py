@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 from click.testing import CliRunner
@@ -18,7 +19,7 @@ from PIL import Image
 from gzscale.cli import main
 from gzscale.errors import ConfigError
 from gzscale.models.bundle import load_bundle
-from gzscale.models.votes import KAGGLE_NAMES, QUESTIONS, to_joint
+from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, QUESTIONS, to_conditional, to_joint
 from gzscale.training.command import evaluate_bundle, train_bundle
 
 COUNT = 60
@@ -112,6 +113,28 @@ def test_evaluate_says_the_same_of_the_same_galaxies(trained, survey):
     )
     assert again["scores"] == story["scores"]
     assert "\n".join(lines) == told.stdout.rstrip("\n")
+
+
+def test_evaluate_says_how_many_answers_of_clean_samples_are_predicted(trained, survey, tmp_path):
+    output, _ = trained
+    table = pd.read_csv(survey / "votes.csv")
+    joint = table[list(KAGGLE_NAMES)].to_numpy()
+    whole = to_conditional(joint)
+    released = {"asset_id": table.GalaxyID, "total_classifications": 44}
+    for number, answer in enumerate(ANSWERS):
+        released[f"{answer}_weighted_fraction"] = np.nan_to_num(whole[:, number])
+        released[f"{answer}_flag"] = (joint[:, number] > 0.5).astype(int)
+    pd.DataFrame(released).to_csv(tmp_path / "released.csv", index=False)
+    story, lines = evaluate_bundle(
+        str(output), str(tmp_path / "released.csv"), str(survey / "images"), "weighted_fraction", None
+    )
+    answers, agreed = story["clean"]["answers"], story["clean"]["agreed"]
+    assert answers == int((joint[:COUNT] > 0.5).sum())
+    assert 0 < agreed < answers
+    assert any(
+        f"{answers} answers are flagged" in line and f"{100 * agreed / answers:.1f} %" in line
+        for line in lines
+    )
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_read(tmp_path):
