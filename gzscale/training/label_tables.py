@@ -246,8 +246,7 @@ def _flagged(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray[np.bool_],
     if not layout.flags:
         return np.zeros((batch.num_rows, 0), bool), np.zeros(batch.num_rows, bool)
     flags = np.stack([_numbers(batch, column) for column in layout.flags], axis=1)
-    unclear: NDArray[np.bool_] = (~np.isin(flags, (0, 1))).any(axis=1)
-    return flags == 1, unclear
+    return flags == 1, ((flags != 0) & (flags != 1)).any(axis=1)
 
 
 def _numbers(batch: pa.RecordBatch, column: str) -> NDArray[np.float64]:
