@@ -168,6 +168,10 @@ class SlurmPreset(_Preset):
     predict: JobPool | None = None
     interface: str | None = Field(default=None, description="Network interface of scheduler and workers.")
     logs: str | None = Field(default=None, description="Folder of the jobs' logs, seen by all nodes.")
+    tls: bool = Field(
+        default=True,
+        description="Whether all that talk need a key, made for the night in the folder `logs`.",
+    )
     python: str | None = Field(default=None, description="Interpreter on the nodes; this one by default.")
     prologue: list[str] = Field(default_factory=list, description="Shell lines before a worker starts.")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+from gzscale.clusters.keys import OwnKey, make_key
 from gzscale.clusters.presets import JobPool, SlurmPreset
 from gzscale.clusters.slurm_site import check_partitions, directives_of_nodes, run_command, try_submission
 from gzscale.clusters.workers import (
@@ -50,11 +52,17 @@ def make_slurm(preset: SlurmPreset) -> SlurmWorkers:
     options = {kind: job_options(preset, kind, pool) for kind, pool in pools.items()}
     for kind, chosen in options.items():
         try_submission(kind, SLURMJob("tcp://127.0.0.1:8786", name="gzscale-test", **chosen).job_script())
+    key = _make_key(preset) if preset.tls else None
+    if key is not None:
+        for chosen in options.values():
+            chosen |= {"security": key.security, "protocol": "tls://"}
     try:
         cluster = SLURMCluster(
             silence_logs=50, scheduler_options={"dashboard_address": ":0", "dashboard": False}, **options[CUT]
         )
     except (RuntimeError, OSError, ValueError) as error:
+        if key is not None:
+            key.remove()
         remedy = (
             f"is interface {preset.interface!r} one of its networks, that the nodes reach? "
             "`ip -brief address` lists them"
@@ -64,7 +72,21 @@ def make_slurm(preset: SlurmPreset) -> SlurmWorkers:
         raise ClusterError(
             f"cluster slurm: the scheduler does not start on this host ({error}); {remedy}"
         ) from error
-    return SlurmWorkers(cluster, SLURMJob, pools, options)
+    return SlurmWorkers(cluster, SLURMJob, pools, options, key)
+
+
+def _make_key(preset: SlurmPreset) -> OwnKey:
+    """Make the key of a cluster where its jobs find it."""
+    folder = Path(preset.logs or ".")
+    try:
+        return make_key(folder)
+    except ImportError as error:
+        raise missing_extra("slurm", "slurm", error) from error
+    except OSError as error:
+        raise ClusterError(
+            f"cluster slurm: the key of this night cannot be written into {str(folder)!r} ({error}); `logs` "
+            "of the preset names a folder that all nodes see, `tls: false` does without a key"
+        ) from error
 
 
 class SlurmWorkers(Workers):
@@ -80,13 +102,21 @@ class SlurmWorkers(Workers):
         The preset's pools by kind of work.
     options
         Arguments of ``job`` by kind of work.
+    key
+        What workers and scheduler know each other by; removed with the cluster.
     """
 
     def __init__(
-        self, cluster: Any, job: Any, pools: dict[str, JobPool], options: dict[str, dict[str, Any]]
+        self,
+        cluster: Any,
+        job: Any,
+        pools: dict[str, JobPool],
+        options: dict[str, dict[str, Any]],
+        key: OwnKey | None = None,
     ) -> None:
-        super().__init__(cluster)
+        super().__init__(cluster, None if key is None else key.security)
         self._job = job
+        self._key = key
         self._options = options
         self._renewed: Counter[str] = Counter()
         # Of jobs: since when they wait to be submitted, and when they were first seen to be.
@@ -202,6 +232,12 @@ class SlurmWorkers(Workers):
             state = queue.get(str(job.job_id), "has ended; look at its log")
             said.append(f"job {job.job_id} ({name}) {state}")
         return "; ".join(said) or "no job was submitted"
+
+    def close(self) -> None:
+        """Cancel the jobs, and remove the key."""
+        super().close()
+        if self._key is not None:
+            self._key.remove()
 
     def _queue(self) -> dict[str, str] | None:
         """Return job -> state and reason, of this user's jobs; None if squeue fails."""

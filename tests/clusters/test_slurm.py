@@ -52,7 +52,8 @@ def commands(tmp_path, monkeypatch):
 
 def preset(folder, text):
     path = folder / "site.yaml"
-    path.write_text(f"kind: slurm\nstart_timeout: 3\ninterface: lo\n{text}")
+    logs = "" if "logs:" in text else f"logs: {folder}\n"
+    path.write_text(f"kind: slurm\nstart_timeout: 3\ninterface: lo\n{logs}{text}")
     return load_preset(str(path))
 
 
@@ -242,6 +243,41 @@ def test_jobs_that_stay_in_the_queue_are_told_with_slurm_s_reason(commands, tmp_
     assert "17" in (commands / "scancel.calls").read_text()
 
 
+def test_jobs_bring_the_key_that_the_scheduler_asks_for(commands, tmp_path):
+    (commands / "squeue.answer").write_text("17|PENDING|Priority\n")
+    logs = tmp_path / "logs"
+    workers = slurm.make_slurm(preset(tmp_path, f"logs: {logs}\ncut: {{{POOL}}}\npredict: {{{POOL}}}\n"))
+    try:
+        assert workers.target.scheduler_address.startswith("tls://")
+        _wait_for(lambda: len(workers.target.workers) == 2)
+        (folder,) = logs.glob(".gzscale-key-*")
+        scripts = (commands / "sbatch.script").read_text().split("#!")
+        asked = [script for script in scripts if "tls://" in script]
+        assert len(asked) == 2
+        for script in asked:
+            assert f"--tls-key {folder}/key.pem" in script
+            assert f"--tls-ca-file {folder}/certificate.pem" in script
+            assert "PRIVATE" not in script
+    finally:
+        workers.close()
+    assert not list(logs.glob(".gzscale-key-*"))
+
+
+def test_without_a_key_where_the_preset_says_so(commands, tmp_path):
+    workers = slurm.make_slurm(preset(tmp_path, f"logs: {tmp_path}\ntls: false\ncut: {{{POOL}}}\n"))
+    try:
+        assert workers.target.scheduler_address.startswith("tcp://")
+    finally:
+        workers.close()
+    assert "--tls" not in (commands / "sbatch.script").read_text()
+
+
+def test_a_folder_that_takes_no_key(commands, tmp_path):
+    (tmp_path / "logs").write_text("a file")
+    with pytest.raises(ClusterError, match=r"the key of this night cannot be written.*tls: false"):
+        slurm.make_slurm(preset(tmp_path, f"logs: {tmp_path / 'logs'}\ncut: {{{POOL}}}\n"))
+
+
 def test_a_job_that_is_gone_is_submitted_again_and_surplus_is_cancelled(commands, tmp_path, monkeypatch):
     (commands / "squeue.answer").write_text("17|RUNNING|None\n")
     workers = slurm.make_slurm(preset(tmp_path, f"cut: {{{POOL}, minimum: 1, maximum: 3}}\n"))
@@ -359,11 +395,11 @@ def test_jobs_with_the_least_to_do_are_let_go_and_what_they_have_in_hand_goes_on
         try:
             workers.scale("CUT", 4)
             for name in ("cut-3", "cut-4"):
-                target.sync(_start, target.scheduler_address, name)
+                target.sync(_start, target, name)
             futures = [client.submit(hold, resources={"CUT": 1}, pure=False) for _ in range(2)]
             _wait_for(lambda: sum(bool(ws.processing) for ws in target.scheduler.workers.values()) == 2)
             # One in the queue, one without work, two at work.
-            target.sync(_start, target.scheduler_address, "cut-2")
+            target.sync(_start, target, "cut-2")
             workers.scale("CUT", 3)
             assert set(target.worker_spec) == {"cut-2", "cut-3", "cut-4"}
             workers.scale("CUT", 2)
@@ -379,10 +415,11 @@ def test_jobs_with_the_least_to_do_are_let_go_and_what_they_have_in_hand_goes_on
             workers.close()
 
 
-async def _start(address, name):
+async def _start(target, name):
     from distributed import Worker
 
-    return await Worker(address, name=name, nthreads=1, resources={"CUT": 1}, dashboard=False)
+    options = {"nthreads": 1, "resources": {"CUT": 1}, "dashboard": False, "security": target.security}
+    return await Worker(target.scheduler_address, name=name, protocol="tls://", **options)
 
 
 def test_a_job_s_workers_are_known_by_its_name(commands, tmp_path):
@@ -423,6 +460,7 @@ def test_real_jobs(tmp_path):
             worker["name"]: worker["resources"]
             for worker in cluster.client.scheduler_info(n_workers=-1)["workers"].values()
         }
+        assert cluster.client.scheduler.address.startswith("tls://")
         assert both == {"cut-1": {"CUT": 1.0}, "predict-2": {"PREDICT": 1.0}}
         assert cluster.compute.startswith("cpu")
     queue = subprocess.run(

@@ -1,0 +1,51 @@
+"""The key of a cluster's own: who can read it, which clocks take it, and that nobody gets in without."""
+
+import datetime
+import stat
+
+import pytest
+
+pytest.importorskip("cryptography")
+
+from cryptography import x509
+from distributed import Client, LocalCluster
+
+from gzscale.clusters.keys import make_key
+
+
+@pytest.fixture
+def key(tmp_path):
+    made = make_key(tmp_path / "logs")
+    yield made
+    made.remove()
+
+
+def test_nobody_else_can_read_it_and_it_goes_with_the_cluster(key, tmp_path):
+    assert stat.S_IMODE(key.folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in key.folder.glob("key.pem")} == {0o600}
+    assert key.folder.parent == tmp_path / "logs"
+    for role in ("client", "scheduler", "worker"):
+        named = key.security.get_tls_config_for_role(role)
+        assert {named[what] for what in ("ca_file", "cert", "key")} == set(map(str, key.folder.iterdir()))
+    key.remove()
+    assert list((tmp_path / "logs").iterdir()) == []
+
+
+def test_a_node_whose_clock_is_a_day_behind_takes_it(key):
+    certificate = x509.load_pem_x509_certificate((key.folder / "certificate.pem").read_bytes())
+    now = datetime.datetime.now(datetime.UTC)
+    assert certificate.not_valid_before_utc < now - datetime.timedelta(days=1)
+    assert certificate.not_valid_after_utc > now + datetime.timedelta(days=30)
+
+
+@pytest.mark.slow
+def test_nothing_runs_for_who_has_another_key_or_none(key, tmp_path):
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(security=key.security, protocol="tls://", **options) as cluster:
+        address = cluster.scheduler_address
+        with Client(address, security=key.security, timeout=20, set_as_default=False) as client:
+            assert client.submit(sum, [1, 2]).result(timeout=20) == 3
+        other = make_key(tmp_path)
+        for where, security in ((address, other.security), (address.replace("tls:", "tcp:"), None)):
+            with pytest.raises(OSError, match="Timed out|TLS certificate does not|Connection"):
+                Client(where, security=security, timeout=3, set_as_default=False)
