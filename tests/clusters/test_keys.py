@@ -47,5 +47,5 @@ def test_nothing_runs_for_who_has_another_key_or_none(key, tmp_path):
             assert client.submit(sum, [1, 2]).result(timeout=20) == 3
         other = make_key(tmp_path)
         for where, security in ((address, other.security), (address.replace("tls:", "tcp:"), None)):
-            with pytest.raises(OSError, match="Timed out|TLS certificate does not|Connection"):
+            with pytest.raises(OSError, match=r"Timed out|TLS certificate does not|Connection"):
                 Client(where, security=security, timeout=3, set_as_default=False)
