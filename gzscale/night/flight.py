@@ -15,6 +15,7 @@ from typing import Any
 from gzscale.cluster import Cluster, count_hosts, count_slots
 from gzscale.config import NightConfig
 from gzscale.errors import ClusterError, CredentialsError, Reason, WorkerError
+from gzscale.night.airborne import Airborne
 from gzscale.night.origins import Origins
 from gzscale.night.planned import PlannedPartition
 from gzscale.night.scratch import Room
@@ -55,15 +56,6 @@ class Lost:
     detail: str
 
 
-@dataclass
-class _Airborne:
-    item: PlannedPartition
-    futures: list[Any]
-    since: float
-    host: str
-    moved: int = 0
-
-
 class Flight:
     """Submits partitions to a cluster and returns what became of them.
 
@@ -94,7 +86,7 @@ class Flight:
     ) -> None:
         self._cluster, self._config, self._origin = cluster, config, origin
         self._night, self._check = night, check
-        self._air: dict[str, _Airborne] = {}
+        self._air: dict[str, Airborne] = {}
         self._landed: queue.Queue[str] = queue.Queue()
         self._attempt = itertools.count()
         self._ticked = time.monotonic()
@@ -198,7 +190,7 @@ class Flight:
             priority=1,
             **options,
         )
-        self._air[predicted.key] = _Airborne(item, [predicted, made], time.monotonic(), host, moved)
+        self._air[predicted.key] = Airborne(item, [predicted, made], host, moved)
         self._await(predicted)
 
     def _await(self, predicted: Any) -> None:
@@ -234,7 +226,7 @@ class Flight:
         self._lonely = 0.0
         return flown.item, outcome
 
-    def _move(self, flown: _Airborne, error: WorkerError) -> tuple[PlannedPartition, Failure] | None:
+    def _move(self, flown: Airborne, error: WorkerError) -> tuple[PlannedPartition, Failure] | None:
         """Let a worker go that cannot do the work, and give its partition to another."""
         self._why = str(error)
         if error.worker:
@@ -291,17 +283,15 @@ class Flight:
 
     def _late(self, limit: float) -> tuple[PlannedPartition, Lost] | None:
         """Take a partition from a worker that has been at it for too long, and start that worker anew."""
-        overdue = [key for key, flown in self._air.items() if time.monotonic() - flown.since > limit]
-        at_work = self._ask(self._cluster.client.run_on_scheduler, executing) if overdue else {}
-        for key in overdue:
-            for future in self._air[key].futures:
-                worker, seconds = at_work.get(future.key, ("", 0.0))
-                if seconds > limit:
-                    flown = self._air.pop(key)
-                    self._cluster.client.cancel(flown.futures, force=True)
-                    _tell(self._cluster.client.restart_workers, [worker], raise_for_error=False)
-                    detail = f"{seconds:.0f} s at {future.key.partition('-')[0]}, {limit:.0f} s allowed"
-                    return flown.item, Lost(Reason.TIME_LIMIT, detail)
+        at_work = self._ask(self._cluster.client.run_on_scheduler, executing)
+        for key, flown in self._air.items():
+            late = flown.overdue(at_work, limit)
+            if late is not None:
+                worker, detail = late
+                del self._air[key]
+                self._cluster.client.cancel(flown.futures, force=True)
+                _tell(self._cluster.client.restart_workers, [worker], raise_for_error=False)
+                return flown.item, Lost(Reason.TIME_LIMIT, detail)
         return None
 
 
@@ -312,13 +302,13 @@ def _tell(tell: Callable[..., Any], *arguments: Any, **options: Any) -> None:
     asking.join(ANSWER_TIMEOUT)
 
 
-def _release(flown: _Airborne) -> None:
+def _release(flown: Airborne) -> None:
     """Let go at once, which keeps the scheduler's memory independent of the night's length."""
     for future in flown.futures:
         future.release()
 
 
-def _outcome(flown: _Airborne) -> Summary | Failure | Lost:
+def _outcome(flown: Airborne) -> Summary | Failure | Lost:
     from distributed import KilledWorker
 
     future, item = flown.futures[0], flown.item
