@@ -109,6 +109,8 @@ def train(
     Morphology on several GPUs: torchrun --nproc-per-node=4 --no-python gzscale train ...
     """
     _refuse_unused(context, task, {*_TRAINED_WITH[task], "task", "output", "name", "settings"})
+    if not search:
+        _refuse_unused(context, "without --search", {*context.params} - {"cluster"})
     if task == "sketches":
         from gzscale.training.command import train_sketch_bundle
 

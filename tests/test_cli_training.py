@@ -14,6 +14,11 @@ from gzscale.models.shipped import shipped
         ("morphology", ["--labels", "t", "--images", "a", "--images", "b"], "several are for lenses without"),
         ("redshifts", ["--labels", "t", "--images", "a", "--images", "b"], "several are for lenses without"),
         ("lenses", ["--labels", "t", "--images", "a", "--images", "b"], "several are for lenses without"),
+        (
+            "morphology",
+            ["--labels", "t", "--images", "a", "--cluster", "local"],
+            "without --search: no use for --cluster",
+        ),
         ("redshifts", ["--labels", "t", "--images", "a", "--mapping", "m"], "no use for --mapping"),
         ("lenses", ["--images", "a", "--search", "3", "--kind", "debiased"], "no use for --kind, --search"),
         ("sketches", ["--labels", "t"], "no use for --labels"),
