@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 from gzscale.catalog.canonical import is_text, plain, to_floats
 from gzscale.errors import CatalogError
 
-__all__ = ["to_removals", "to_versions"]
+__all__ = ["to_flags", "to_removals", "to_versions"]
 
 _INTEGER = r"^[+-]?\d{1,18}$"
 _TIME = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?)?Z?$"
-_WORDS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+_WORDS = {"true": True, "t": True, "false": False, "f": False}
 
 
 def to_versions(values: pa.Array, column: str) -> pa.Array:
@@ -55,22 +55,47 @@ def to_removals(values: pa.Array, column: str) -> pa.Array:
         If there is anything but booleans, 0 and 1, or ``true`` and ``false`` as text.
     """
     values = plain(values)
-    if is_text(values.type):
-        words = pc.utf8_lower(pc.utf8_trim_whitespace(values))
-        flags = pc.is_in(words, pa.array([word for word, flag in _WORDS.items() if flag]))
-        known = pc.is_in(words, pa.array(list(_WORDS)))
-    elif pa.types.is_boolean(values.type):
-        return values.fill_null(False)
-    else:
-        numbers = to_floats(values, column)
-        flags = pc.fill_null(pc.equal(numbers, 1.0), False)
-        known = pc.or_(flags, pc.fill_null(pc.equal(numbers, 0.0), False))
+    flags, known = to_flags(values, column)
     strange = pc.filter(values, pc.and_(pc.is_valid(values), pc.invert(known)))
     if len(strange):
         raise CatalogError(
             f"column {column!r} (as removed) holds {strange[0].as_py()!r}; true, false, 1 or 0 is needed"
         )
     return flags
+
+
+def to_flags(values: pa.Array, column: str) -> tuple[pa.Array, pa.Array]:
+    """Convert a column to booleans: booleans, numbers 0 and 1, or ``true`` and ``false`` as text.
+
+    Logicals of FITS are read as bytes that hold the letters T and F (FITS 4.0, Section 7.3.3.2).
+
+    Returns
+    -------
+    flags : pa.Array
+        False also where there is no value, or none of these.
+    known : pa.Array
+        Which are values of these.
+
+    Raises
+    ------
+    CatalogError
+        If the column holds neither booleans, numbers nor text.
+    """
+    values = plain(values)
+    if pa.types.is_boolean(values.type):
+        return values.fill_null(False), pc.is_valid(values)
+    numbers = to_floats(values, column)
+    if pa.types.is_int8(values.type):
+        numbers = pc.if_else(pc.equal(numbers, ord("T")), 1.0, numbers)
+        numbers = pc.if_else(pc.equal(numbers, ord("F")), 0.0, numbers)
+    flags, off = (pc.fill_null(pc.equal(numbers, number), False) for number in (1.0, 0.0))
+    if is_text(values.type):
+        words = pc.utf8_lower(pc.utf8_trim_whitespace(values))
+        flags, off = (
+            pc.or_(known, pc.is_in(words, pa.array([word for word, flag in _WORDS.items() if flag is said])))
+            for known, said in ((flags, True), (off, False))
+        )
+    return flags, pc.or_(flags, off)
 
 
 def _versions_of_text(values: pa.Array) -> pa.Array:

@@ -1,4 +1,4 @@
-"""A key of a cluster's own, made as it starts and gone as it ends: nobody without it can listen or send.
+"""A key of a cluster's own, made as it starts and gone as it ends: without it no message is taken or told.
 
 Dask runs what it is sent: on nodes that others use, too, a scheduler without a key would run anybody's code
 under the name of whoever started it. `distributed.Security.temporary` makes such a key, but one that is valid
@@ -8,17 +8,31 @@ from now on alone: a node whose clock is behind would refuse it.
 from __future__ import annotations
 
 import datetime
+import os
+import re
+import shlex
 import shutil
+import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OwnKey", "make_key"]
+import psutil
+
+__all__ = ["NO_PAGES", "OwnKey", "make_key"]
 
 #: Days before today from which on a key is valid, whatever a node's clock says, and after it.
-_BEFORE, _AFTER = 2, 365
+_BEFORE, _AFTER = 2, 30
+_KEY, _CERTIFICATE = "key.pem", "certificate.pem"
 _ROLES = ("client", "scheduler", "worker")
+#: Begin of the names of the folders; the host and the process that made one follow.
+_PREFIX = ".gzscale-key-"
+#: What all processes of such a cluster are told: neither web pages nor anything else without a key.
+NO_PAGES: dict[str, list[str]] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,23 @@ class OwnKey:
 
     folder: Path
     security: Any
+
+    def exports(self) -> list[str]:
+        """Return shell lines by which a Dask process on another host takes the key, or says that it cannot.
+
+        As settings, for arguments are not quoted on their way into a job's script.
+        """
+        key, certificate = shlex.quote(str(self.folder / _KEY)), shlex.quote(str(self.folder / _CERTIFICATE))
+        blind = f"the key of this night, {self.folder}, is not seen from here: let `logs` of the preset"
+        said = shlex.quote(f"{blind} name a folder that all nodes see")
+        return [
+            f'test -r {key} || {{ echo "$(hostname):" {said} >&2; exit 1; }}',
+            f"export DASK_DISTRIBUTED__COMM__TLS__CA_FILE={certificate}",
+            f"export DASK_DISTRIBUTED__COMM__TLS__WORKER__CERT={certificate}",
+            f"export DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY={key}",
+            "export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=True",
+            "export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'",
+        ]
 
     def remove(self) -> None:
         """Remove the files."""
@@ -59,14 +90,34 @@ def make_key(parent: Path) -> OwnKey:
     from distributed import Security
 
     key, certificate = _pems()
+    # Not what links lead to: it may be another path on another host.
+    parent = Path(os.path.abspath(parent))
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".gzscale-key-", dir=parent)).resolve()
-    paths = {"key": folder / "key.pem", "cert": folder / "certificate.pem"}
-    paths["key"].touch(0o600)
-    paths["key"].write_bytes(key)
-    paths["cert"].write_bytes(certificate)
+    _sweep(parent)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{_host()}-{os.getpid()}-", dir=parent))
+    paths = {"key": folder / _KEY, "cert": folder / _CERTIFICATE}
+    try:
+        paths["key"].touch(0o600)
+        paths["key"].write_bytes(key)
+        paths["cert"].write_bytes(certificate)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     files = {f"tls_{role}_{what}": str(path) for role in _ROLES for what, path in paths.items()}
     return OwnKey(folder, Security(require_encryption=True, tls_ca_file=str(paths["cert"]), **files))
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what processes of this host have left that were killed."""
+    for folder in parent.glob(f"{_PREFIX}{_host()}-*"):
+        process = folder.name.removeprefix(f"{_PREFIX}{_host()}-").partition("-")[0]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _host() -> str:
+    # Without what would end a name or a pattern.
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
 
 
 def _pems() -> tuple[bytes, bytes]:

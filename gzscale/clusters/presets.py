@@ -170,7 +170,7 @@ class SlurmPreset(_Preset):
     logs: str | None = Field(default=None, description="Folder of the jobs' logs, seen by all nodes.")
     tls: bool = Field(
         default=True,
-        description="Whether all that talk need a key, made for the night in the folder `logs`.",
+        description="Whether all that talk need a key, made for the night in `logs`, or your home.",
     )
     python: str | None = Field(default=None, description="Interpreter on the nodes; this one by default.")
     prologue: list[str] = Field(default_factory=list, description="Shell lines before a worker starts.")

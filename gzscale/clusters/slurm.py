@@ -7,7 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from gzscale.clusters.keys import OwnKey, make_key
+import dask
+
+from gzscale.clusters.keys import NO_PAGES, OwnKey, make_key
 from gzscale.clusters.presets import JobPool, SlurmPreset
 from gzscale.clusters.slurm_site import check_partitions, directives_of_nodes, run_command, try_submission
 from gzscale.clusters.workers import (
@@ -53,16 +55,30 @@ def make_slurm(preset: SlurmPreset) -> SlurmWorkers:
     for kind, chosen in options.items():
         try_submission(kind, SLURMJob("tcp://127.0.0.1:8786", name="gzscale-test", **chosen).job_script())
     key = _make_key(preset) if preset.tls else None
-    if key is not None:
-        for chosen in options.values():
-            chosen |= {"security": key.security, "protocol": "tls://"}
     try:
-        cluster = SLURMCluster(
-            silence_logs=50, scheduler_options={"dashboard_address": ":0", "dashboard": False}, **options[CUT]
-        )
-    except (RuntimeError, OSError, ValueError) as error:
+        if key is not None:
+            for chosen in options.values():
+                chosen["protocol"] = "tls://"
+                chosen["job_script_prologue"] += key.exports()
+        return SlurmWorkers(_begin(SLURMCluster, preset, options[CUT], key), SLURMJob, pools, options, key)
+    except BaseException:
         if key is not None:
             key.remove()
+        raise
+
+
+def _begin(cluster: Any, preset: SlurmPreset, options: dict[str, Any], key: OwnKey | None) -> Any:
+    """Start the scheduler, without jobs."""
+    security, pages = (None, {}) if key is None else (key.security, NO_PAGES)
+    try:
+        with dask.config.set(pages):
+            return cluster(
+                silence_logs=50,
+                security=security,
+                scheduler_options={"dashboard_address": ":0", "dashboard": False},
+                **options,
+            )
+    except (RuntimeError, OSError, ValueError) as error:
         remedy = (
             f"is interface {preset.interface!r} one of its networks, that the nodes reach? "
             "`ip -brief address` lists them"
@@ -72,12 +88,11 @@ def make_slurm(preset: SlurmPreset) -> SlurmWorkers:
         raise ClusterError(
             f"cluster slurm: the scheduler does not start on this host ({error}); {remedy}"
         ) from error
-    return SlurmWorkers(cluster, SLURMJob, pools, options, key)
 
 
 def _make_key(preset: SlurmPreset) -> OwnKey:
     """Make the key of a cluster where its jobs find it."""
-    folder = Path(preset.logs or ".")
+    folder = Path(preset.logs) if preset.logs else Path.home() / ".gzscale"
     try:
         return make_key(folder)
     except ImportError as error:
@@ -235,9 +250,11 @@ class SlurmWorkers(Workers):
 
     def close(self) -> None:
         """Cancel the jobs, and remove the key."""
-        super().close()
-        if self._key is not None:
-            self._key.remove()
+        try:
+            super().close()
+        finally:
+            if self._key is not None:
+                self._key.remove()
 
     def _queue(self) -> dict[str, str] | None:
         """Return job -> state and reason, of this user's jobs; None if squeue fails."""

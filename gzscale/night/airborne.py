@@ -8,7 +8,11 @@ from typing import Any
 
 from gzscale.night.planned import PlannedPartition
 
-__all__ = ["Airborne"]
+__all__ = ["LIMITS", "Airborne"]
+
+#: How many limits all workers together may be at one thing: where each lives shorter than one limit, a
+#: partition that never ends would go from one to the next for ever; a good one may be cut short twice.
+LIMITS = 3
 
 
 @dataclass
@@ -25,26 +29,26 @@ class Airborne:
         Where it is cut; empty for anywhere.
     moved
         How often it was given to another worker, whose own had failed.
+    spent
+        What is done to it, and the worker -> seconds that this worker has been seen at it.
     """
 
     item: PlannedPartition
     futures: list[Any]
     host: str
     moved: int = 0
-    _spent: dict[tuple[str, str], float] = field(default_factory=dict)
+    spent: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def overdue(self, at_work: Mapping[str, tuple[str, float]], limit: float) -> tuple[str, str] | None:
         """Note how long workers have been at it, and tell whether that is too long.
-
-        What workers spent that have left since counts, too: where they live shorter than the limit, a
-        partition that never ends would go from one to the next for ever.
 
         Parameters
         ----------
         at_work
             Key of what runs -> its worker, and the seconds that it has been at it.
         limit
-            Seconds that are allowed for each of the things that are done to it.
+            Seconds that one worker may be at each of the things that are done to it; with those that have
+            left since, `LIMITS` times as many.
 
         Returns
         -------
@@ -56,9 +60,12 @@ class Airborne:
             if not worker:
                 continue
             stage = future.key.partition("-")[0]
-            self._spent[stage, worker] = max(seconds, self._spent.get((stage, worker), 0.0))
-            each = [spent for (of, _), spent in self._spent.items() if of == stage]
-            if sum(each) > limit:
-                workers = f" on {len(each)} workers" if len(each) > 1 else ""
-                return worker, f"{sum(each):.0f} s at {stage}{workers}, {limit:.0f} s allowed"
+            self.spent[stage, worker] = max(seconds, self.spent.get((stage, worker), 0.0))
+            each = [spent for (of, _), spent in self.spent.items() if of == stage]
+            if seconds > limit:
+                return worker, f"{seconds:.0f} s at {stage}, {limit:.0f} s allowed"
+            if sum(each) > LIMITS * limit:
+                return worker, (
+                    f"{sum(each):.0f} s at {stage} on {len(each)} workers, {LIMITS} x {limit:.0f} s allowed"
+                )
         return None

@@ -166,7 +166,8 @@ class Flight:
                     return
                 self._submit(items[number], host)
 
-    def _submit(self, item: PlannedPartition, host: str, moved: int = 0) -> None:
+    def _submit(self, item: PlannedPartition, host: str, before: Airborne | None = None) -> None:
+        """Submit a partition, for the first time or with what is known of it ``before``."""
         client = self._cluster.client
         name = f"{self._night}-{item.partition.path}-{next(self._attempt)}"
         common = (self._config, self._origin, item.partition, item.digest)
@@ -190,7 +191,10 @@ class Flight:
             priority=1,
             **options,
         )
-        self._air[predicted.key] = Airborne(item, [predicted, made], host, moved)
+        flown = Airborne(item, [predicted, made], host)
+        if before is not None:
+            flown.moved, flown.spent = before.moved + 1, before.spent
+        self._air[predicted.key] = flown
         self._await(predicted)
 
     def _await(self, predicted: Any) -> None:
@@ -233,7 +237,7 @@ class Flight:
             self._ask(self._cluster.client.run_on_scheduler, let_go, worker=error.worker)
         if flown.moved >= OTHER_WORKERS:
             return flown.item, Failure(flown.item.partition.path, flown.item.rows, f"WorkerError: {error}")
-        self._submit(flown.item, ANYWHERE, flown.moved + 1)
+        self._submit(flown.item, ANYWHERE, flown)
         return None
 
     def _look(self) -> tuple[PlannedPartition, Lost] | None:
@@ -278,7 +282,7 @@ class Flight:
             self._cluster.client.cancel(flown.futures, force=True)
             if flown.moved >= OTHER_WORKERS:
                 return flown.item, Lost(Reason.WORKER_LOST, f"{flown.moved + 1} hosts were lost with it")
-            self._submit(flown.item, ANYWHERE, flown.moved + 1)
+            self._submit(flown.item, ANYWHERE, flown)
         return None
 
     def _late(self, limit: float) -> tuple[PlannedPartition, Lost] | None:

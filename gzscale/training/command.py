@@ -140,6 +140,7 @@ def evaluate_bundle(
         "clean": None if found.clean is None else dict(zip(("answers", "agreed"), found.clean, strict=True)),
         "warning": found.warning,
         "refused": dict(labelled.labels.refused),
+        "unclear_flags": labelled.labels.flags.unclear if labelled.labels.flags else 0,
     }
     lines = [_account(labelled)]
     if found.learnt:
@@ -149,7 +150,7 @@ def evaluate_bundle(
     if found.warning:
         lines.append(f"warning: {found.warning}")
     lines += _table(found.scores)
-    lines += _clean(found.clean)
+    lines += _clean(found.clean, labelled)
     lines += [
         _question(number, found.questions.get(number), part) for number, part in found.intervals.items()
     ]
@@ -232,13 +233,15 @@ def _question(number: int, rmse: float | None, part: dict[str, float]) -> str:
     return f"question {number:<2}  {'; '.join([error, ', '.join(shares)] if shares else [error])}"
 
 
-def _clean(found: tuple[int, int] | None) -> list[str]:
+def _clean(found: tuple[int, int] | None, labelled: LabelledSet) -> list[str]:
     """Return what is said of the table's clean samples."""
-    if found is None:
+    flags = labelled.labels.flags
+    if found is None or flags is None:
         return []
     answers, agreed = found
     share = f", for {100 * agreed / answers:.1f} % the network's most voted answer" if answers else ""
-    return [f"clean samples: {answers} answers are flagged in the table{share}"]
+    unclear = f"; {flags.unclear} flags of the table are neither 0 nor 1" if flags.unclear else ""
+    return [f"clean samples: {answers} answers are flagged in the table{share}{unclear}"]
 
 
 def _account(labelled: LabelledSet) -> str:

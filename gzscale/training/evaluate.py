@@ -110,7 +110,7 @@ def evaluate_morphology(bundle: Bundle, labelled: LabelledSet) -> Evaluation:
         question_intervals(*observed, strength),
         int(learnt.sum()),
         predicted,
-        None if labels.flagged is None else clean_agreement(predicted, labels.flagged),
+        None if labels.flags is None else clean_agreement(predicted, labels.flags.flagged),
         unlike_names(bundle, labels),
     )
 

@@ -23,13 +23,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gzscale.catalog.canonical import to_floats
 from gzscale.catalog.locate import locate_table
+from gzscale.catalog.versions import to_flags
 from gzscale.errors import CatalogError
 from gzscale.models.votes import ANSWERS, KAGGLE_NAMES, QUESTIONS, asked, to_joint
-from gzscale.training.labels import Labels, Refusal
+from gzscale.training.labels import Flags, Labels, Refusal
 from gzscale.training.mapping import SAMPLE, Mapping, batches, read_mapping, texts
 
 __all__ = ["KINDS", "read_labels"]
@@ -120,7 +122,7 @@ def read_labels(
                 objects += texts(batch, layout.object_name)
     if not parts:
         raise CatalogError(f"{path}: the table has 0 rows")
-    joint, faults, volunteers, ra, dec, redshift, counted, flagged = (
+    joint, faults, volunteers, ra, dec, redshift, counted, flagged, unclear = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
     reasons = _refusals(names, faults)
@@ -140,7 +142,7 @@ def read_labels(
         layout.name if assets is None else "asset_id",
         layout.kind,
         counted[good],
-        flagged[good] if layout.flags else None,
+        Flags(flagged[good], int(unclear[good].sum())) if layout.flags else None,
         refused_names - set(kept),
     )
 
@@ -210,8 +212,6 @@ def _convert(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray, ...]:
         faults[(faults == "") & _uncounted(joint)] = Refusal.BAD_SUM
     outside = negative | (usable > 1 + 1e-6).any(axis=1)
     faults[outside & (faults != Refusal.MISSING_FRACTION)] = Refusal.BAD_FRACTION
-    flagged, unclear = _flagged(batch, layout)
-    faults[(faults == "") & unclear] = Refusal.BAD_FLAG
     others = [
         _numbers(batch, layout.others[name]) if name in layout.others else np.full(len(given), np.nan)
         for name in _OTHERS
@@ -226,7 +226,7 @@ def _convert(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray, ...]:
         dec,
         redshift.astype(np.float32),
         _counted(batch, layout),
-        flagged,
+        *_flagged(batch, layout),
     )
 
 
@@ -241,12 +241,17 @@ def _counted(batch: pa.RecordBatch, layout: _Layout) -> NDArray[np.float32]:
     return total
 
 
-def _flagged(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return of which clean samples each galaxy is one, and which rows have a flag that says neither."""
-    if not layout.flags:
-        return np.zeros((batch.num_rows, 0), bool), np.zeros(batch.num_rows, bool)
-    flags = np.stack([_numbers(batch, column) for column in layout.flags], axis=1)
-    return flags == 1, ((flags != 0) & (flags != 1)).any(axis=1)
+def _flagged(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return of which clean samples each galaxy is one, and how many of its flags say neither yes nor no."""
+    flagged = np.zeros((batch.num_rows, len(layout.flags)), bool)
+    unclear = np.zeros(batch.num_rows, np.int64)
+    for place, column in enumerate(layout.flags):
+        values = batch.column(column)
+        flags, known = to_flags(values, column)
+        flagged[:, place] = flags.to_numpy(zero_copy_only=False)
+        missing = pc.is_null(values, nan_is_null=True)
+        unclear += ~pc.or_(known, missing).to_numpy(zero_copy_only=False)
+    return flagged, unclear
 
 
 def _numbers(batch: pa.RecordBatch, column: str) -> NDArray[np.float64]:

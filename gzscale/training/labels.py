@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -46,8 +46,6 @@ class Refusal(StrEnum):
     """The fractions of a question do not sum to the share that was asked it."""
     BAD_VOLUNTEERS = "BAD_VOLUNTEERS"
     """The number of volunteers is not positive and finite."""
-    BAD_FLAG = "BAD_FLAG"
-    """A flag of a clean sample is neither 0 nor 1."""
     NO_IMAGE = "NO_IMAGE"
     """There is no image of the galaxy."""
     OTHER_SAMPLE = "OTHER_SAMPLE"
@@ -66,6 +64,22 @@ class Refusal(StrEnum):
     """The galaxy has another image: of its identifier, or nearer to its position."""
     APART = "APART"
     """The image with the galaxy's identifier is of another position."""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Of which answers' clean samples galaxies are.
+
+    Attributes
+    ----------
+    flagged
+        bool, shape (n, 37).
+    unclear
+        Flags that say neither yes nor no; they are not set. One without a value is not set, either.
+    """
+
+    flagged: NDArray[np.bool_]
+    unclear: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,9 +110,8 @@ class Labels:
     counted
         How many answers to each question the table counts, float32, shape (n, 11), NaN where it does not say;
         None where nothing is known.
-    flagged
-        Of which answers' clean samples each galaxy is one by the table, bool, shape (n, 37); None where the
-        table has no flags.
+    flags
+        Of which answers' clean samples the table says that they are; None where it has no flags.
     refused_names
         Names of the rows that are not here, where they have one.
     """
@@ -114,7 +127,7 @@ class Labels:
     named_by: str = ""
     kind: str = ""
     counted: NDArray[np.float32] | None = None
-    flagged: NDArray[np.bool_] | None = None
+    flags: Flags | None = None
     refused_names: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
@@ -134,7 +147,7 @@ class Labels:
             self.named_by,
             self.kind,
             None if self.counted is None else self.counted[index],
-            None if self.flagged is None else self.flagged[index],
+            None if self.flags is None else replace(self.flags, flagged=self.flags.flagged[index]),
             self.refused_names,
         )
 

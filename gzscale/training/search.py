@@ -32,6 +32,7 @@ from gzscale.training.labels import name_hashes, positions, require_enough
 from gzscale.training.members import examples_of
 from gzscale.training.processes import own_device
 from gzscale.training.recipe import Recipe
+from gzscale.training.sketch import DRAWING
 from gzscale.training.start import learn_from, start_of
 
 __all__ = ["search_settings", "try_recipe"]
@@ -83,8 +84,10 @@ def search_settings(
     lines = [_line(trial) for trial in study.trials if trial.value is not None or _failure(trial)]
     left = trials - len(lines)
     if left > 0:
+        start = start_of(recipe)
+        weights = None if start is None else dict(start.tensors)
         with open_cluster(cluster) as opened:
-            lines += _try_all(opened.client, study, labelled, recipe, left)
+            lines += _try_all(opened.client, study, labelled, recipe, weights, left)
     if not any(trial.value is not None for trial in study.trials):
         raise ConfigError(f"search: none of {len(lines)} trials could be done; {lines[-1]}")
     best = study.best_trial
@@ -158,7 +161,13 @@ def _open_study(labelled: LabelledSet, recipe: Recipe, journal: Path) -> Any:
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    tried = {**dataclasses.asdict(recipe), "trial": _learnt_by_each(recipe)}
+    given = start_of(recipe)
+    tried = {
+        **dataclasses.asdict(recipe),
+        "start": "" if given is None else given.sha256,
+        "trial": _learnt_by_each(recipe),
+        "drawing": DRAWING,
+    }
     digest = hashlib.sha256(json.dumps(tried, sort_keys=True).encode())
     digest.update(name_hashes(labelled.labels.names).tobytes())
     for values in (labelled.labels.joint, labelled.labels.votes()):
@@ -176,8 +185,18 @@ def _open_study(labelled: LabelledSet, recipe: Recipe, journal: Path) -> Any:
     return study
 
 
-def _try_all(client: Any, study: Any, labelled: LabelledSet, recipe: Recipe, left: int) -> Iterator[str]:
-    """Try so many more recipes, as many at a time as the workers take; yield a line for each that ends."""
+def _try_all(
+    client: Any,
+    study: Any,
+    labelled: LabelledSet,
+    recipe: Recipe,
+    weights: dict[str, torch.Tensor] | None,
+    left: int,
+) -> Iterator[str]:
+    """Try so many more recipes, as many at a time as the workers take; yield a line for each that ends.
+
+    ``weights`` are those of the recipe's start, if it has one.
+    """
     from distributed import as_completed
     from optuna.trial import TrialState
 
@@ -186,8 +205,6 @@ def _try_all(client: Any, study: Any, labelled: LabelledSet, recipe: Recipe, lef
         raise ClusterError(
             'no worker offers PREDICT; start them with `dask worker ... --resources "PREDICT=1"`'
         )
-    given = start_of(recipe)
-    weights = None if given is None else dict(given.tensors)
     data = client.scatter([weights, *_split(labelled, recipe)], broadcast=True)
     running: dict[str, Any] = {}
     done = as_completed(loop=client.loop)
@@ -319,7 +336,14 @@ def _with(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
     if "stages" in chosen:
         network["widths"] = [chosen["width"] * 2**stage for stage in range(chosen["stages"])]
         network["blocks"] = [chosen["blocks"]] * chosen["stages"]
-    change = {"rate": chosen["rate"], "decay": chosen["decay"]}
-    fit_settings: Settings = dataclasses.replace(recipe.fit, batch=chosen["batch"], **change)
-    sketch_fit: Settings = dataclasses.replace(recipe.sketch_fit, **change)
+    learnt, drawn = recipe.fit, recipe.sketch_fit
+    fit_settings: Settings = dataclasses.replace(
+        learnt, batch=chosen["batch"], rate=chosen["rate"], decay=chosen["decay"]
+    )
+    # Sketches are learnt as much faster or slower as the galaxies.
+    sketch_fit: Settings = dataclasses.replace(
+        drawn,
+        rate=drawn.rate * (chosen["rate"] / learnt.rate),
+        decay=drawn.decay * (chosen["decay"] / learnt.decay) if learnt.decay else chosen["decay"],
+    )
     return dataclasses.replace(recipe, network=network, fit=fit_settings, sketch_fit=sketch_fit)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gzscale.errors import ConfigError
+from gzscale.errors import ConfigError, StorageError
 from gzscale.models.backbone import Network
 from gzscale.models.bundle import Bundle, load_bundle
 from gzscale.models.equivariant import EquivariantNetwork
@@ -45,6 +47,8 @@ __all__ = [
 
 #: What the bundle is for: not a task of a night, but of a training.
 START = "sketches"
+#: Threads of one process that need the same sketches draw them once.
+_DRAWING_ONE = threading.Lock()
 #: Parameters of a network that may differ from those of the one whose weights it starts from.
 _FREE = ("dropout",)
 
@@ -213,24 +217,45 @@ def sketches(count: int, seed: int, network: Network, work: Path, faint: float =
     """Draw sketched galaxies, as large as what a network looks at of a picture, the same for the same seed.
 
     They lie on disk, some 12 kB each, and are there already where a training goes on.
+
+    Raises
+    ------
+    StorageError
+        If the disk has no room for them.
     """
     size = network.crop or GEOMETRY.size
     # Every process draws its own: they need not share a folder.
     folder = work / f"sketches-{DRAWING}-{count}-{faint:g}-{seed}-{size}-{process_rank()}"
     pictures, votes = folder / "pictures.npy", folder / "joint.npy"
-    if not votes.exists():
-        folder.mkdir(exist_ok=True)
-        generator = torch.Generator().manual_seed(seed)
-        room = np.lib.format.open_memmap(pictures, "w+", np.uint8, (count, 3, size, size))
-        joint = np.empty((count, len(ANSWERS)), np.float32)
-        for first in range(0, count, 64):
-            block = slice(first, min(first + 64, count))
-            drawn, said = draw_sketches(block.stop - block.start, generator, size, size, faint)
-            room[block] = (drawn * 255).round_().to(torch.uint8).numpy()
-            joint[block] = said.numpy()
-        room.flush()
-        part = folder / "joint.part.npy"
-        np.save(part, joint)
-        part.replace(votes)
+    with _DRAWING_ONE:
+        if not votes.exists():
+            _require_room(work, count, size)
+            folder.mkdir(exist_ok=True)
+            _draw(pictures, votes, count, seed, size, faint)
     asked = np.ones((count, 11), np.float32)
     return Examples(np.load(pictures, mmap_mode="r"), np.load(votes), asked, whole=True)
+
+
+def _require_room(work: Path, count: int, size: int) -> None:
+    """Refuse to write into a map of a file that the disk cannot take: the process would be killed for it."""
+    needed, free = count * 3 * size * size, shutil.disk_usage(work).free
+    if free < needed:
+        raise StorageError(
+            f"{work}: {count} sketches take {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free; "
+            "free more, or set fewer sketches"
+        )
+
+
+def _draw(pictures: Path, votes: Path, count: int, seed: int, size: int, faint: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    room = np.lib.format.open_memmap(pictures, "w+", np.uint8, (count, 3, size, size))
+    joint = np.empty((count, len(ANSWERS)), np.float32)
+    for first in range(0, count, 64):
+        block = slice(first, min(first + 64, count))
+        drawn, said = draw_sketches(block.stop - block.start, generator, size, size, faint)
+        room[block] = (drawn * 255).round_().to(torch.uint8).numpy()
+        joint[block] = said.numpy()
+    room.flush()
+    part = votes.with_name("joint.part.npy")
+    np.save(part, joint)
+    part.replace(votes)

@@ -1,7 +1,9 @@
 """The key of a cluster's own: who can read it, which clocks take it, and that nobody gets in without."""
 
 import datetime
+import os
 import stat
+import subprocess
 
 import pytest
 
@@ -31,11 +33,33 @@ def test_nobody_else_can_read_it_and_it_goes_with_the_cluster(key, tmp_path):
     assert list((tmp_path / "logs").iterdir()) == []
 
 
+def test_what_a_process_left_that_was_killed_is_removed(key, tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = key.folder.with_name(key.folder.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
+    of_others = tmp_path / "logs" / f".gzscale-key-elsewhere-{ended.pid}-x"
+    for folder in (left, of_others):
+        folder.mkdir()
+    make_key(tmp_path / "logs").remove()
+    assert set((tmp_path / "logs").iterdir()) == {key.folder, of_others}
+
+
+def test_a_job_that_does_not_see_it_says_so(tmp_path):
+    made = make_key(tmp_path / "my logs; $(false)")
+    script = "\n".join([*made.exports(), "echo key $DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY"])
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"key {made.folder}/key.pem\n")
+    made.remove()
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{made.folder}, is not seen from here" in done.stderr
+
+
 def test_a_node_whose_clock_is_a_day_behind_takes_it(key):
     certificate = x509.load_pem_x509_certificate((key.folder / "certificate.pem").read_bytes())
     now = datetime.datetime.now(datetime.UTC)
     assert certificate.not_valid_before_utc < now - datetime.timedelta(days=1)
-    assert certificate.not_valid_after_utc > now + datetime.timedelta(days=30)
+    assert certificate.not_valid_after_utc > now + datetime.timedelta(days=29)
 
 
 @pytest.mark.slow

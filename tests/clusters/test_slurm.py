@@ -245,18 +245,19 @@ def test_jobs_that_stay_in_the_queue_are_told_with_slurm_s_reason(commands, tmp_
 
 def test_jobs_bring_the_key_that_the_scheduler_asks_for(commands, tmp_path):
     (commands / "squeue.answer").write_text("17|PENDING|Priority\n")
-    logs = tmp_path / "logs"
+    logs = tmp_path / "my logs"
     workers = slurm.make_slurm(preset(tmp_path, f"logs: {logs}\ncut: {{{POOL}}}\npredict: {{{POOL}}}\n"))
     try:
         assert workers.target.scheduler_address.startswith("tls://")
+        assert not workers.target.scheduler.http_application.applications
         _wait_for(lambda: len(workers.target.workers) == 2)
         (folder,) = logs.glob(".gzscale-key-*")
         scripts = (commands / "sbatch.script").read_text().split("#!")
         asked = [script for script in scripts if "tls://" in script]
         assert len(asked) == 2
         for script in asked:
-            assert f"--tls-key {folder}/key.pem" in script
-            assert f"--tls-ca-file {folder}/certificate.pem" in script
+            assert f"test -r {shlex.quote(f'{folder}/key.pem')} ||" in script
+            assert f"TLS__WORKER__KEY={shlex.quote(f'{folder}/key.pem')}" in script
             assert "PRIVATE" not in script
     finally:
         workers.close()
@@ -269,7 +270,7 @@ def test_without_a_key_where_the_preset_says_so(commands, tmp_path):
         assert workers.target.scheduler_address.startswith("tcp://")
     finally:
         workers.close()
-    assert "--tls" not in (commands / "sbatch.script").read_text()
+    assert "TLS" not in (commands / "sbatch.script").read_text()
 
 
 def test_a_folder_that_takes_no_key(commands, tmp_path):

@@ -225,16 +225,47 @@ def test_numbers_that_cannot_be(tmp_path):
     assert np.isfinite(labels.votes()).all()
 
 
-def test_flags_of_clean_samples_are_read(tmp_path):
+@pytest.mark.parametrize("ending", ["csv", "parquet", "fits"])
+@pytest.mark.parametrize("kind", [int, bool, float])
+def test_flags_of_clean_samples_are_read(tmp_path, ending, kind):
+    table = released_table(conditional(4))
+    for answer in ANSWERS:
+        table[f"{answer}_flag"] = np.zeros(4, kind)
+    table[f"{ANSWERS[1]}_flag"] = np.array([1, 0, 0, 1], kind)
+    path = tmp_path / f"t.{ending}"
+    if ending == "csv":
+        table.to_csv(path, index=False)
+    elif ending == "parquet":
+        table.to_parquet(path)
+    else:
+        Table.from_pandas(table).write(path)
+    labels = read_labels(path)
+    assert labels.flags.unclear == 0
+    assert [np.flatnonzero(row).tolist() for row in labels.flags.flagged] == [[1], [], [], [1]]
+    assert labels.take(np.array([3, 2])).flags.flagged.sum(axis=1).tolist() == [1, 0]
+
+
+def test_no_votes_are_lost_by_a_flag(tmp_path):
     table = released_table(conditional(4))
     table[f"{ANSWERS[1]}_flag"] = [1, 0, 2, np.nan]
+    table[f"{ANSWERS[2]}_flag"] = np.nan
     table.to_csv(tmp_path / "t.csv", index=False)
     labels = read_labels(tmp_path / "t.csv")
-    assert labels.flagged.tolist() == [[answer == 1 for answer in range(37)], [False] * 37]
-    assert labels.refused == {"BAD_FLAG": 2}
-    assert labels.refused_names == set(table.dr7objid[2:].astype(str))
+    assert len(labels) == 4
+    assert labels.flags.flagged.sum(axis=1).tolist() == [1, 0, 0, 0]
+    assert labels.flags.unclear == 1
     table.drop(columns=f"{ANSWERS[1]}_flag").to_csv(tmp_path / "t.csv", index=False)
-    assert read_labels(tmp_path / "t.csv").flagged is None
+    assert read_labels(tmp_path / "t.csv").flags is None
+
+
+def test_names_of_refused_rows_are_kept(tmp_path):
+    table = released_table(conditional(4))
+    table.loc[2, f"{ANSWERS[0]}_weighted_fraction"] = np.nan
+    table.loc[3, "dr7objid"] = table.dr7objid[0]
+    table.to_csv(tmp_path / "t.csv", index=False)
+    labels = read_labels(tmp_path / "t.csv")
+    assert labels.refused == {"MISSING_FRACTION": 1, "DUPLICATE_ID": 1}
+    assert labels.refused_names == {str(table.dr7objid[2])}
 
 
 def test_a_table_that_counts_nothing_says_so(tmp_path):

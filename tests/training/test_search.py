@@ -1,10 +1,14 @@
+import contextlib
 import dataclasses
 
 import pytest
 from test_training_morphology import RECIPE, galaxies
 
 from gzscale.errors import ConfigError
+from gzscale.models.bundle import write_bundle
+from gzscale.training import search
 from gzscale.training.search import _open_study, search_settings
+from gzscale.training.start import train_sketches
 
 PRESET = "kind: local\nworkers: 1\n"
 #: A cluster that cannot be opened: nothing is left to try.
@@ -62,3 +66,24 @@ def test_no_trial_can_be_done(labelled, tmp_path, cluster):
     small = dataclasses.replace(RECIPE, network={**RECIPE.network, "size": 4})
     with pytest.raises(ConfigError, match=r"none of 2 trials could be done.*a multiple of"):
         search_settings(labelled, small, 2, tmp_path / "search.journal", cluster)
+
+
+@pytest.mark.slow
+def test_workers_need_not_reach_the_start(labelled, tmp_path, cluster, monkeypatch):
+    path = tmp_path / "start.safetensors"
+    path.write_bytes(write_bundle(train_sketches(RECIPE, "start", tmp_path / "work")))
+    recipe = dataclasses.replace(RECIPE, start=str(path), sketches=0)
+    opened, kept = search.open_cluster, path.read_bytes()
+
+    @contextlib.contextmanager
+    def without_it(name):
+        path.unlink()
+        with opened(name) as found:
+            yield found
+        path.write_bytes(kept)
+
+    monkeypatch.setattr(search, "open_cluster", without_it)
+    found, lines = search_settings(labelled, recipe, 1, tmp_path / "search.journal", cluster)
+    assert len(scores(lines)) == 1
+    assert found.start == str(path)
+    assert set(found.search["best"]) == {"dropout", "rate", "decay", "batch"}

@@ -1,6 +1,7 @@
 """What morphology's members start from: a bundle of a network that has learnt sketches."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,12 +10,13 @@ from PIL import Image
 from test_training_morphology import galaxies
 
 from gzscale.cli import main
-from gzscale.errors import BundleError, ConfigError
+from gzscale.errors import BundleError, ConfigError, StorageError
 from gzscale.models.bundle import load_bundle, write_bundle
 from gzscale.models.network import build_network
 from gzscale.models.shipped import shipped
+from gzscale.training import search
 from gzscale.training.command import train_bundle
-from gzscale.training.fit import Settings, predict, rmse
+from gzscale.training.fit import Settings, fit, predict, rmse
 from gzscale.training.members import examples_of
 from gzscale.training.recipe import NETWORK, Recipe
 from gzscale.training.search import _own, _with, try_recipe
@@ -103,6 +105,49 @@ def test_a_trial_begins_as_the_training_would(start, tmp_path):
     expected = rmse(predict(network.eval(), examples), examples.joint)
     assert try_recipe(still, kept, examples, examples) == pytest.approx(expected, abs=0.01)
     assert abs(try_recipe(still, None, examples, examples) - expected) > 0.05
+
+
+def test_the_first_trial_is_the_recipe_itself():
+    recipe = Recipe(sketch_fit=Settings(epochs=3, rate=0.011, decay=0.07))
+    assert _with(recipe, _own(recipe)).sketch_fit == recipe.sketch_fit
+    faster = _with(recipe, {**_own(recipe), "rate": 3 * recipe.fit.rate})
+    assert faster.sketch_fit.rate == pytest.approx(0.033)
+
+
+def test_a_trial_learns_a_part_of_what_the_training_would(monkeypatch):
+    seen = []
+    learn = search.learn_from
+    monkeypatch.setattr(search, "learn_from", lambda *given: seen.append(given) or learn(*given))
+    recipe = dataclasses.replace(
+        RECIPE, sketch_fit=Settings(epochs=3, batch=16), fit=Settings(epochs=8, batch=16)
+    )
+    fits = []
+    monkeypatch.setattr(search, "fit", lambda *given: fits.append(given) or fit(*given))
+    examples = examples_of(galaxies(24))
+    try_recipe(recipe, None, examples, examples)
+    ((_, tried, _),) = seen
+    assert (tried.sketches, tried.sketch_fit.epochs) == (16, 1)
+    ((_, _, settings),) = fits
+    assert settings.epochs == 2
+
+
+def test_what_was_tried_from_other_weights_does_not_count(start, tmp_path):
+    labelled = galaxies(60)
+    recipe = Recipe(members=2, start=str(tmp_path / "s"), sketches=0, network=SMALL)
+    (tmp_path / "s").write_bytes(start.read_bytes())
+    study = search._open_study(labelled, recipe, tmp_path / "journal")
+    study.tell(study.ask(), 0.1)
+    assert len(search._open_study(labelled, recipe, tmp_path / "journal").trials) == 1
+    other = train_sketches(dataclasses.replace(RECIPE, sketches=32), "other", tmp_path / "work")
+    (tmp_path / "s").write_bytes(write_bundle(other))
+    trials = search._open_study(labelled, recipe, tmp_path / "journal").trials
+    assert [trial.value for trial in trials] == [None]
+
+
+def test_a_disk_without_room_for_sketches(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10**5))
+    with pytest.raises(StorageError, match=r"64 sketches take 0\.4 MB and 0\.1 MB are free"):
+        starting_weights(RECIPE, tmp_path, None)
 
 
 def test_the_command_draws_its_own(tmp_path):
