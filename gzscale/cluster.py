@@ -44,7 +44,7 @@ class Cluster:
     compute
         Device and precision of its predictions: see `gzscale.night.compute.compute_kind`.
     partition_limit
-        Seconds that one partition may take.
+        Seconds that one worker may be at a partition; see `gzscale.night.airborne`.
     patience
         Seconds that the night waits where no worker of a kind is left.
     waits_for

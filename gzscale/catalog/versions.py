@@ -52,7 +52,7 @@ def to_removals(values: pa.Array, column: str) -> pa.Array:
     Raises
     ------
     CatalogError
-        If there is anything but booleans, 0 and 1, or ``true`` and ``false`` as text.
+        If there is anything but booleans, 0 and 1, or ``true`` and ``false`` as text; see `to_flags`.
     """
     values = plain(values)
     flags, known = to_flags(values, column)

@@ -7,18 +7,16 @@ from now on alone: a node whose clock is behind would refuse it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
-import re
 import shlex
 import shutil
-import socket
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 __all__ = ["NO_PAGES", "OwnKey", "make_key"]
 
@@ -26,7 +24,7 @@ __all__ = ["NO_PAGES", "OwnKey", "make_key"]
 _BEFORE, _AFTER = 2, 30
 _KEY, _CERTIFICATE = "key.pem", "certificate.pem"
 _ROLES = ("client", "scheduler", "worker")
-#: Begin of the names of the folders; the host and the process that made one follow.
+#: Begin of the names of the folders.
 _PREFIX = ".gzscale-key-"
 #: What all processes of such a cluster are told: neither web pages nor anything else without a key.
 NO_PAGES: dict[str, list[str]] = {
@@ -94,7 +92,7 @@ def make_key(parent: Path) -> OwnKey:
     parent = Path(os.path.abspath(parent))
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{_host()}-{os.getpid()}-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     paths = {"key": folder / _KEY, "cert": folder / _CERTIFICATE}
     try:
         paths["key"].touch(0o600)
@@ -108,16 +106,11 @@ def make_key(parent: Path) -> OwnKey:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what processes of this host have left that were killed."""
-    for folder in parent.glob(f"{_PREFIX}{_host()}-*"):
-        process = folder.name.removeprefix(f"{_PREFIX}{_host()}-").partition("-")[0]
-        if process.isdecimal() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _host() -> str:
-    # Without what would end a name or a pattern.
-    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+    """Remove keys that are valid no more, left by nights that were killed, on whatever host."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _AFTER * 86_400:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _pems() -> tuple[bytes, bytes]:

@@ -47,7 +47,9 @@ class _Section(BaseModel):
 class _Preset(_Section):
     start_timeout: int = Field(default=180, ge=1, description="Seconds until workers of each kind are up.")
     partition_limit: int = Field(
-        default=3600, ge=1, description="Seconds that workers may be at one partition."
+        default=3600,
+        ge=1,
+        description="Seconds that a worker may be at one partition; all together thrice that.",
     )
     scratch: str | None = Field(default=None, description="Folder for the workers' temporary files.")
     scratch_free: str | int = Field(

@@ -60,6 +60,7 @@ def make_slurm(preset: SlurmPreset) -> SlurmWorkers:
             for chosen in options.values():
                 chosen["protocol"] = "tls://"
                 chosen["job_script_prologue"] += key.exports()
+                chosen["worker_extra_args"] += ["--no-dashboard"]
         return SlurmWorkers(_begin(SLURMCluster, preset, options[CUT], key), SLURMJob, pools, options, key)
     except BaseException:
         if key is not None:

@@ -24,14 +24,21 @@ import torch
 from numpy.typing import NDArray
 
 from gzscale.cluster import count_slots, open_cluster
-from gzscale.errors import ClusterError, ConfigError
+from gzscale.errors import ClusterError, ConfigError, StorageError
 from gzscale.models.network import build_network
-from gzscale.training.fit import Examples, Settings, fit, predict, rmse
+from gzscale.training.fit import Examples, fit, predict, rmse
 from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import name_hashes, positions, require_enough
 from gzscale.training.members import examples_of
 from gzscale.training.processes import own_device
 from gzscale.training.recipe import Recipe
+from gzscale.training.search_space import (
+    own_settings,
+    require_searchable,
+    settings_pairs,
+    suggest,
+    with_settings,
+)
 from gzscale.training.sketch import DRAWING
 from gzscale.training.start import learn_from, start_of
 
@@ -41,8 +48,6 @@ __all__ = ["search_settings", "try_recipe"]
 TRIAL_SHARE = 0.25
 #: Galaxies that the trials are made with, at most: every worker has them in memory, 27 kB each.
 MOST_GALAXIES = 8192
-#: Settings that the search and the network call the same.
-_SAME = ("kernel", "activation", "pooling", "dropout")
 
 
 def search_settings(
@@ -75,11 +80,14 @@ def search_settings(
     Raises
     ------
     ConfigError
-        If Optuna is not installed, or no trial could be done.
+        If Optuna is not installed, the recipe is none that would be proposed, or no trial could be done.
     ClusterError
         If no worker offers ``PREDICT``.
+    StorageError
+        If a worker's disk has no room for the sketches.
     """
     require_enough(labelled.labels, "search")
+    require_searchable(recipe)
     study = _open_study(labelled, recipe, journal)
     lines = [_line(trial) for trial in study.trials if trial.value is not None or _failure(trial)]
     left = trials - len(lines)
@@ -91,16 +99,15 @@ def search_settings(
     if not any(trial.value is not None for trial in study.trials):
         raise ConfigError(f"search: none of {len(lines)} trials could be done; {lines[-1]}")
     best = study.best_trial
-    found = _with(recipe, best.params)
+    found = with_settings(recipe, best.params)
     record = {
         "trials": len(lines),
         "best_rmse": round(study.best_value, 5),
         "best": best.params,
         "trial": _learnt_by_each(recipe),
     }
-    lines.append(
-        f"best: trial {best.number}, RMSE {study.best_value:.4f}; --set {' --set '.join(_pairs(found))}"
-    )
+    settings = " --set ".join(["", *settings_pairs(found)])
+    lines.append(f"best: trial {best.number}, RMSE {study.best_value:.4f};{settings}")
     return dataclasses.replace(found, search=record), lines
 
 
@@ -179,7 +186,7 @@ def _open_study(labelled: LabelledSet, recipe: Recipe, journal: Path) -> Any:
         study.enqueue_trial(trial.params)
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     if not study.trials:
-        study.enqueue_trial(_own(recipe))
+        study.enqueue_trial(own_settings(recipe))
     # Another seed for each start, or the proposals would be those of the first one again.
     study.sampler = optuna.samplers.TPESampler(seed=recipe.fit.seed + len(study.trials))
     return study
@@ -211,7 +218,7 @@ def _try_all(
 
     def start() -> None:
         trial = study.ask()
-        task = (try_recipe, _with(recipe, _suggest(trial, recipe)), *data)
+        task = (try_recipe, with_settings(recipe, suggest(trial, recipe)), *data)
         future = client.submit(*task, pure=False, resources={"PREDICT": 1})
         running[future.key] = trial
         done.add(future)
@@ -223,6 +230,10 @@ def _try_all(
         trial = running.pop(future.key)
         if future.status == "finished":
             study.tell(trial, float(future.result()))
+        elif isinstance(future.exception(), StorageError):
+            # Not the settings' fault: tried again by the next search, which may find more room.
+            study.tell(trial, state=TrialState.FAIL)
+            raise StorageError(f"trial {trial.number}: {future.exception()}")
         else:
             trial.set_user_attr("failure", str(future.exception()) or future.status)
             study.tell(trial, state=TrialState.FAIL)
@@ -278,72 +289,3 @@ def _line(trial: Any) -> str:
 def _failure(trial: Any) -> str:
     """Return why a trial failed; nothing for one that did not, or was cut off."""
     return str(trial.user_attrs.get("failure", ""))
-
-
-def _pairs(recipe: Recipe) -> list[str]:
-    """Return what sets a recipe's searched settings on the command line."""
-    network = {key: recipe.network[key] for key in ("widths", "blocks", *_SAME) if key in recipe.network}
-    pairs = {f"network.{key}": value for key, value in network.items()}
-    pairs |= {"start": recipe.start, "sketches": recipe.sketches}
-    pairs |= {f"fit.{key}": getattr(recipe.fit, key) for key in ("rate", "decay", "batch")}
-    pairs |= {f"sketch_fit.{key}": getattr(recipe.sketch_fit, key) for key in ("rate", "decay")}
-    return [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in pairs.items()]
-
-
-def _suggest(trial: Any, recipe: Recipe) -> dict[str, Any]:
-    chosen = {
-        "dropout": trial.suggest_float("dropout", 0.0, 0.5),
-        "rate": trial.suggest_float("rate", 0.005, 0.1, log=True),
-        "decay": trial.suggest_float("decay", 0.005, 0.5, log=True),
-        "batch": trial.suggest_categorical("batch", [16, 32]),
-    }
-    if recipe.start:
-        return chosen
-    return chosen | {
-        "stages": trial.suggest_int("stages", 3, 4),
-        "blocks": trial.suggest_int("blocks", 1, 2),
-        "width": trial.suggest_int("width", 3, 8),
-        "kernel": trial.suggest_categorical("kernel", [3, 5]),
-        "activation": trial.suggest_categorical("activation", ["relu", "gelu", "silu"]),
-        "pooling": trial.suggest_categorical("pooling", ["mean", "mean-max"]),
-    }
-
-
-def _own(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe's settings as `_suggest` would name them."""
-    network, learnt = recipe.network, recipe.fit
-    chosen = {
-        "dropout": network.get("dropout", 0.0),
-        "rate": learnt.rate,
-        "decay": learnt.decay,
-        "batch": learnt.batch,
-    }
-    if recipe.start:
-        return chosen
-    return chosen | {
-        "stages": len(network["widths"]),
-        "blocks": network["blocks"][0],
-        "width": network["widths"][0],
-        "kernel": network.get("kernel", 3),
-        "activation": network.get("activation", "relu"),
-        "pooling": network.get("pooling", "mean"),
-    }
-
-
-def _with(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
-    """Return the recipe with other settings."""
-    network = {**recipe.network, **{key: chosen[key] for key in _SAME if key in chosen}}
-    if "stages" in chosen:
-        network["widths"] = [chosen["width"] * 2**stage for stage in range(chosen["stages"])]
-        network["blocks"] = [chosen["blocks"]] * chosen["stages"]
-    learnt, drawn = recipe.fit, recipe.sketch_fit
-    fit_settings: Settings = dataclasses.replace(
-        learnt, batch=chosen["batch"], rate=chosen["rate"], decay=chosen["decay"]
-    )
-    # Sketches are learnt as much faster or slower as the galaxies.
-    sketch_fit: Settings = dataclasses.replace(
-        drawn,
-        rate=drawn.rate * (chosen["rate"] / learnt.rate),
-        decay=drawn.decay * (chosen["decay"] / learnt.decay) if learnt.decay else chosen["decay"],
-    )
-    return dataclasses.replace(recipe, network=network, fit=fit_settings, sketch_fit=sketch_fit)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import shutil
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -229,26 +229,35 @@ def sketches(count: int, seed: int, network: Network, work: Path, faint: float =
     pictures, votes = folder / "pictures.npy", folder / "joint.npy"
     with _DRAWING_ONE:
         if not votes.exists():
-            _require_room(work, count, size)
             folder.mkdir(exist_ok=True)
             _draw(pictures, votes, count, seed, size, faint)
     asked = np.ones((count, 11), np.float32)
     return Examples(np.load(pictures, mmap_mode="r"), np.load(votes), asked, whole=True)
 
 
-def _require_room(work: Path, count: int, size: int) -> None:
-    """Refuse to write into a map of a file that the disk cannot take: the process would be killed for it."""
-    needed, free = count * 3 * size * size, shutil.disk_usage(work).free
-    if free < needed:
+def _reserve(path: Path) -> None:
+    """Give a map of a file the room that it takes: where the disk is full a process would die of writing.
+
+    Raises
+    ------
+    StorageError
+        If the disk has not that much.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        path.unlink()
         raise StorageError(
-            f"{work}: {count} sketches take {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free; "
-            "free more, or set fewer sketches"
-        )
+            f"{path}: no room for {size / 1e6:.1f} MB of sketches ({error}); free some, or set fewer sketches"
+        ) from error
 
 
 def _draw(pictures: Path, votes: Path, count: int, seed: int, size: int, faint: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     room = np.lib.format.open_memmap(pictures, "w+", np.uint8, (count, 3, size, size))
+    _reserve(pictures)
     joint = np.empty((count, len(ANSWERS)), np.float32)
     for first in range(0, count, 64):
         block = slice(first, min(first + 64, count))

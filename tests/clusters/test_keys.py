@@ -4,6 +4,7 @@ import datetime
 import os
 import stat
 import subprocess
+import time
 
 import pytest
 
@@ -33,15 +34,14 @@ def test_nobody_else_can_read_it_and_it_goes_with_the_cluster(key, tmp_path):
     assert list((tmp_path / "logs").iterdir()) == []
 
 
-def test_what_a_process_left_that_was_killed_is_removed(key, tmp_path):
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    left = key.folder.with_name(key.folder.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
-    of_others = tmp_path / "logs" / f".gzscale-key-elsewhere-{ended.pid}-x"
-    for folder in (left, of_others):
+def test_keys_that_are_valid_no_more_are_removed_and_no_others(key, tmp_path):
+    old, new = (tmp_path / "logs" / f".gzscale-key-{name}" for name in ("old", "new"))
+    for folder in (old, new):
         folder.mkdir()
+    then = time.time() - 31 * 86_400
+    os.utime(old, (then, then))
     make_key(tmp_path / "logs").remove()
-    assert set((tmp_path / "logs").iterdir()) == {key.folder, of_others}
+    assert set((tmp_path / "logs").iterdir()) == {key.folder, new}
 
 
 def test_a_job_that_does_not_see_it_says_so(tmp_path):

@@ -9,6 +9,8 @@ import stat
 import subprocess
 import threading
 import time
+import urllib.error
+import urllib.request
 from types import SimpleNamespace
 
 import click
@@ -258,6 +260,8 @@ def test_jobs_bring_the_key_that_the_scheduler_asks_for(commands, tmp_path):
         for script in asked:
             assert f"test -r {shlex.quote(f'{folder}/key.pem')} ||" in script
             assert f"TLS__WORKER__KEY={shlex.quote(f'{folder}/key.pem')}" in script
+            assert "--no-dashboard" in script
+            assert "WORKER__HTTP__ROUTES='[]'" in script
             assert "PRIVATE" not in script
     finally:
         workers.close()
@@ -462,6 +466,11 @@ def test_real_jobs(tmp_path):
             for worker in cluster.client.scheduler_info(n_workers=-1)["workers"].values()
         }
         assert cluster.client.scheduler.address.startswith("tls://")
+        pages = cluster.client.run(lambda dask_worker: dask_worker.http_server.port)
+        for port in pages.values():
+            for page in ("status", "metrics", "info"):
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5)
         assert both == {"cut-1": {"CUT": 1.0}, "predict-2": {"PREDICT": 1.0}}
         assert cluster.compute.startswith("cpu")
     queue = subprocess.run(

@@ -2,14 +2,18 @@ import contextlib
 import dataclasses
 
 import pytest
-from test_training_morphology import RECIPE, galaxies
+from test_training_morphology import RECIPE as WHOLE
+from test_training_morphology import galaxies
 
-from gzscale.errors import ConfigError
+from gzscale.errors import ConfigError, StorageError
 from gzscale.models.bundle import write_bundle
 from gzscale.training import search
 from gzscale.training.search import _open_study, search_settings
+from gzscale.training.search_space import suggest, with_settings
 from gzscale.training.start import train_sketches
 
+#: Each stage twice as wide as the one before, as the search has them.
+RECIPE = dataclasses.replace(WHOLE, network={**WHOLE.network, "widths": [2, 4]})
 PRESET = "kind: local\nworkers: 1\n"
 #: A cluster that cannot be opened: nothing is left to try.
 NOWHERE = "tcp://nowhere:1"
@@ -87,3 +91,43 @@ def test_workers_need_not_reach_the_start(labelled, tmp_path, cluster, monkeypat
     assert len(scores(lines)) == 1
     assert found.start == str(path)
     assert set(found.search["best"]) == {"dropout", "rate", "decay", "batch"}
+
+
+def test_the_first_trial_may_lie_outside_what_is_usually_proposed(labelled, tmp_path):
+    recipe = dataclasses.replace(
+        RECIPE,
+        fit=dataclasses.replace(RECIPE.fit, batch=24, rate=0.2),
+        network={**RECIPE.network, "dropout": 0.6},
+    )
+    trial = _open_study(labelled, recipe, tmp_path / "journal").ask()
+    assert with_settings(recipe, suggest(trial, recipe)).fit == recipe.fit
+
+
+@pytest.mark.parametrize(
+    ("fit", "network", "words"),
+    [
+        ({"decay": 0.0}, {}, r"fit\.decay=0: .*above 0"),
+        ({}, {"widths": [2, 3], "blocks": [1, 1]}, r"widths=\[2, 3\].*twice as wide"),
+        ({}, {"widths": [2, 4], "blocks": [1, 2]}, r"blocks=\[1, 2\].*as many blocks"),
+    ],
+)
+def test_a_recipe_that_would_never_be_proposed(labelled, tmp_path, fit, network, words):
+    recipe = dataclasses.replace(
+        RECIPE, fit=dataclasses.replace(RECIPE.fit, **fit), network={**RECIPE.network, **network}
+    )
+    with pytest.raises(ConfigError, match=words):
+        search_settings(labelled, recipe, 1, tmp_path / "journal", NOWHERE)
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_no_trial(labelled, tmp_path, cluster, monkeypatch):
+    journal = tmp_path / "search.journal"
+
+    def full(*_):
+        raise StorageError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "try_recipe", full)
+        with pytest.raises(StorageError, match="trial 0: no room"):
+            search_settings(labelled, RECIPE, 1, journal, cluster)
+    assert len(scores(search_settings(labelled, RECIPE, 1, journal, cluster)[1])) == 1

@@ -1,7 +1,7 @@
 """What morphology's members start from: a bundle of a network that has learnt sketches."""
 
 import dataclasses
-from types import SimpleNamespace
+import errno
 
 import pytest
 import torch
@@ -19,7 +19,8 @@ from gzscale.training.command import train_bundle
 from gzscale.training.fit import Settings, fit, predict, rmse
 from gzscale.training.members import examples_of
 from gzscale.training.recipe import NETWORK, Recipe
-from gzscale.training.search import _own, _with, try_recipe
+from gzscale.training.search import try_recipe
+from gzscale.training.search_space import own_settings, with_settings
 from gzscale.training.start import starting_weights, train_sketches
 
 SMALL = {**NETWORK, "widths": [2, 3], "blocks": [1, 1], "crop": 48, "size": 32}
@@ -84,9 +85,9 @@ def test_it_is_no_bundle_of_a_task(start, tmp_path):
 
 def test_a_search_keeps_the_start_and_its_network():
     recipe = Recipe(start="s.safetensors", sketches=0)
-    own = _own(recipe)
+    own = own_settings(recipe)
     assert set(own) == {"dropout", "rate", "decay", "batch"}
-    found = _with(recipe, {**own, "dropout": 0.4, "rate": 0.01})
+    found = with_settings(recipe, {**own, "dropout": 0.4, "rate": 0.01})
     assert (found.start, found.sketches) == (recipe.start, 0)
     assert found.network == {**recipe.network, "dropout": 0.4}
     assert (found.fit.rate, found.fit.batch) == (0.01, recipe.fit.batch)
@@ -109,8 +110,8 @@ def test_a_trial_begins_as_the_training_would(start, tmp_path):
 
 def test_the_first_trial_is_the_recipe_itself():
     recipe = Recipe(sketch_fit=Settings(epochs=3, rate=0.011, decay=0.07))
-    assert _with(recipe, _own(recipe)).sketch_fit == recipe.sketch_fit
-    faster = _with(recipe, {**_own(recipe), "rate": 3 * recipe.fit.rate})
+    assert with_settings(recipe, own_settings(recipe)).sketch_fit == recipe.sketch_fit
+    faster = with_settings(recipe, {**own_settings(recipe), "rate": 3 * recipe.fit.rate})
     assert faster.sketch_fit.rate == pytest.approx(0.033)
 
 
@@ -145,12 +146,18 @@ def test_what_was_tried_from_other_weights_does_not_count(start, tmp_path):
 
 
 def test_a_disk_without_room_for_sketches(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10**5))
-    with pytest.raises(StorageError, match=r"64 sketches take 0\.4 MB and 0\.1 MB are free"):
-        starting_weights(RECIPE, tmp_path, None)
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.posix_fallocate", full)
+        with pytest.raises(StorageError, match=r"no room for 0\.4 MB of sketches.*No space left"):
+            starting_weights(RECIPE, tmp_path, None)
+    assert not list(tmp_path.rglob("*.npy"))
+    starting_weights(RECIPE, tmp_path, None)
 
 
-def test_the_command_draws_its_own(tmp_path):
+def test_the_command_draws_itsown_settings(tmp_path):
     output = tmp_path / "s.safetensors"
     sets = [
         "sketches=32",

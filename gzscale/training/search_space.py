@@ -1,0 +1,133 @@
+"""The settings that a search proposes, and the recipe that has them.
+
+Layers, width, kernels, pooling, non-linearity, dropout, learning rate, decay and batch; where a recipe starts
+from learnt weights its network is given, and the last four are searched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gzscale.errors import ConfigError
+from gzscale.training.fit import Settings
+from gzscale.training.recipe import Recipe
+
+__all__ = ["own_settings", "require_searchable", "settings_pairs", "suggest", "with_settings"]
+
+#: Settings that the search and the network call the same.
+_SAME = ("kernel", "activation", "pooling", "dropout")
+
+
+def settings_pairs(recipe: Recipe) -> list[str]:
+    """Return what sets a recipe's searched settings on the command line."""
+    network = {key: recipe.network[key] for key in ("widths", "blocks", *_SAME) if key in recipe.network}
+    pairs = {f"network.{key}": value for key, value in network.items()}
+    pairs |= {"start": recipe.start, "sketches": recipe.sketches}
+    pairs |= {f"fit.{key}": getattr(recipe.fit, key) for key in ("rate", "decay", "batch")}
+    pairs |= {f"sketch_fit.{key}": getattr(recipe.sketch_fit, key) for key in ("rate", "decay")}
+    return [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in pairs.items()]
+
+
+def suggest(trial: Any, recipe: Recipe) -> dict[str, Any]:
+    """Propose settings, in ranges that hold the recipe's own."""
+    own = own_settings(recipe)
+
+    def number(name: str, low: float, high: float, log: bool = False) -> Any:
+        return trial.suggest_float(name, min(low, own[name]), max(high, own[name]), log=log)
+
+    def whole(name: str, low: int, high: int) -> Any:
+        return trial.suggest_int(name, min(low, own[name]), max(high, own[name]))
+
+    def one_of(name: str, *choices: Any) -> Any:
+        return trial.suggest_categorical(name, [*choices, *({own[name]} - {*choices})])
+
+    chosen = {
+        "dropout": number("dropout", 0.0, 0.5),
+        "rate": number("rate", 0.005, 0.1, log=True),
+        "decay": number("decay", 0.005, 0.5, log=True),
+        "batch": one_of("batch", 16, 32),
+    }
+    if recipe.start:
+        return chosen
+    return chosen | {
+        "stages": whole("stages", 3, 4),
+        "blocks": whole("blocks", 1, 2),
+        "width": whole("width", 3, 8),
+        "kernel": one_of("kernel", 3, 5),
+        "activation": one_of("activation", "relu", "gelu", "silu"),
+        "pooling": one_of("pooling", "mean", "mean-max"),
+    }
+
+
+def require_searchable(recipe: Recipe) -> None:
+    """Refuse a recipe that is none of those that would be proposed, and could not be the first trial.
+
+    Raises
+    ------
+    ConfigError
+        With what would have to be set.
+    """
+    if not recipe.fit.decay:
+        raise ConfigError("search: fit.decay=0: it is searched by its logarithm; set it above 0")
+    if not recipe.start and with_settings(recipe, own_settings(recipe)).network != {
+        **recipe.network,
+        **_network(recipe),
+    }:
+        raise ConfigError(
+            f"search: network.widths={list(recipe.network['widths'])} and network.blocks="
+            f"{list(recipe.network['blocks'])}: each stage is searched twice as wide as the one before, and "
+            "all with as many blocks; set such ones"
+        )
+
+
+def _network(recipe: Recipe) -> dict[str, Any]:
+    """Return what is searched of a network, as the recipe has it."""
+    own = own_settings(recipe)
+    return {
+        "widths": list(recipe.network["widths"]),
+        "blocks": list(recipe.network["blocks"]),
+        **{key: own[key] for key in _SAME},
+    }
+
+
+def own_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe's settings as `suggest` would name them."""
+    network, learnt = recipe.network, recipe.fit
+    chosen = {
+        "dropout": network.get("dropout", 0.0),
+        "rate": learnt.rate,
+        "decay": learnt.decay,
+        "batch": learnt.batch,
+    }
+    if recipe.start:
+        return chosen
+    return chosen | {
+        "stages": len(network["widths"]),
+        "blocks": network["blocks"][0],
+        "width": network["widths"][0],
+        "kernel": network.get("kernel", 3),
+        "activation": network.get("activation", "relu"),
+        "pooling": network.get("pooling", "mean"),
+    }
+
+
+def with_settings(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with other settings."""
+    network = {**recipe.network, **{key: chosen[key] for key in _SAME if key in chosen}}
+    if "stages" in chosen:
+        network["widths"] = [chosen["width"] * 2**stage for stage in range(chosen["stages"])]
+        network["blocks"] = [chosen["blocks"]] * chosen["stages"]
+    learnt, drawn = recipe.fit, recipe.sketch_fit
+    fit_settings: Settings = dataclasses.replace(
+        learnt, batch=chosen["batch"], rate=chosen["rate"], decay=chosen["decay"]
+    )
+    # Sketches are learnt as much faster or slower as the galaxies.
+    sketch_fit: Settings = dataclasses.replace(
+        drawn,
+        rate=drawn.rate * (chosen["rate"] / learnt.rate),
+        decay=drawn.decay * (chosen["decay"] / learnt.decay),
+    )
+    return dataclasses.replace(recipe, network=network, fit=fit_settings, sketch_fit=sketch_fit)
