@@ -22,7 +22,7 @@ _SAME = ("kernel", "activation", "pooling", "dropout")
 
 
 def settings_pairs(recipe: Recipe) -> list[str]:
-    """Return what sets a recipe's searched settings on the command line."""
+    """Return what sets a recipe's searched settings on the command line, ``key=value`` each."""
     network = {key: recipe.network[key] for key in ("widths", "blocks", *_SAME) if key in recipe.network}
     pairs = {f"network.{key}": value for key, value in network.items()}
     pairs |= {"start": recipe.start, "sketches": recipe.sketches}
@@ -32,7 +32,20 @@ def settings_pairs(recipe: Recipe) -> list[str]:
 
 
 def suggest(trial: Any, recipe: Recipe) -> dict[str, Any]:
-    """Propose settings, in ranges that hold the recipe's own."""
+    """Propose settings, in ranges that hold the recipe's own.
+
+    Parameters
+    ----------
+    trial
+        `optuna.trial.Trial`.
+    recipe
+        What the search starts from.
+
+    Returns
+    -------
+    dict[str, Any]
+        See `own_settings`.
+    """
     own = own_settings(recipe)
 
     def number(name: str, low: float, high: float, log: bool = False) -> Any:
@@ -115,7 +128,15 @@ def own_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def with_settings(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
-    """Return the recipe with other settings."""
+    """Return the recipe with other settings.
+
+    Parameters
+    ----------
+    recipe
+        What keeps all else.
+    chosen
+        As `own_settings` names them. The sketches are learnt as much faster or slower as the galaxies.
+    """
     network = {**recipe.network, **{key: chosen[key] for key in _SAME if key in chosen}}
     if "stages" in chosen:
         network["widths"] = [chosen["width"] * 2**stage for stage in range(chosen["stages"])]
@@ -124,7 +145,6 @@ def with_settings(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
     fit_settings: Settings = dataclasses.replace(
         learnt, batch=chosen["batch"], rate=chosen["rate"], decay=chosen["decay"]
     )
-    # Sketches are learnt as much faster or slower as the galaxies.
     sketch_fit: Settings = dataclasses.replace(
         drawn,
         rate=drawn.rate * (chosen["rate"] / learnt.rate),
