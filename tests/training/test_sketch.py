@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from gzscale.models.votes import QUESTIONS, asked, to_conditional
-from gzscale.training import sketch
 from gzscale.training.sketch import draw_sketches
 from gzscale.training.sketch_shapes import BAR_SHARE, SMOOTH_SHARE, draw_shapes, rule_votes
 
@@ -42,22 +41,6 @@ def test_same_seed_same_sketches():
 def test_the_same_galaxy_at_any_number_of_pixels():
     small, large = (draw_sketches(8, torch.Generator().manual_seed(4), size)[1] for size in (32, 64))
     torch.testing.assert_close(small, large)
-
-
-def test_what_lies_in_the_field_is_of_all_colours_and_changes_no_vote(monkeypatch):
-    """Away from the galaxy, where a picture without its field is dark."""
-    pictures, votes = draw_sketches(64, torch.Generator().manual_seed(7))
-    monkeypatch.setattr(sketch, "FIELD_SHARE", 0.0)
-    empty, same = draw_sketches(64, torch.Generator().manual_seed(7))
-    assert torch.equal(votes, same)
-    axis = torch.arange(64) - 31.5
-    away = torch.hypot(axis[:, None], axis[None]) > 24
-    outside, dark = (one.transpose(0, 1)[:, :, away].flatten(1) for one in (pictures, empty))
-    bright = outside.mean(dim=0) > 0.2
-    assert bright.float().mean() > 5 * (dark.mean(dim=0) > 0.2).float().mean() > 0
-    red, _, blue = outside[:, bright]
-    assert (red > 1.5 * blue).float().mean() > 0.1
-    assert (blue > red).float().mean() > 0.1
 
 
 def test_shares_are_as_stated(shapes):
