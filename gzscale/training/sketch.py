@@ -25,7 +25,7 @@ from gzscale.training.sketch_shapes import Shapes, draw_shapes, rule_votes, unif
 __all__ = ["DRAWING", "draw_sketches"]
 
 #: Version of what is drawn: another number wherever the same seed would give other pictures.
-DRAWING = 2
+DRAWING = 1
 #: Full width of the seeing in arcsec, and SDSS's pixel.
 SEEING, PIXEL = 1.4, SDSS_STRETCH.pixel_scale
 #: Noise of a native pixel in i, r, g, nanomaggies, and how wide JPEGs leave it, in pixels of 0.08 R90.
@@ -33,13 +33,9 @@ NOISE, GRAIN = (0.045, 0.03, 0.02), 0.7
 #: Total magnitude at an R90 of 10 arcsec and its scatter: galaxies of all sizes are about as bright an area.
 MAGNITUDE, MAGNITUDE_SCATTER = 15.6, 0.5
 #: Light of the sky in a picture, from and to; of red, green and blue relative to it.
-SKY, SKY_COLOUR = (0.003, 0.024), (1.0, 1.0, 0.65)
-#: Stars, and galaxies far behind, that may lie in the field, and the share of fields in which each does.
-STARS, DISTANT, FIELD_SHARE = 5, 9, 0.5
-#: Their mean colour: red, green and blue.
-FIELD_COLOUR = (1.35, 1.0, 0.6)
-#: Logarithms of their light, relative to the galaxy's, from and to; a star is now and then much brighter.
-STAR_LIGHT, BRIGHT_LIGHT, DISTANT_LIGHT, BRIGHT_SHARE = (-7.5, -2.5), (-2.5, 0.7), (-7.0, -3.5), 0.08
+SKY, SKY_COLOUR = (0.004, 0.028), (1.0, 1.0, 0.65)
+#: Stars that may lie in the field, and the share of fields in which each does.
+STARS, STAR_SHARE = 3, 0.4
 #: Farthest pixel that blurring reaches.
 _REACH = 9
 
@@ -126,7 +122,7 @@ def _light(shapes: Shapes, plane: _Plane, generator: torch.Generator) -> tuple[T
     bridge = _tides(shapes, plane, generator)
     old, young = old + second_old, young + second_young + bridge
     clumpy = _wide(shapes.irregular) > 0
-    clumps = 1.3 * _share(young + 0.5 * old) * torch.exp(0.9 * lumps)
+    clumps = 1.3 * _share(young + 0.5 * old) * torch.exp(1.2 * lumps)
     return torch.where(clumpy, 0.3 * old, old), torch.where(clumpy, clumps, young)
 
 
@@ -250,7 +246,7 @@ def _observe(
     colour_old = colour_old * torch.exp(0.04 * torch.randn((count, 3), generator=generator))
     colour_young = torch.stack([draw(1.18, 1.52), one, draw(0.56, 1)], dim=1)
     flux = colour_old[:, :, None, None] * old[:, None] + colour_young[:, :, None, None] * young[:, None]
-    flux = flux + _field(plane, generator)
+    flux = flux + _stars(plane, generator)
     pixel = 0.08 * shapes.size / zoom  # arcsec
     flux = blur(flux, SEEING / 2.355 / pixel)
     scatter = MAGNITUDE_SCATTER * torch.randn(count, generator=generator)
@@ -260,41 +256,23 @@ def _observe(
     noise = torch.randn(flux.shape, generator=generator) * torch.tensor(NOISE)[:, None, None]
     # The sky's noise is that of native pixels: where they are larger than the picture's, it is smooth.
     width = (0.45 * PIXEL / pixel).clamp_min(GRAIN * zoom)
-    rendered = render(surface + blur(noise, width) * _wide(draw(0.5, 1.6))[:, None])
+    rendered = render(surface + blur(noise, width) * _wide(draw(0.5, 1.5))[:, None])
     sky = draw(*SKY)[:, None] * torch.tensor(SKY_COLOUR)
     sky = sky * torch.exp(0.15 * torch.randn((count, 3), generator=generator))
     return (rendered + sky[:, :, None, None]).clamp_(0, 1)
 
 
-def _field(plane: _Plane, generator: torch.Generator) -> Tensor:
-    """Return the light of what lies in the field by chance: stars, and galaxies far behind."""
+def _stars(plane: _Plane, generator: torch.Generator) -> Tensor:
     count = len(plane.east)
     light = torch.zeros((count, 3, *plane.east.shape[1:]))
-    half = float(plane.east[0, 0].max() - plane.east[0, 0].min()) / 2
-    for number in range(STARS + DISTANT):
-        here = (uniform(count, generator, 0, 1) < FIELD_SHARE).nonzero()[:, 0]
-        some = len(here)
-
-        def draw(low: float, high: float, some: int = some) -> Tensor:
-            return uniform(some, generator, low, high)
-
-        x = plane.east[here] - _wide(draw(-half, half))
-        y = plane.north[here] - _wide(draw(-half, half))
-        if number < STARS:
-            usual, bright = draw(*STAR_LIGHT), draw(*BRIGHT_LIGHT)
-            logarithm = torch.where(draw(0, 1) < BRIGHT_SHARE, bright, usual)
-            width, flat = torch.full((some,), 0.35), torch.ones(some)
-        else:
-            logarithm, width, flat = draw(*DISTANT_LIGHT), draw(0.5, 1.8), draw(0.4, 1)
-            x, y = _turned(x, y, draw(0, math.pi))
-        shape = _share(torch.exp(-(x.square() + (y / _wide(flat)).square()) / (2 * _wide(width).square())))
-        # Along the line from blue stars to red ones; galaxies far behind are rather red.
-        hue = (0.0 if number < STARS else 0.25) + 0.5 * torch.randn(some, generator=generator)
-        colour = torch.exp(
-            torch.stack([0.45 * hue, torch.zeros(some), -0.8 * hue], dim=1) + logarithm[:, None]
-        )
-        colour = colour * torch.tensor(FIELD_COLOUR)
-        light[here] += colour[:, :, None, None] * shape[:, None]
+    for _ in range(STARS):
+        present = (uniform(count, generator, 0, 1) < STAR_SHARE).float()
+        bright = present * torch.exp(uniform(count, generator, -7, -2.5))
+        x = plane.east - _wide(uniform(count, generator, -32, 32))
+        y = plane.north - _wide(uniform(count, generator, -32, 32))
+        point = _share(torch.exp(-(x.square() + y.square()) / (2 * 0.35**2))) * _wide(bright)
+        colour = torch.exp(0.3 * torch.randn((count, 3), generator=generator))
+        light += colour[:, :, None, None] * point[:, None]
     return light
 
 
