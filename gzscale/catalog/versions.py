@@ -89,7 +89,7 @@ def to_flags(values: pa.Array, column: str) -> tuple[pa.Array, pa.Array]:
         numbers = pc.if_else(pc.equal(numbers, ord("T")), 1.0, numbers)
         numbers = pc.if_else(pc.equal(numbers, ord("F")), 0.0, numbers)
     flags, off = (pc.fill_null(pc.equal(numbers, number), False) for number in (1.0, 0.0))
-    if is_text(values.type):
+    if is_text(values.type) and numbers.null_count > values.null_count:
         words = pc.utf8_lower(pc.utf8_trim_whitespace(values))
         flags, off = (
             pc.or_(known, pc.is_in(words, pa.array([word for word, flag in _WORDS.items() if flag is said])))

@@ -249,6 +249,8 @@ def _flagged(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray[np.bool_],
         values = batch.column(column)
         flags, known = to_flags(values, column)
         flagged[:, place] = flags.to_numpy(zero_copy_only=False)
+        if pc.all(known).as_py():
+            continue
         missing = pc.is_null(values, nan_is_null=True)
         unclear += ~pc.or_(known, missing).to_numpy(zero_copy_only=False)
     return flagged, unclear
