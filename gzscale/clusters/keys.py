@@ -26,11 +26,8 @@ _KEY, _CERTIFICATE = "key.pem", "certificate.pem"
 _ROLES = ("client", "scheduler", "worker")
 #: Begin of the names of the folders.
 _PREFIX = ".gzscale-key-"
-#: What all processes of such a cluster are told: neither web pages nor anything else without a key.
-NO_PAGES: dict[str, list[str]] = {
-    "distributed.scheduler.http.routes": [],
-    "distributed.worker.http.routes": [],
-}
+#: Settings of a scheduler that serves no web pages, which ask for no key.
+NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": []}
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,7 @@ def read_labels(
         counted[good],
         Flags(flagged[good], int(unclear[good].sum())) if layout.flags else None,
         refused_names - set(kept),
+        frozenset(name for i in np.flatnonzero(reasons) if objects and (name := objects[i])),
     )
 
 

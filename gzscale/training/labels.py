@@ -112,8 +112,8 @@ class Labels:
         None where nothing is known.
     flags
         Of which answers' clean samples the table says that they are; None where it has no flags.
-    refused_names
-        Names of the rows that are not here, where they have one.
+    refused_names, refused_objects
+        Names of the rows that are not here, and their identifiers in the survey's catalog, if they have any.
     """
 
     names: tuple[str, ...]
@@ -129,6 +129,7 @@ class Labels:
     counted: NDArray[np.float32] | None = None
     flags: Flags | None = None
     refused_names: frozenset[str] = frozenset()
+    refused_objects: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -149,6 +150,7 @@ class Labels:
             None if self.counted is None else self.counted[index],
             None if self.flags is None else replace(self.flags, flagged=self.flags.flagged[index]),
             self.refused_names,
+            self.refused_objects,
         )
 
     def votes(self) -> NDArray[np.float32]:

@@ -232,6 +232,7 @@ def _try_all(
             study.tell(trial, float(future.result()))
         elif isinstance(future.exception(), StorageError):
             # Not the settings' fault: tried again by the next search, which may find more room.
+            study.enqueue_trial(trial.params)
             study.tell(trial, state=TrialState.FAIL)
             raise StorageError(f"trial {trial.number}: {future.exception()}")
         else:

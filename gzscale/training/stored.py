@@ -95,6 +95,8 @@ def join_store(
     """
     refused: Counter[str] = Counter()
     by_name = _positions_of_names(labels)
+    own_refused = frozenset() if labels.named_by == _IMAGE_NUMBER else labels.refused_names
+    rows_refused = labels.refused_objects | own_refused
     candidates, file, groups = _Candidates(), PictureFile(), 0
     for where, cutouts in partitions(location, geometry):
         require_field(cutouts.geometry, cutouts.bands, where)
@@ -102,7 +104,8 @@ def join_store(
         label, by_identifier, apart = _match(labels, by_name, cutouts, refused)
         places = [cutouts.bands.index(band) for band in SDSS_STRETCH.bands]
         measured = (cutouts.coverage[:, places] > 0).all(axis=1)
-        refused[Refusal.NO_LABEL] += int((label < 0).sum())
+        without = (str(number) for number in cutouts.object_id[label < 0].tolist())
+        refused[Refusal.NO_LABEL] += sum(name not in rows_refused for name in without)
         chosen = np.flatnonzero((label >= 0) & measured)
         _render(cutouts, chosen, file)
         candidates.label.append(label[chosen])

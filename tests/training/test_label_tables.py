@@ -266,6 +266,10 @@ def test_names_of_refused_rows_are_kept(tmp_path):
     labels = read_labels(tmp_path / "t.csv")
     assert labels.refused == {"MISSING_FRACTION": 1, "DUPLICATE_ID": 1}
     assert labels.refused_names == {str(table.dr7objid[2])}
+    table.insert(0, "asset_id", [1, 2, 3, 4])
+    table.to_csv(tmp_path / "t.csv", index=False)
+    labels = read_labels(tmp_path / "t.csv")
+    assert (labels.refused_names, labels.refused_objects) == ({"3"}, {str(table.dr7objid[2])})
 
 
 def test_a_table_that_counts_nothing_says_so(tmp_path):

@@ -186,6 +186,21 @@ def test_the_number_of_an_image_is_no_identifier_of_an_object(pair):
     assert found.labels.refused == {"BAD_SUM": 1, "NO_LABEL": 1}
 
 
+@pytest.mark.parametrize(
+    ("refused", "named_by", "unlabelled"),
+    [
+        ({"refused_names": frozenset({"11"})}, "objid", 0),
+        ({"refused_names": frozenset({"11"})}, "asset_id", 1),
+        ({"refused_objects": frozenset({"11"})}, "asset_id", 0),
+    ],
+)
+def test_a_cutout_of_a_refused_row_has_a_label(pair, refused, named_by, unlabelled):
+    folder, _ = pair
+    labels = dataclasses.replace(labels_of(["x"], objects=["12"]), named_by=named_by, **refused)
+    found = read_labelled(labels, folder).labels.refused
+    assert found == Counter({"BAD_SUM": 1, "NO_LABEL": unlabelled})
+
+
 def test_an_identifier_of_another_position_is_not_believed(pair):
     folder, (first, _) = pair
     found = read_labelled(labels_of(["11"], first.ra + 0.01, first.dec), folder)

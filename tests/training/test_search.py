@@ -9,7 +9,7 @@ from gzscale.errors import ConfigError, StorageError
 from gzscale.models.bundle import write_bundle
 from gzscale.training import search
 from gzscale.training.search import _open_study, search_settings
-from gzscale.training.search_space import suggest, with_settings
+from gzscale.training.search_space import own_settings, suggest, with_settings
 from gzscale.training.start import train_sketches
 
 #: Each stage twice as wide as the one before, as the search has them.
@@ -130,4 +130,7 @@ def test_a_full_disk_costs_no_trial(labelled, tmp_path, cluster, monkeypatch):
         patch.setattr(search, "try_recipe", full)
         with pytest.raises(StorageError, match="trial 0: no room"):
             search_settings(labelled, RECIPE, 1, journal, cluster)
-    assert len(scores(search_settings(labelled, RECIPE, 1, journal, cluster)[1])) == 1
+    found, lines = search_settings(labelled, RECIPE, 1, journal, cluster)
+    assert len(scores(lines)) == 1
+    # It was the recipe itself that found no room.
+    assert found.search["best"] == own_settings(RECIPE)
