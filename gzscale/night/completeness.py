@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from gzscale._parquet import decode
 from gzscale.config import NightConfig
 from gzscale.cutouts.store import read_cutouts
 from gzscale.errors import CatalogError, CredentialsError, GzscaleError, MissingError
@@ -128,7 +128,7 @@ def _finder(storage: Storage, record: NightRecord, config: NightConfig, name: st
         raise MissingError(
             f"night {record.night}: its review list of {name} cannot be read: {error}"
         ) from error
-    scores = pq.read_table(pa.BufferReader(data), columns=[task.ranked_by])[task.ranked_by].to_numpy()
+    scores = decode(data, [task.ranked_by])[task.ranked_by].to_numpy()
     engine = Engine(load_bundle(location_of(config, name)))
     threshold = float(scores.min()) if len(scores) else 1.0
     return _Finder(task, engine, config.tasks[name].geometry, threshold)

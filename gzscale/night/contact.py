@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from PIL import Image as Picture
@@ -128,7 +127,7 @@ def make_contact_sheet(
     for item in chosen:
         try:
             table = read_parquet(storage, predictions_key(item))
-            tables.append(table.filter(pc.field(done_column(task))))
+            tables.append(table.filter(table[done_column(task)]))
         except GzscaleError as error:
             sheet.damage.append(str(error))
             tables.append(None)

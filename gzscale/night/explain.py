@@ -75,7 +75,7 @@ def explain(output: str, object_id: int) -> dict[str, Any]:
 
 
 def _select(table: pa.Table, object_id: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = table.filter(pc.field("object_id") == object_id).to_pylist()
+    found: list[dict[str, Any]] = table.filter(pc.equal(table["object_id"], object_id)).to_pylist()
     return found
 
 

@@ -82,7 +82,7 @@ def _change(storage: Storage, night: str, object_id: int) -> str | None:
         table = read_parquet(storage, changes_key(night))
     except MissingError:
         return None
-    found: list[str] = table.filter(pc.field("object_id") == object_id)["change"].to_pylist()
+    found: list[str] = table.filter(pc.equal(table["object_id"], object_id))["change"].to_pylist()
     return found[0] if found else None
 
 

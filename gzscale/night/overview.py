@@ -230,7 +230,7 @@ def _take(found: Overview, read: _Read) -> None:
     answered = {task: counts[task].done for task in found.histograms if task in counts}
     found.partitions.append(PartitionState(read.item, counts["objects"].done, answered))
     for task, histograms in found.histograms.items():
-        done = read.table.filter(pc.field(done_column(task)))
+        done = read.table.filter(read.table[done_column(task)])
         for histogram in histograms:
             _count(histogram, done)
         if task in found.redshifts:
@@ -261,5 +261,5 @@ def _take_examples(found: Overview, quarantine: pa.Table) -> None:
     for reason in pc.unique(quarantine["reason"]).to_pylist():
         kept = found.examples.setdefault(reason, [])
         if len(kept) < EXAMPLES:
-            rows = quarantine.filter(pc.field("reason") == reason)
+            rows = quarantine.filter(pc.equal(quarantine["reason"], reason))
             kept += rows.slice(0, EXAMPLES - len(kept)).to_pylist()

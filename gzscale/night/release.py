@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from gzscale._parquet import decode
 from gzscale.catalog.hats import write_collection
 from gzscale.catalog.pixels import Partition
 from gzscale.catalog.schema import COVERAGE_COLUMN, ID_COLUMN, QUARANTINE_SCHEMA, release_columns
@@ -32,6 +33,7 @@ from gzscale.night.origins import is_made_from, open_bundle, origins, rows_key
 from gzscale.night.planned import Plan, catalog_quarantine_key
 from gzscale.night.pointer import Pointer, holds, manifest_key, move_pointer, read_pointer
 from gzscale.night.review import list_length, write_review
+from gzscale.night.tables import read_parquet
 from gzscale.storage import Storage, open_storage, sha256_hex
 from gzscale.tasks.base import DistributionTask, Ranked, load_task
 
@@ -179,7 +181,7 @@ def _checked(storage: Storage, record: Record, key: str, columns: list[str] | No
     data = storage.get(key)
     if [sha256_hex(data), len(data)] != record.files[key]:
         raise DamageError(f"{storage.url(key)}: not what was committed; delete it and run the night again")
-    return pq.read_table(pa.BufferReader(data), columns=columns)
+    return decode(data, columns)
 
 
 def _write_task(
@@ -197,7 +199,7 @@ def _write_task(
         record = _committed(storage, partition)
         wanted = [*stored, done_column(name)]
         whole = _checked(storage, record, f"predictions/{partition.path}.parquet", wanted)
-        return whole.filter(pc.field(done_column(name))).select(stored).rename_columns(names)
+        return whole.filter(whole[done_column(name)]).select(stored).rename_columns(names)
 
     prefix = f"releases/{release}/{name}"
     files = write_collection(read, counted, columns, storage, prefix, name, config.release)
@@ -219,7 +221,7 @@ def _write_distribution(
         record = _committed(storage, partition)
         wanted = [ID_COLUMN, column, done_column(name)]
         whole = _checked(storage, record, f"predictions/{partition.path}.parquet", wanted)
-        chosen = whole.filter(pc.field(done_column(name))).combine_chunks()
+        chosen = whole.filter(whole[done_column(name)]).combine_chunks()
         density = pc.list_flatten(chosen[column]).to_numpy().reshape(chosen.num_rows, -1)
         return chosen[ID_COLUMN].to_numpy(), density
 
@@ -248,11 +250,8 @@ def _write_quarantine(plan: Plan, storage: Storage, release: str) -> dict[str, t
     with tempfile.TemporaryDirectory(prefix="gzscale-release-") as folder:
         path = Path(folder, "quarantine.parquet")
         with pq.ParquetWriter(path, QUARANTINE_SCHEMA, compression="zstd") as writer:
-            writer.write_table(
-                pq.read_table(pa.BufferReader(storage.get(catalog_quarantine_key(plan.night)))).cast(
-                    QUARANTINE_SCHEMA
-                )
-            )
+            whole = read_parquet(storage, catalog_quarantine_key(plan.night))
+            writer.write_table(whole.cast(QUARANTINE_SCHEMA))
             for item in plan.partitions:
                 record = _committed(storage, item.partition)
                 own = f"ledger/predict/{item.partition.path}.quarantine.parquet"

@@ -7,6 +7,7 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gzscale._parquet import decode
 from gzscale.errors import DamageError
 from gzscale.storage import Storage
 
@@ -32,6 +33,6 @@ def read_parquet(storage: Storage, key: str, columns: list[str] | None = None) -
     """
     data = storage.get(key)
     try:
-        return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
+        return decode(data, columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise DamageError(f"{storage.url(key)}: damaged ({error}); run the night again") from error

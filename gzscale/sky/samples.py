@@ -24,6 +24,7 @@ from dataclasses import asdict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gzscale._parquet import decode
 from gzscale.cutouts.store import Cutouts, read_cutouts
 from gzscale.cutouts.write import PartitionWriter
 from gzscale.errors import ConfigError, DamageError
@@ -133,7 +134,7 @@ def read_sample(location: str) -> Iterator[tuple[Cutouts, pa.Table]]:
         data = storage.get(names["truth"])
         if sha256_hex(data) != inventory[names["truth"]][0]:
             raise DamageError(f"{storage.url(names['truth'])}: not what was written; draw the sample again")
-        truth = pq.read_table(io.BytesIO(data))
+        truth = decode(data)
         yield read_cutouts(storage, names["cutouts"], story["geometry"], inventory), truth
 
 

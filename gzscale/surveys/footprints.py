@@ -13,6 +13,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from gzscale._parquet import decode
 from gzscale.errors import ConfigError, CredentialsError, StorageError
 from gzscale.storage import open_storage
 from gzscale.surveys.tan import TanFrame, edge_distance, tan_pixels, tan_sky, unit_vectors
@@ -151,7 +152,7 @@ def read_footprints(location: str) -> Footprints:
     if data.startswith(b"SIMPLE"):
         return window_flist_footprints(data, location)
     try:
-        table = pq.read_table(io.BytesIO(data), columns=[*_INTEGERS, *_FLOATS])
+        table = decode(data, [*_INTEGERS, *_FLOATS])
         integers = np.stack([table[name].to_numpy().astype(np.int64) for name in _INTEGERS], axis=1)
         parameters = np.stack([table[name].to_numpy().astype(np.float64) for name in _FLOATS], axis=1)
     except (pa.ArrowException, KeyError, ValueError) as error:

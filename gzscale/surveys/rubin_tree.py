@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
+from gzscale._parquet import decode
 from gzscale.errors import ConfigError, CredentialsError, StorageError
 from gzscale.storage import open_storage
 from gzscale.surveys.rubin_find import Dataset
@@ -157,7 +158,7 @@ def read_patches(location: str) -> tuple[Regions, NDArray[np.float64]]:
             raise ConfigError(f"{location}: there is no table of patches; set survey.options.index to one")
         if entry.size > MAX_TABLE_BYTES:
             raise ConfigError(f"{location}: {entry.size} bytes; a table has at most {MAX_TABLE_BYTES}")
-        table = pq.read_table(io.BytesIO(storage.get(name)), columns=list(_COLUMNS))
+        table = decode(storage.get(name), _COLUMNS)
         tract, patch = (table[key].to_numpy().astype(np.int64) for key in ("tract", "patch"))
         vertices = np.stack(
             [
