@@ -40,7 +40,7 @@ class MorphologyLessons(_Lessons):
     images: str
     kind: Literal["weighted_fraction", "fraction", "debiased", "count", "weight"] = "weighted_fraction"
     mapping: str | None = None
-    geometry: str = "galaxy"
+    geometry: str | None = None
     search: Annotated[int, Field(ge=0, description="Trials of a search for better settings")] = 0
     cluster: Annotated[str, Field(description="That the trials run on")] = "local"
 

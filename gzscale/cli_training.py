@@ -140,7 +140,7 @@ def train(
             settings,
             search,
             cluster,
-            geometry or "galaxy",
+            geometry,
         )
     for line in lines:
         click.echo(line)
@@ -241,7 +241,5 @@ def evaluate(
     else:
         from gzscale.training.command import evaluate_bundle
 
-        story, lines = evaluate_bundle(
-            bundle, _needed(labels), _only(images), kind, mapping, geometry or "galaxy"
-        )
+        story, lines = evaluate_bundle(bundle, _needed(labels), _only(images), kind, mapping, geometry)
     click.echo(json.dumps(story) if as_json else "\n".join(lines))

@@ -285,6 +285,25 @@ def _pick(path: Path, cutout: FluxCutout, bundle: Bundle) -> FluxCutout:
     return FluxCutout(flux, bands, cutout.scale)
 
 
+class _Alike:
+    """Which images of a folder have the same stem, told of one after the other, as sorted by name.
+
+    Names that begin alike up to their first dot follow each other, so that only theirs are kept.
+    """
+
+    def __init__(self) -> None:
+        self._beginning: tuple[Path, str] | None = None
+        self._known: dict[str, str] = {}
+
+    def first(self, path: Path) -> str | None:
+        """Return the name of the one that was there before, None if this is the first."""
+        beginning = path.parent, path.name.partition(".")[0]
+        if beginning != self._beginning:
+            self._beginning, self._known = beginning, {}
+        known = self._known.setdefault(path.stem, path.name)
+        return None if known == path.name else known
+
+
 def _read_blocks(
     paths: Iterable[Path], read: Callable[[Path], _Image], result: FolderResult, together: int
 ) -> Iterator[tuple[list[str], list[_Image]]]:
@@ -296,6 +315,7 @@ def _read_blocks(
         except ImageError as error:
             return error
 
+    alike = _Alike()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
         remaining = iter(paths)
         while block := list(itertools.islice(remaining, together)):
@@ -305,6 +325,11 @@ def _read_blocks(
             for path, image in zip(block, pool.map(attempt, block), strict=True):
                 if isinstance(image, ImageError):
                     result.refuse(image.reason, str(image))
+                elif first := alike.first(path):
+                    result.refuse(
+                        Reason.DUPLICATE_ID,
+                        f"{path}: another image of {path.stem!r} beside {first}, whose row is kept",
+                    )
                 else:
                     names.append(path.stem)
                     images.append(image)

@@ -83,6 +83,21 @@ def test_every_image_is_a_row_or_a_reason(images, bundle, tmp_path):
         np.testing.assert_allclose(table[columns].sum(axis=1), 1, atol=1e-5)
 
 
+def test_further_images_of_a_stem_are_counted(images, bundle, tmp_path):
+    for name in ("b.png", "b.k.jpg", "e.png"):
+        Image.fromarray(np.full((96, 96, 3), 20, np.uint8)).save(images / name)
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(np.full((96, 96, 3), 20, np.uint8)).save(other / "b.jpg")
+    result = predict_folder("morphology", [images, other], tmp_path / "t.csv", bundle=bundle)
+    table = pd.read_csv(tmp_path / "t.csv", dtype={"name": str})
+    # The empty e.jpg leaves its name to e.png; what lies in another folder is another image.
+    assert list(table["name"]) == ["a", "b", "b.k", "c", "e", "b", "d"]
+    assert result.refused[Reason.DUPLICATE_ID] == 1
+    assert result.found == result.done + result.refused.total() == 12
+    assert any("b.png: another image of 'b' beside b.jpg" in line for line in result.details)
+
+
 def test_kaggle_scheme_in_parquet(images, bundle, tmp_path):
     predict_folder("morphology", [images], tmp_path / "t.parquet", "kaggle", bundle)
     table = pd.read_parquet(tmp_path / "t.parquet")

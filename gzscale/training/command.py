@@ -39,7 +39,7 @@ def train_bundle(
     settings: Sequence[str] = (),
     search: int = 0,
     cluster: str = "local",
-    geometry: str = "galaxy",
+    geometry: str | None = None,
 ) -> Iterator[str]:
     """Train a morphology bundle and write it, with its learning curve beside it.
 
@@ -63,7 +63,7 @@ def train_bundle(
     cluster
         That the trials run on, see `gzscale.cluster.open_cluster`.
     geometry
-        Which cutouts of a store.
+        Which cutouts of a store, ``galaxy`` if absent.
 
     Yields
     ------
@@ -127,7 +127,7 @@ def train_sketch_bundle(output: str, name: str, settings: Sequence[str] = ()) ->
 
 
 def evaluate_bundle(
-    bundle: str, labels: str, images: str, kind: str, mapping: str | None, geometry: str = "galaxy"
+    bundle: str, labels: str, images: str, kind: str, mapping: str | None, geometry: str | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """Score a bundle; return the scores and lines for the user. See `train_bundle`."""
     labelled = read_labelled(read_labels(labels, kind, mapping), images, geometry)

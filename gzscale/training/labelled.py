@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from gzscale.cutouts.pictures import PICTURE_SUFFIXES, read_picture
-from gzscale.errors import ImageError
+from gzscale.errors import ConfigError, ImageError
 from gzscale.models.inputs import from_pictures
 from gzscale.training.labels import Labels, Refusal
 from gzscale.training.shown import BLOCK, SIDE, PictureFile, eight_bit
@@ -50,7 +50,7 @@ class LabelledSet:
         return len(self.labels)
 
 
-def read_labelled(labels: Labels, images: str | Path, geometry: str = "galaxy") -> LabelledSet:
+def read_labelled(labels: Labels, images: str | Path, geometry: str | None = None) -> LabelledSet:
     """Join labels to their images.
 
     Parameters
@@ -61,7 +61,7 @@ def read_labelled(labels: Labels, images: str | Path, geometry: str = "galaxy") 
         Folder of JPEG or PNG pictures ``<name>.jpg``, or a cutout store: the ``cutouts`` folder of a
         night's output, or the output itself, local or ``s3://``.
     geometry
-        Of the store: which cutouts.
+        Of the store: which cutouts, ``galaxy`` if absent. Pictures have none.
 
     Returns
     -------
@@ -72,15 +72,21 @@ def read_labelled(labels: Labels, images: str | Path, geometry: str = "galaxy") 
     Raises
     ------
     ConfigError
-        If the store's cutouts are of another geometry, or lack a band.
+        If the store's cutouts are of another geometry, or lack a band; or if one is asked of pictures.
     MissingError
         If there is neither a picture nor a cutout.
     """
     folder = Path(images)
     if "://" not in str(images) and folder.is_dir():
         files, further = _pictures_by_stem(folder)
+        if files and geometry is not None:
+            raise ConfigError(
+                f"{folder}: {len(files)} pictures, which have no geometry {geometry!r}; leave it out, or "
+                "give the output of a night"
+            )
         if files:
             return _from_folder(labels, files, further)
+    geometry = geometry or "galaxy"
     index, pictures, refused = join_store(labels, str(images), geometry)
     origin = f"cutouts of the geometry {geometry!r}, rendered in SDSS's colours"
     return _joined(labels, index, pictures, Counter(labels.refused) + refused, origin)

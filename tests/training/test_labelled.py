@@ -165,6 +165,13 @@ def test_of_two_by_position_the_nearest_is_taken(pair):
         assert found.labels.refused["DUPLICATE_IMAGE"] == 1
 
 
+def test_pictures_have_no_geometry_to_choose(tmp_path):
+    Image.fromarray(np.zeros((96, 96, 3), np.uint8)).save(tmp_path / "7.png")
+    assert len(read_labelled(labels_of(["7"]), tmp_path)) == 1
+    with pytest.raises(ConfigError, match=r"1 pictures, which have no geometry 'galaxy'"):
+        read_labelled(labels_of(["7"]), tmp_path, "galaxy")
+
+
 def test_the_catalog_s_name_joins_where_the_image_s_does_not(pair):
     folder, (first, second) = pair
     found = read_labelled(labels_of(["7", "8"], objects=["12", None]), folder)
