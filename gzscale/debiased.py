@@ -12,10 +12,11 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from gzscale.catalog.canonical import to_floats
+from gzscale.catalog.canonical import is_text, to_floats
 from gzscale.catalog.locate import locate_table
-from gzscale.catalog.schema import DEBIASED_COLUMNS, arrow_schema
+from gzscale.catalog.schema import DEBIASED_COLUMNS, MORPHOLOGY_COLUMNS, arrow_schema
 from gzscale.catalog.source import Source
+from gzscale.catalog.versions import to_flags
 from gzscale.errors import CatalogError, ConfigError, StorageError
 from gzscale.models.votes import ANSWERS, USUAL_VOTES, asked, to_joint
 from gzscale.tasks.debias import debias
@@ -74,7 +75,7 @@ def debias_table(table: str | Path, redshift: str, output: str | Path) -> tuple[
         _require(str(table), source, redshift)
         fractions, distances = _read(str(table), source, redshift)
         debiased = debias(fractions, distances).astype(np.float32)
-        _write(source, fractions, debiased, target)
+        _write(source, redshift, fractions, debiased, target)
     return len(fractions), int((np.isfinite(distances) & (distances > 0)).sum())
 
 
@@ -113,13 +114,17 @@ def _numbers(batch: pa.RecordBatch, name: str) -> NDArray[np.float64]:
 
 
 def _write(
-    source: Source, fractions: NDArray[np.float32], debiased: NDArray[np.float32], target: Path
+    source: Source,
+    redshift: str,
+    fractions: NDArray[np.float32],
+    debiased: NDArray[np.float32],
+    target: Path,
 ) -> None:
     part = target.with_name(f".{target.name}.part")
     own = {field.name for field in arrow_schema(DEBIASED_COLUMNS)}
     kept = [name for name in source.names if name not in own]
     try:
-        batches = _tables(source, kept, fractions, debiased)
+        batches = _tables(source, kept, redshift, fractions, debiased)
         first = next(batches)
         with _WRITERS[target.suffix.lower()](str(part), first.schema) as writer:
             writer.write_table(first)
@@ -134,18 +139,33 @@ def _write(
         part.unlink(missing_ok=True)
 
 
+def _typed(values: pa.Array, name: str, wanted: pa.DataType | None) -> pa.Array:
+    """Return a column, which a text file has as text, as what it is in a table of predicted votes."""
+    if wanted is None or not is_text(values.type):
+        return values
+    if pa.types.is_floating(wanted):
+        return to_floats(values, name).cast(wanted, safe=False)
+    return to_flags(values, name)[0] if pa.types.is_boolean(wanted) else values
+
+
 def _tables(
-    source: Source, kept: list[str], fractions: NDArray[np.float32], debiased: NDArray[np.float32]
+    source: Source,
+    kept: list[str],
+    redshift: str,
+    fractions: NDArray[np.float32],
+    debiased: NDArray[np.float32],
 ) -> Iterator[pa.Table]:
     """Yield the table's own columns and the new ones, a batch at a time."""
     schema = arrow_schema(DEBIASED_COLUMNS)
+    known = {redshift: pa.float64()}
+    known |= {field.name: field.type for field in arrow_schema(MORPHOLOGY_COLUMNS)}
     start = 0
     for batch in source.batches(kept, _ROWS):
         rows = slice(start, start + batch.num_rows)
         start += batch.num_rows
         values = _columns(fractions[rows].astype(np.float64), debiased[rows].astype(np.float64))
         new = pa.table({field.name: pa.array(values[field.name]) for field in schema}).cast(schema)
-        old = pa.Table.from_batches([batch])
+        old = pa.table({name: _typed(batch.column(name), name, known.get(name)) for name in kept})
         yield pa.table([*old.columns, *new.columns], schema=pa.schema([*old.schema, *schema]))
 
 

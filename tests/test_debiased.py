@@ -57,6 +57,11 @@ def test_new_columns_say_what_they_are(sample, tmp_path):
     sample.to_csv(tmp_path / "in.csv", index=False)
     debias_table(tmp_path / "in.csv", "z", tmp_path / "out.parquet")
     schema = pq.read_schema(tmp_path / "out.parquet")
+    types = {name: str(schema.field(name).type) for name in ("name", "z", "t03_bar_a06_bar_fraction")}
+    assert types == {"name": "string", "z": "double", "t03_bar_a06_bar_fraction": "float"}
+    found = pd.read_parquet(tmp_path / "out.parquet")
+    np.testing.assert_allclose(fractions_of(found), fractions_of(sample), rtol=1e-6)
+    np.testing.assert_array_equal(found["z"], sample["z"])
     assert b"corrected for what distance hides" in schema.field(DEBIASED[0]).metadata[b"description"]
     assert schema.names.count("gz2_class") == 1
 

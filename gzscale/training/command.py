@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import fcntl
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from gzscale.training.members import learn_members
 from gzscale.training.morphology import train_morphology
 from gzscale.training.processes import count_processes, is_first, joined, sole_writer
 from gzscale.training.recipe import Recipe
+from gzscale.training.search_space import require_searchable
 from gzscale.training.start import require_sketches, start_of, train_sketches
 
 __all__ = ["Curve", "change", "changed", "evaluate_bundle", "train_bundle", "train_sketch_bundle"]
@@ -73,6 +75,8 @@ def train_bundle(
     recipe = changed(Recipe(), settings)
     recipe.check()
     start_of(recipe)
+    if search:
+        require_searchable(recipe)
     require_place(output)
     work = beside(output, "work")
     with joined():
@@ -294,10 +298,17 @@ class Curve:
         return self
 
     def add(self, stage: str, line: Epoch) -> None:
-        """Keep one epoch; several processes may at a time."""
+        """Keep one epoch in place of what a fit that was killed had said of it; several processes may."""
         score = "" if line.score != line.score else f"{line.score:.5f}"
         row = (stage, line.epoch + 1, f"{line.rate:.6f}", f"{line.loss:.5f}", score, f"{line.seconds:.1f}")
-        with self.path.open("a", newline="") as file:
+        with self.path.open("r+", newline="") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            known = list(csv.reader(file))
+            kept = [past for past in known if past[:1] != [stage] or int(past[1]) <= line.epoch]
+            if len(kept) < len(known):
+                file.seek(0)
+                file.truncate()
+                csv.writer(file).writerows(kept)
             csv.writer(file).writerow(row)
         if score or line.epoch % 10 == 0:
             print(

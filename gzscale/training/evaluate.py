@@ -16,7 +16,7 @@ from gzscale.tasks.morphology import OUTPUT
 from gzscale.tasks.vote_spread import concentrations
 from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import LEAST_LABELS, folds, require_enough
-from gzscale.training.learnt import learnt_folds, unlike_names
+from gzscale.training.learnt import learnt_folds, unlike_names, unlike_votes
 from gzscale.training.scores import clean_agreement, compare, question_scores
 from gzscale.training.shown import GEOMETRY
 from gzscale.training.spread import cross_fitted, interval_scores, question_intervals
@@ -48,7 +48,7 @@ class Evaluation:
         Answers of clean samples by the table's flags, and how many of them have the most votes of their
         question by the prediction, too; None where the table has no flags.
     warning
-        Why galaxies that were learnt may have gone unrecognised, None where that cannot be.
+        Why galaxies that were learnt may have gone unrecognised, or are scored by other votes; else None.
     """
 
     scores: dict[str, float]
@@ -87,7 +87,7 @@ def evaluate_morphology(bundle: Bundle, labelled: LabelledSet) -> Evaluation:
     labels = labelled.labels
     require_enough(labels, "evaluation")
     members = int(bundle.parameters.get("members", 0))
-    fold = folds(labels.names, members or 5)
+    fold = folds(labels.split_names(), members or 5)
     unseen_by = learnt_folds(bundle, labelled)
     learnt = unseen_by >= 0
     if learnt.any() and not members:
@@ -111,7 +111,7 @@ def evaluate_morphology(bundle: Bundle, labelled: LabelledSet) -> Evaluation:
         int(learnt.sum()),
         predicted,
         None if labels.flags is None else clean_agreement(predicted, labels.flags.flagged),
-        unlike_names(bundle, labels),
+        "; ".join(filter(None, (unlike_names(bundle, labels), unlike_votes(bundle, labels)))) or None,
     )
 
 

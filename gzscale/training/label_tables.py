@@ -198,7 +198,7 @@ def _convert(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray, ...]:
         given = _completed(given)
     faults[np.isnan(given).any(axis=1)] = Refusal.MISSING_FRACTION
     usable = np.nan_to_num(given)
-    negative = (usable < 0).any(axis=1)
+    wrong = ((given < 0) | np.isinf(given)).any(axis=1)
     if layout.kind in _NUMBERS:
         usable = _normalised(np.maximum(usable, 0))
     if layout.kind == "joint":
@@ -211,13 +211,16 @@ def _convert(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray, ...]:
         joint = to_joint(_normalised(usable))
     if layout.kind != "debiased":
         faults[(faults == "") & _uncounted(joint)] = Refusal.BAD_SUM
-    outside = negative | (usable > 1 + 1e-6).any(axis=1)
+    outside = wrong | (usable > 1 + 1e-6).any(axis=1)
     faults[outside & (faults != Refusal.MISSING_FRACTION)] = Refusal.BAD_FRACTION
     others = [
         _numbers(batch, layout.others[name]) if name in layout.others else np.full(len(given), np.nan)
         for name in _OTHERS
     ]
     volunteers, ra, dec, redshift = others
+    # Tables write -999 for a position that is not known.
+    off_sky = ~((ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90))
+    ra[off_sky] = dec[off_sky] = np.nan
     faults[(faults == "") & ((volunteers <= 0) | np.isinf(volunteers))] = Refusal.BAD_VOLUNTEERS
     return (
         joint.astype(np.float32),

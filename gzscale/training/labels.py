@@ -134,6 +134,18 @@ class Labels:
     def __len__(self) -> int:
         return len(self.names)
 
+    def split_names(self) -> list[str]:
+        """Return the name that each galaxy is split by: its own, or the least of those of the same object.
+
+        A galaxy of Stripe 82 was voted on in several images; all stay on one side.
+        """
+        least: dict[str, str] = {}
+        objects = self.object_names or (None,) * len(self)
+        for name, known in zip(self.names, objects, strict=True):
+            if known:
+                least[known] = min(name, least.get(known, name))
+        return [least[known] if known else name for name, known in zip(self.names, objects, strict=True)]
+
     def take(self, index: NDArray[np.integer]) -> Labels:
         """Return the galaxies at some positions, in that order."""
         return Labels(

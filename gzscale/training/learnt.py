@@ -9,10 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from gzscale.models.bundle import Bundle
+from gzscale.training.label_tables import KINDS
 from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import Labels, folds, name_hashes
 
-__all__ = ["learnt_folds", "picture_hashes", "remember", "unlike_names"]
+__all__ = ["learnt_folds", "picture_hashes", "remember", "unlike_names", "unlike_votes"]
+
+#: Numbers of votes, and the fractions that they come to.
+_VOTES = {"count": "fraction", "weight": "weighted_fraction"}
 
 
 def picture_hashes(pictures: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -55,13 +59,26 @@ def learnt_folds(bundle: Bundle, labelled: LabelledSet) -> NDArray[np.int64]:
     if bundle.seen is None or not len(bundle.seen):
         return found
     seen = bundle.seen.numpy()
-    by_name = folds(labelled.labels.names, max(1, int(bundle.parameters.get("members", 1))))
+    by_name = folds(labelled.labels.split_names(), max(1, int(bundle.parameters.get("members", 1))))
     for values, known in _hashes(labelled):
         place = np.minimum(np.searchsorted(seen, values), len(seen) - 1)
         same = known & (seen[place] == values) & (found < 0)
         fold = by_name if bundle.seen_fold is None else bundle.seen_fold.numpy()[place].astype(np.int64)
         found[same] = fold[same]
     return found
+
+
+def unlike_votes(bundle: Bundle, labels: Labels) -> str | None:
+    """Return a warning where other votes were learnt than those that are scored, else None."""
+    learnt = str(bundle.training.get("votes", ""))
+    if not {labels.kind, learnt} <= {*KINDS} or _VOTES.get(labels.kind, labels.kind) == _VOTES.get(
+        learnt, learnt
+    ):
+        return None
+    return (
+        f"bundle {bundle.name!r} has learnt votes of the kind {learnt}, these are {labels.kind}: part of the "
+        f"error is theirs; evaluate with --kind {learnt}"
+    )
 
 
 def unlike_names(bundle: Bundle, labels: Labels) -> str | None:

@@ -47,7 +47,7 @@ class Pace:
     Attributes
     ----------
     epochs
-        Times that each example is drawn.
+        Times that each example is drawn, but for those of each time that fill no batch.
     batch
         Examples of a step.
     rate, head_rate
@@ -241,7 +241,13 @@ class _Run:
         save_checkpoint(path, self.modules, self.optimizers, self.generator, about)
 
     def epoch(self, epoch: int) -> tuple[float, float]:
-        """Draw every example once; return the mean loss and the learning rate of the filters."""
+        """Draw every example once, but for those that fill no batch.
+
+        Returns
+        -------
+        float, float
+            The mean loss, and the learning rate of the filters.
+        """
         batch = self.pace.batch
         per_epoch = max(1, len(self.lesson) // batch)
         order = torch.randperm(len(self.lesson), generator=self.generator).numpy()

@@ -37,12 +37,12 @@ class Mapping:
     ----------
     images
         Identifier of a galaxy -> sample and name of each of its images, in the table's order.
-    has_samples
-        Whether the table says the samples.
+    samples
+        Names of the samples; empty where the table does not say them.
     """
 
     images: dict[str, list[tuple[str, str]]]
-    has_samples: bool
+    samples: frozenset[str]
 
     def find(self, galaxy: str, sample: str | None) -> str | Refusal:
         """Return the name of a galaxy's image, or why it has none.
@@ -52,17 +52,18 @@ class Mapping:
         galaxy
             Its identifier.
         sample
-            In which it was voted on; a beginning will do, for the published table 5 of Willett et al. 2013
-            has ten characters of it. None where the votes do not say: then it is the original, or the first
-            of the mapping.
+            In which it was voted on; the beginning of one will do where no sample has that name, for the
+            published table 5 of Willett et al. 2013 has ten characters of it. None where the votes do not
+            say: then it is the original, or the first of the mapping.
         """
         every = self.images.get(galaxy)
         if not every:
             return Refusal.NO_IMAGE
-        if not self.has_samples or not sample:
+        if not self.samples or not sample:
             return next((name for known, name in every if known == _USUAL), every[0][1])
         alike = [name for known, name in every if known == sample]
-        alike += [name for known, name in sorted(every) if known.startswith(sample)]
+        if sample not in self.samples:
+            alike = [name for known, name in sorted(every) if known.startswith(sample)]
         return alike[0] if alike else Refusal.OTHER_SAMPLE
 
 
@@ -75,6 +76,7 @@ def read_mapping(path: str | Path) -> Mapping:
         If a column is missing.
     """
     images: dict[str, list[tuple[str, str]]] = {}
+    known: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="gzscale-labels-") as scratch:
         source = locate_table(str(path), "auto", Path(scratch))[2]
         needed = ("objid", "asset_id")
@@ -90,7 +92,8 @@ def read_mapping(path: str | Path) -> Mapping:
             for galaxy, name, sample in zip(galaxies, names, samples, strict=True):
                 if galaxy is not None and name is not None:
                     images.setdefault(galaxy, []).append((sample or "", name))
-    return Mapping(images, has_samples)
+            known.update(sample for sample in samples if sample)
+    return Mapping(images, frozenset(known))
 
 
 def batches(source: Source, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -24,6 +24,7 @@ from gzscale.training.labels import folds, positions, require_enough
 from gzscale.training.loop import Progress, named
 from gzscale.training.processes import in_a_pool, members_at_a_time, own_device
 from gzscale.training.recipe import Recipe
+from gzscale.training.shown import reserve
 from gzscale.training.start import starting_weights
 
 __all__ = ["examples_of", "features_of", "learn_members"]
@@ -42,8 +43,8 @@ def learn_members(
     require_enough(labelled.labels, name)
     recipe.check()
     work.mkdir(parents=True, exist_ok=True)
-    fold = folds(labelled.labels.names, recipe.members)
-    watched = positions(labelled.labels.names) * recipe.members % 1 < WATCHED_SHARE
+    fold = folds(labelled.labels.split_names(), recipe.members)
+    watched = positions(labelled.labels.split_names()) * recipe.members % 1 < WATCHED_SHARE
     sides = _Sides(fold, watched if recipe.fit.patience else np.zeros(len(fold), bool))
     alone = [number for number in range(recipe.members) if not (watched & (fold != number)).any()]
     if recipe.fit.patience and alone:
@@ -97,9 +98,16 @@ def _learn_folds(
 
 
 def _save_pictures(path: Path, examples: Examples) -> None:
-    """Write the pictures a block at a time."""
+    """Write the pictures a block at a time.
+
+    Raises
+    ------
+    StorageError
+        If the disk has no room for them.
+    """
     shape = (len(examples), *examples.pictures.shape[1:])
     room = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    reserve(path, f"{len(examples)} pictures")
     first = 0
     for block in examples.blocks():
         room[first : first + len(block)] = block

@@ -79,7 +79,7 @@ def train_morphology(
     """
     members = learn_members(labelled, recipe, name, work, progress)
     examples = examples_of(labelled)
-    fold = folds(labelled.labels.names, recipe.members)
+    fold = folds(labelled.labels.split_names(), recipe.members)
     unseen, distance = _out_of_fold(members, examples, fold)
     limit = usual_distance(distance, fold)
     spread = fit_spread(unseen, examples.joint, examples.votes)
@@ -134,7 +134,8 @@ def _bundle(
             "labels_sha256": labels.digest(),
             "galaxies": len(labelled),
             "refused": dict(labels.refused),
-            "split": f"{recipe.members} folds: the first 64 bits of SHA-256 of the name, in equal parts",
+            "split": f"{recipe.members} folds: the first 64 bits of SHA-256 of the name, in equal parts; "
+            "images of one object go by the least of their names",
             "recipe": {
                 "start": story_of(recipe),
                 "sketches": recipe.sketches,

@@ -246,7 +246,7 @@ def _try_all(
 
 def _split(labelled: LabelledSet, recipe: Recipe) -> tuple[Examples, Examples]:
     """Return the galaxies that a trial learns, and those it is scored on: the first fold."""
-    place = positions(labelled.labels.names) * recipe.members
+    place = positions(labelled.labels.split_names()) * recipe.members
     some = place % 1 < MOST_GALAXIES / max(MOST_GALAXIES, len(labelled))
     examples = examples_of(labelled)
     return _copied(examples, some & (place >= 1)), _copied(examples, some & (place < 1))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gzscale.errors import ConfigError
 from gzscale.training.fit import Settings
 from gzscale.training.recipe import Recipe
+from gzscale.training.start import complete
 
 __all__ = ["own_settings", "require_searchable", "settings_pairs", "suggest", "with_settings"]
 
@@ -85,32 +86,18 @@ def require_searchable(recipe: Recipe) -> None:
     """
     if not recipe.fit.decay:
         raise ConfigError("search: fit.decay=0: it is searched by its logarithm; set it above 0")
-    if not recipe.start and with_settings(recipe, own_settings(recipe)).network != {
-        **recipe.network,
-        **_network(recipe),
-    }:
+    blocks = complete(recipe.network)["blocks"]
+    if not recipe.start and len(set(blocks)) > 1:
         raise ConfigError(
-            f"search: network.widths={list(recipe.network['widths'])} and network.blocks="
-            f"{list(recipe.network['blocks'])}: each stage is searched twice as wide as the one before, and "
-            "all with as many blocks; set such ones"
+            f"search: network.blocks={blocks}: all stages are searched with as many blocks; set such ones"
         )
-
-
-def _network(recipe: Recipe) -> dict[str, Any]:
-    """Return what is searched of a network, as the recipe has it."""
-    own = own_settings(recipe)
-    return {
-        "widths": list(recipe.network["widths"]),
-        "blocks": list(recipe.network["blocks"]),
-        **{key: own[key] for key in _SAME},
-    }
 
 
 def own_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe's settings as `suggest` would name them."""
-    network, learnt = recipe.network, recipe.fit
+    network, learnt = complete(recipe.network), recipe.fit
     chosen = {
-        "dropout": network.get("dropout", 0.0),
+        "dropout": network["dropout"],
         "rate": learnt.rate,
         "decay": learnt.decay,
         "batch": learnt.batch,
@@ -121,10 +108,18 @@ def own_settings(recipe: Recipe) -> dict[str, Any]:
         "stages": len(network["widths"]),
         "blocks": network["blocks"][0],
         "width": network["widths"][0],
-        "kernel": network.get("kernel", 3),
-        "activation": network.get("activation", "relu"),
-        "pooling": network.get("pooling", "mean"),
+        "kernel": network["kernel"],
+        "activation": network["activation"],
+        "pooling": network["pooling"],
     }
+
+
+def _widths(own: Sequence[int], first: int, stages: int) -> list[int]:
+    """Return the recipe's widths times what makes the first another; of further stages, twice the last."""
+    widths = [max(1, round(width * first / own[0])) for width in own[:stages]]
+    while len(widths) < stages:
+        widths.append(2 * widths[-1])
+    return widths
 
 
 def with_settings(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
@@ -139,7 +134,8 @@ def with_settings(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
     """
     network = {**recipe.network, **{key: chosen[key] for key in _SAME if key in chosen}}
     if "stages" in chosen:
-        network["widths"] = [chosen["width"] * 2**stage for stage in range(chosen["stages"])]
+        own = complete(recipe.network)["widths"]
+        network["widths"] = _widths(own, chosen["width"], chosen["stages"])
         network["blocks"] = [chosen["blocks"]] * chosen["stages"]
     learnt, drawn = recipe.fit, recipe.sketch_fit
     fit_settings: Settings = dataclasses.replace(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gzscale.errors import ConfigError
+from gzscale.errors import ConfigError, StorageError
 from gzscale.models.field import BundleGeometry, same_field
 from gzscale.models.inputs import SDSS_STRETCH
 
-__all__ = ["BLOCK", "GEOMETRY", "SIDE", "PictureFile", "eight_bit", "require_field"]
+__all__ = ["BLOCK", "GEOMETRY", "SIDE", "PictureFile", "eight_bit", "require_field", "reserve"]
 
 #: Side of the images in pixels.
 SIDE = 96
@@ -35,15 +37,27 @@ class PictureFile:
         return self._count
 
     def add(self, pictures: NDArray[np.uint8]) -> None:
-        """Append pictures, uint8, shape (n, 3, 96, 96)."""
-        self._file.write(np.ascontiguousarray(pictures).tobytes())
+        """Append pictures, uint8, shape (n, 3, 96, 96).
+
+        Raises
+        ------
+        StorageError
+            If there is no room for them.
+        """
+        try:
+            self._file.write(np.ascontiguousarray(pictures).tobytes())
+            self._file.flush()
+        except OSError as error:
+            raise StorageError(
+                f"{tempfile.gettempdir()}: no room for {self._count + len(pictures)} pictures of "
+                f"{3 * SIDE**2} bytes ({error}); free some, or set TMPDIR to a larger disk"
+            ) from error
         self._count += len(pictures)
 
     def pictures(self) -> NDArray[np.uint8]:
         """Return all pictures, mapped into memory, shape (n, 3, 96, 96)."""
         if not self._count:
             return np.empty((0, 3, SIDE, SIDE), np.uint8)
-        self._file.flush()
         return np.memmap(self._file, np.uint8, "r+", shape=(self._count, 3, SIDE, SIDE))
 
     def chosen(self, rows: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -52,6 +66,32 @@ class PictureFile:
         for start in range(0, len(rows), BLOCK):
             sorted_file.add(whole[rows[start : start + BLOCK]])
         return sorted_file.pictures()
+
+
+def reserve(path: Path, what: str) -> None:
+    """Give a map of a file the room that it takes: where the disk is full a process would die of writing.
+
+    Parameters
+    ----------
+    path
+        The file, which is removed if there is no room.
+    what
+        Is to lie in it, for the message.
+
+    Raises
+    ------
+    StorageError
+        If the disk has not that much.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        path.unlink()
+        raise StorageError(
+            f"{path}: no room for {size / 1e6:.1f} MB of {what} ({error}); free some, or take fewer"
+        ) from error
 
 
 def eight_bit(images: torch.Tensor) -> NDArray[np.uint8]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gzscale.errors import ConfigError, StorageError
+from gzscale.errors import ConfigError
 from gzscale.models.backbone import Network
 from gzscale.models.bundle import Bundle, load_bundle
 from gzscale.models.equivariant import EquivariantNetwork
@@ -30,11 +29,12 @@ from gzscale.training.fit import Examples, fit
 from gzscale.training.loop import Epoch, Progress, named
 from gzscale.training.processes import process_rank
 from gzscale.training.recipe import SKETCHES, Recipe
-from gzscale.training.shown import GEOMETRY
+from gzscale.training.shown import GEOMETRY, reserve
 from gzscale.training.sketch import DRAWING, draw_sketches
 
 __all__ = [
     "START",
+    "complete",
     "learn_from",
     "other_settings",
     "require_sketches",
@@ -201,14 +201,15 @@ def story_of(recipe: Recipe) -> dict[str, Any] | None:
 
 def other_settings(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that keep the second of two equivariant networks from the first's weights."""
-    first, second = (_complete(parameters) for parameters in (one, two))
+    first, second = (complete(parameters) for parameters in (one, two))
     return {key: value for key, value in second.items() if key not in _FREE and value != first[key]}
 
 
-def _complete(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def complete(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all parameters of an equivariant network, its defaults among them, as a header has them."""
     bound = inspect.signature(EquivariantNetwork).bind(**parameters)
     bound.apply_defaults()
-    # As a bundle's header would give them back: of lists and tuples, lists.
+    # Of lists and tuples, lists.
     plain: dict[str, Any] = json.loads(json.dumps(bound.arguments))
     return plain
 
@@ -235,29 +236,10 @@ def sketches(count: int, seed: int, network: Network, work: Path, faint: float =
     return Examples(np.load(pictures, mmap_mode="r"), np.load(votes), asked, whole=True)
 
 
-def _reserve(path: Path) -> None:
-    """Give a map of a file the room that it takes: where the disk is full a process would die of writing.
-
-    Raises
-    ------
-    StorageError
-        If the disk has not that much.
-    """
-    size = path.stat().st_size
-    try:
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:
-        path.unlink()
-        raise StorageError(
-            f"{path}: no room for {size / 1e6:.1f} MB of sketches ({error}); free some, or set fewer sketches"
-        ) from error
-
-
 def _draw(pictures: Path, votes: Path, count: int, seed: int, size: int, faint: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     room = np.lib.format.open_memmap(pictures, "w+", np.uint8, (count, 3, size, size))
-    _reserve(pictures)
+    reserve(pictures, f"{count} sketches")
     joint = np.empty((count, len(ANSWERS)), np.float32)
     for first in range(0, count, 64):
         block = slice(first, min(first + 64, count))

@@ -101,10 +101,11 @@ def join_store(
     for where, cutouts in partitions(location, geometry):
         require_field(cutouts.geometry, cutouts.bands, where)
         groups += 1
-        label, by_identifier, apart = _match(labels, by_name, cutouts, refused)
+        label, by_identifier, apart, elsewhere = _match(labels, by_name, cutouts)
         places = [cutouts.bands.index(band) for band in SDSS_STRETCH.bands]
         measured = (cutouts.coverage[:, places] > 0).all(axis=1)
-        without = (str(number) for number in cutouts.object_id[label < 0].tolist())
+        refused[Refusal.APART] += int((elsewhere & (label < 0)).sum())
+        without = (str(number) for number in cutouts.object_id[(label < 0) & ~elsewhere].tolist())
         refused[Refusal.NO_LABEL] += sum(name not in rows_refused for name in without)
         chosen = np.flatnonzero((label >= 0) & measured)
         _render(cutouts, chosen, file)
@@ -145,11 +146,12 @@ def partitions(location: str, geometry: str) -> Iterator[tuple[str, Cutouts]]:
 
 
 def _match(
-    labels: Labels, by_name: dict[str, int], cutouts: Cutouts, refused: Counter[str]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
-    """Return the label of each cutout, -1 where there is none, whether its identifier says so, and the angle.
+    labels: Labels, by_name: dict[str, int], cutouts: Cutouts
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the label of each cutout, -1 where there is none, and how it was found.
 
-    The angle is in arcsec; NaN where the label has no position.
+    That is: whether the identifier says so; the angle in arcsec, NaN where the label has no position; and
+    whether the identifier is that of a label whose position is another.
     """
     label = np.array([by_name.get(str(number), -1) for number in cutouts.object_id.tolist()], np.int64)
     apart = np.full(len(cutouts), np.nan)
@@ -161,7 +163,6 @@ def _match(
         wanted = SkyCoord(labels.ra[label[placed]], labels.dec[label[placed]], unit="deg")
         apart[placed] = where[placed].separation(wanted).arcsec
     elsewhere = apart > MATCH_RADIUS
-    refused[Refusal.APART] += int(elsewhere.sum())
     label[elsewhere] = -1
     by_identifier = label >= 0
     lost = np.flatnonzero(label < 0)
@@ -171,7 +172,7 @@ def _match(
         nearest, angle, _ = where[lost].match_to_catalog_sky(sky)
         near = angle < MATCH_RADIUS * units.arcsec
         label[lost[near]], apart[lost[near]] = choices[nearest[near]], angle[near].arcsec
-    return label, by_identifier, apart
+    return label, by_identifier, apart, elsewhere
 
 
 def _render(cutouts: Cutouts, chosen: NDArray[np.int64], file: PictureFile) -> None:

@@ -176,6 +176,26 @@ def test_a_sample_may_be_cut_short(tmp_path):
     assert mapped(tmp_path, table).names == ("6",)
 
 
+def test_the_beginning_of_a_sample_that_has_a_name_of_its_own_is_no_other(tmp_path):
+    table = released_table(conditional())
+    table["sample"] = "stripe82"
+    assert mapped(tmp_path, table).names == ("5",)
+    named = [*MAPPING, f"{FIRST + 9},stripe82,9"]
+    labels = mapped(tmp_path, table, named)
+    assert labels.names == ()
+    assert labels.refused == {"OTHER_SAMPLE": 4, "NO_IMAGE": 1}
+
+
+def test_a_position_off_the_sky_is_none(tmp_path):
+    table = released_table(conditional())
+    table["ra"] = [-999.0, 10.0, 400.0, 0.0, 360.0]
+    table["dec"] = [-999.0, -9999.0, 5.0, 90.0, -90.0]
+    table.to_csv(tmp_path / "t.csv", index=False)
+    labels = read_labels(tmp_path / "t.csv")
+    assert np.isnan(labels.ra).tolist() == np.isnan(labels.dec).tolist() == [True, True, True, False, False]
+    assert len(labels) == 5
+
+
 def test_without_samples_the_original_is_meant(tmp_path):
     table = released_table(conditional()).drop(columns="sample")
     assert mapped(tmp_path, table).names == ("2", "3", "4", "6")
@@ -188,6 +208,16 @@ def test_a_mapping_without_samples(tmp_path):
     assert labels.refused == {"NO_IMAGE": 3}
     with pytest.raises(CatalogError, match="no column asset_id"):
         mapped(tmp_path, released_table(conditional()), ["objid,sample", "1,original"])
+
+
+@pytest.mark.parametrize("kind", ["count", "weight", "fraction", "weighted_fraction", "debiased"])
+def test_an_infinite_vote_is_refused(tmp_path, kind):
+    values = conditional()
+    values[2, 1] = np.inf
+    released_table(values, kind).to_csv(tmp_path / "t.csv", index=False)
+    labels = read_labels(tmp_path / "t.csv", kind)
+    assert len(labels) == 4
+    assert labels.refused == {"BAD_FRACTION": 1}
 
 
 @pytest.mark.parametrize("kind", ["count", "weight"])

@@ -212,7 +212,16 @@ def test_an_identifier_of_another_position_is_not_believed(pair):
     folder, (first, _) = pair
     found = read_labelled(labels_of(["11"], first.ra + 0.01, first.dec), folder)
     assert len(found) == 0
-    assert found.labels.refused == {"BAD_SUM": 1, "APART": 1, "NO_IMAGE": 1, "NO_LABEL": 2}
+    assert found.labels.refused == {"BAD_SUM": 1, "APART": 1, "NO_IMAGE": 1, "NO_LABEL": 1}
+
+
+def test_a_cutout_whose_identifier_is_not_believed_may_be_another_s_by_position(pair):
+    folder, (first, _) = pair
+    labels = labels_of(["11", "x"], [first.ra[0] + 0.01, first.ra[0]], [first.dec[0], first.dec[0]])
+    found = read_labelled(labels, folder)
+    assert found.labels.names == ("x",)
+    assert found.labels.refused["APART"] == 0
+    assert found.labels.refused["NO_IMAGE"] == 1
 
 
 @pytest.mark.parametrize(

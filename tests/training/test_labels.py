@@ -1,3 +1,4 @@
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -59,6 +60,14 @@ def test_taking_some():
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=1, unique=True), st.text(min_size=1))
 def test_a_galaxy_s_side_depends_on_its_name_alone(names, other):
     assert folds([*names, other])[:-1].tolist() == folds(names).tolist()
+
+
+def test_images_of_one_object_stay_on_one_side():
+    labels = dataclasses.replace(some_labels(5), object_names=("1", "2", "1", None, None))
+    assert labels.split_names() == ["g0", "g1", "g0", "g3", "g4"]
+    turned = labels.take(np.array([2, 4, 0]))
+    assert turned.split_names() == ["g0", "g4", "g0"]
+    assert some_labels(3).split_names() == ["g0", "g1", "g2"]
 
 
 def test_folds_are_even():

@@ -9,7 +9,7 @@ from gzscale.models.bundle import Bundle, BundleGeometry
 from gzscale.models.inputs import SDSS_STRETCH
 from gzscale.training.labelled import LabelledSet
 from gzscale.training.labels import Labels, folds
-from gzscale.training.learnt import learnt_folds, remember, unlike_names
+from gzscale.training.learnt import learnt_folds, remember, unlike_names, unlike_votes
 
 
 @pytest.fixture
@@ -73,6 +73,20 @@ def test_what_was_not_learnt(labelled, bundle):
     assert (learnt_folds(nothing, labelled) == -1).all()
     empty = dataclasses.replace(bundle, seen=torch.empty(0, dtype=torch.int64), seen_fold=None)
     assert (learnt_folds(empty, labelled) == -1).all()
+
+
+def test_votes_of_another_kind_are_said(labelled, bundle):
+    def told(learnt, given):
+        other = dataclasses.replace(bundle, training={**bundle.training, "votes": learnt})
+        return unlike_votes(other, dataclasses.replace(labelled.labels, kind=given))
+
+    assert "learnt votes of the kind weighted_fraction, these are debiased" in told(
+        "weighted_fraction", "debiased"
+    )
+    assert told("weighted_fraction", "weight") is None
+    assert told("fraction", "count") is None
+    assert told("weighted_fraction", "joint") is None
+    assert told("not stated", "debiased") is None
 
 
 def test_names_of_another_kind_are_said(labelled, bundle):

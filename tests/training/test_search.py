@@ -2,18 +2,15 @@ import contextlib
 import dataclasses
 
 import pytest
-from test_training_morphology import RECIPE as WHOLE
-from test_training_morphology import galaxies
+from test_training_morphology import RECIPE, galaxies
 
 from gzscale.errors import ConfigError, StorageError
 from gzscale.models.bundle import write_bundle
 from gzscale.training import search
 from gzscale.training.search import _open_study, search_settings
 from gzscale.training.search_space import own_settings, suggest, with_settings
-from gzscale.training.start import train_sketches
+from gzscale.training.start import complete, train_sketches
 
-#: Each stage twice as wide as the one before, as the search has them.
-RECIPE = dataclasses.replace(WHOLE, network={**WHOLE.network, "widths": [2, 4]})
 PRESET = "kind: local\nworkers: 1\n"
 #: A cluster that cannot be opened: nothing is left to try.
 NOWHERE = "tcp://nowhere:1"
@@ -103,11 +100,28 @@ def test_the_first_trial_may_lie_outside_what_is_usually_proposed(labelled, tmp_
     assert with_settings(recipe, suggest(trial, recipe)).fit == recipe.fit
 
 
+def test_widths_keep_the_recipe_s_proportions():
+    def widths(**changes):
+        return with_settings(RECIPE, {**own_settings(RECIPE), **changes}).network["widths"]
+
+    assert widths() == RECIPE.network["widths"] == [2, 3]
+    assert widths(width=4) == [4, 6]
+    assert widths(stages=3) == [2, 3, 6]
+    assert widths(stages=1, width=5) == [5]
+
+
+def test_a_recipe_that_leaves_out_what_the_network_has_by_itself():
+    plain = {name: RECIPE.network[name] for name in ("heads", "crop", "size")}
+    recipe = dataclasses.replace(RECIPE, network=plain)
+    own = own_settings(recipe)
+    assert with_settings(recipe, own).network["widths"] == complete(plain)["widths"]
+    assert own["width"] == complete(plain)["widths"][0]
+
+
 @pytest.mark.parametrize(
     ("fit", "network", "words"),
     [
         ({"decay": 0.0}, {}, r"fit\.decay=0: .*above 0"),
-        ({}, {"widths": [2, 3], "blocks": [1, 1]}, r"widths=\[2, 3\].*twice as wide"),
         ({}, {"widths": [2, 4], "blocks": [1, 2]}, r"blocks=\[1, 2\].*as many blocks"),
     ],
 )

@@ -151,7 +151,7 @@ def test_a_disk_without_room_for_sketches(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("os.posix_fallocate", full)
-        with pytest.raises(StorageError, match=r"no room for 0\.4 MB of sketches.*No space left"):
+        with pytest.raises(StorageError, match=r"no room for 0\.4 MB of 64 sketches.*No space left"):
             starting_weights(RECIPE, tmp_path, None)
     assert not list(tmp_path.rglob("*.npy"))
     starting_weights(RECIPE, tmp_path, None)
