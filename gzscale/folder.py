@@ -129,7 +129,9 @@ def predict_folder(
     output
         Table to write: ``.csv`` or ``.parquet``. Written whole, or not at all.
     scheme
-        ``tree``: the task's own columns, keyed by ``name``, the stem of the file. ``kaggle``
+        ``tree``: the task's own columns, keyed by ``name``, the stem of the file. Of a folder's pictures of
+        one stem the first that can be read has the row, as of its FITS cutouts; in another folder, or
+        as the other of the two, it is another image. ``kaggle``
         (morphology): ``Class1.1`` ... ``Class11.6``, multiplied down the tree, keyed by ``GalaxyID``;
         ``kaggle-tree``: the same, but question 6 asked only of those who saw a galaxy. Kaggle's columns
         have no room for the flag of images unlike the training set: use ``tree`` where that matters.
