@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
 from gzscale.catalog.canonical import is_text, to_floats
 from gzscale.catalog.locate import locate_table
-from gzscale.catalog.schema import DEBIASED_COLUMNS, MORPHOLOGY_COLUMNS, arrow_schema
+from gzscale.catalog.schema import BASE_COLUMNS, DEBIASED_COLUMNS, MORPHOLOGY_COLUMNS, arrow_schema
 from gzscale.catalog.source import Source
 from gzscale.catalog.versions import to_flags
 from gzscale.errors import CatalogError, ConfigError, StorageError
@@ -145,7 +146,10 @@ def _typed(values: pa.Array, name: str, wanted: pa.DataType | None) -> pa.Array:
         return values
     if pa.types.is_floating(wanted):
         return to_floats(values, name).cast(wanted, safe=False)
-    return to_flags(values, name)[0] if pa.types.is_boolean(wanted) else values
+    if pa.types.is_boolean(wanted):
+        flags, known = to_flags(values, name)
+        return pc.if_else(known, flags, None)
+    return values
 
 
 def _tables(
@@ -157,8 +161,8 @@ def _tables(
 ) -> Iterator[pa.Table]:
     """Yield the table's own columns and the new ones, a batch at a time."""
     schema = arrow_schema(DEBIASED_COLUMNS)
-    known = {redshift: pa.float64()}
-    known |= {field.name: field.type for field in arrow_schema(MORPHOLOGY_COLUMNS)}
+    known = {field.name: field.type for field in arrow_schema((*BASE_COLUMNS, *MORPHOLOGY_COLUMNS))}
+    known[redshift] = pa.float64()
     start = 0
     for batch in source.batches(kept, _ROWS):
         rows = slice(start, start + batch.num_rows)

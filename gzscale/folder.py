@@ -130,7 +130,7 @@ def predict_folder(
         Table to write: ``.csv`` or ``.parquet``. Written whole, or not at all.
     scheme
         ``tree``: the task's own columns, keyed by ``name``, the stem of the file. Of a folder's pictures of
-        one stem the first that can be read has the row, as of its FITS cutouts; in another folder, or
+        one stem the first that can be read is taken, as of its FITS cutouts; in another folder, or
         as the other of the two, it is another image. ``kaggle``
         (morphology): ``Class1.1`` ... ``Class11.6``, multiplied down the tree, keyed by ``GalaxyID``;
         ``kaggle-tree``: the same, but question 6 asked only of those who saw a galaxy. Kaggle's columns
@@ -232,10 +232,11 @@ def _predictions(
     )
     first = next(pictures, None)
     together = _together(engine)
+    in_order = all(place.is_dir() for place in places)
 
     def blocks() -> Iterator[NDArray[np.uint8]]:
         every = itertools.chain([first] if first else [], pictures)
-        for names, read in _read_blocks(every, read_picture, result, together):
+        for names, read in _read_blocks(every, read_picture, result, together, in_order):
             waiting.append(names)
             yield np.stack(read)
 
@@ -248,7 +249,7 @@ def _predictions(
         return _pick(path, read_flux(path), engine.bundle)
 
     fits = (path for path in find_images(places, FITS_SUFFIXES) if path.suffix.lower() in FITS_SUFFIXES)
-    for names, cutouts in _read_blocks(fits, usable, result, together):
+    for names, cutouts in _read_blocks(fits, usable, result, together, in_order):
         scale = np.array([cutout.scale for cutout in cutouts])
         flux = np.stack([cutout.flux for cutout in cutouts])
         observation = Observation.of(flux, cutouts[0].bands, scale, background_noise(flux))
@@ -288,26 +289,34 @@ def _pick(path: Path, cutout: FluxCutout, bundle: Bundle) -> FluxCutout:
 
 
 class _Alike:
-    """Which images of a folder have the same stem, told of one after the other, as sorted by name.
+    """Which images of a folder have the same stem, told of one after the other.
 
-    Names that begin alike up to their first dot follow each other, so that only theirs are kept.
+    A folder's are sorted: names that begin alike up to their first dot follow each other, so that only theirs
+    are kept. Images that were named are in any order, and all are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, in_order: bool) -> None:
+        self._in_order = in_order
         self._beginning: tuple[Path, str] | None = None
-        self._known: dict[str, str] = {}
+        self._known: dict[tuple[Path, str], str] = {}
 
     def first(self, path: Path) -> str | None:
         """Return the name of the one that was there before, None if this is the first."""
         beginning = path.parent, path.name.partition(".")[0]
-        if beginning != self._beginning:
+        if self._in_order and beginning != self._beginning:
             self._beginning, self._known = beginning, {}
-        known = self._known.setdefault(path.stem, path.name)
-        return None if known == path.name else known
+        known = self._known.get((path.parent, path.stem))
+        if known is None:
+            self._known[path.parent, path.stem] = path.name
+        return known
 
 
 def _read_blocks(
-    paths: Iterable[Path], read: Callable[[Path], _Image], result: FolderResult, together: int
+    paths: Iterable[Path],
+    read: Callable[[Path], _Image],
+    result: FolderResult,
+    together: int,
+    in_order: bool,
 ) -> Iterator[tuple[list[str], list[_Image]]]:
     """Read files on threads, a block at a time; those that cannot be used are counted and left out."""
 
@@ -317,7 +326,7 @@ def _read_blocks(
         except ImageError as error:
             return error
 
-    alike = _Alike()
+    alike = _Alike(in_order)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
         remaining = iter(paths)
         while block := list(itertools.islice(remaining, together)):
@@ -330,7 +339,7 @@ def _read_blocks(
                 elif first := alike.first(path):
                     result.refuse(
                         Reason.DUPLICATE_ID,
-                        f"{path}: another image of {path.stem!r} beside {first}, whose row is kept",
+                        f"{path}: another image of {path.stem!r} beside {first}, which is taken",
                     )
                 else:
                     names.append(path.stem)

@@ -98,6 +98,14 @@ def test_further_images_of_a_stem_are_counted(images, bundle, tmp_path):
     assert any("b.png: another image of 'b' beside b.jpg" in line for line in result.details)
 
 
+def test_images_that_are_named_may_be_in_any_order(images, bundle, tmp_path):
+    Image.fromarray(np.full((96, 96, 3), 20, np.uint8)).save(images / "a.png")
+    named = [images / name for name in ("a.jpg", "b.jpg", "a.png", "b.jpg")]
+    result = predict_folder("morphology", named, tmp_path / "t.csv", bundle=bundle)
+    assert list(pd.read_csv(tmp_path / "t.csv")["name"]) == ["a", "b"]
+    assert result.refused == {Reason.DUPLICATE_ID: 2}
+
+
 def test_kaggle_scheme_in_parquet(images, bundle, tmp_path):
     predict_folder("morphology", [images], tmp_path / "t.parquet", "kaggle", bundle)
     table = pd.read_parquet(tmp_path / "t.parquet")

@@ -155,7 +155,7 @@ def read_footprints(location: str) -> Footprints:
         table = decode(data, [*_INTEGERS, *_FLOATS])
         integers = np.stack([table[name].to_numpy().astype(np.int64) for name in _INTEGERS], axis=1)
         parameters = np.stack([table[name].to_numpy().astype(np.float64) for name in _FLOATS], axis=1)
-    except (pa.ArrowException, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise ConfigError(f"{location}: not a footprint index ({error}); build one from the tree") from error
     return Footprints(integers[:, :3], integers[:, 3:], parameters)
 

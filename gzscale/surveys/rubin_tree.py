@@ -173,7 +173,7 @@ def read_patches(location: str) -> tuple[Regions, NDArray[np.float64]]:
         raise
     except StorageError as error:
         raise ConfigError(f"{location}: the table of patches cannot be read: {error}") from error
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise ConfigError(
             f"{location}: not a table of patches ({error}); it has the columns {', '.join(_COLUMNS)}, "
             "corners in order round the patch"

@@ -292,7 +292,7 @@ class Curve:
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("w", newline="") as file:
-                csv.writer(file).writerow(
+                csv.writer(file, lineterminator="\n").writerow(
                     ["stage", "epoch", "rate", "loss", f"{self.score.lower()}_held_back", "seconds"]
                 )
         return self
@@ -301,16 +301,25 @@ class Curve:
         """Keep one epoch in place of what a fit that was killed had said of it; several processes may."""
         score = "" if line.score != line.score else f"{line.score:.5f}"
         row = (stage, line.epoch + 1, f"{line.rate:.6f}", f"{line.loss:.5f}", score, f"{line.seconds:.1f}")
-        with self.path.open("r+", newline="") as file:
+        with self.path.open("a+", newline="") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            known = list(csv.reader(file))
-            kept = [past for past in known if past[:1] != [stage] or int(past[1]) <= line.epoch]
-            if len(kept) < len(known):
-                file.seek(0)
-                file.truncate()
-                csv.writer(file).writerows(kept)
-            csv.writer(file).writerow(row)
+            file.seek(0)
+            text = file.read()
+            known = text.splitlines()
+            kept = [past for past in known if not _is_repeated(past, stage, line.epoch)]
+            if len(kept) < len(known) or (text and not text.endswith("\n")):
+                file.truncate(0)
+                file.write("".join(f"{past}\n" for past in kept))
+            csv.writer(file, lineterminator="\n").writerow(row)
         if score or line.epoch % 10 == 0:
             print(
                 f"{stage}: epoch {row[1]}, loss {row[3]} {score and f'{self.score} {score}'}", file=sys.stderr
             )
+
+
+def _is_repeated(past: str, stage: str, epoch: int) -> bool:
+    """Tell whether a line is of this stage and of an epoch that is learnt again, or is torn."""
+    its_stage, *others = past.split(",")
+    if its_stage != stage:
+        return False
+    return len(others) != 5 or not others[0].isdecimal() or int(others[0]) > epoch

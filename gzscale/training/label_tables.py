@@ -218,8 +218,9 @@ def _convert(batch: pa.RecordBatch, layout: _Layout) -> tuple[NDArray, ...]:
         for name in _OTHERS
     ]
     volunteers, ra, dec, redshift = others
-    # Tables write -999 for a position that is not known.
-    off_sky = ~((ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90))
+    # Tables write -999 for a position that is not known; some count right ascension from -180 degrees.
+    off_sky = ~((ra >= -180) & (ra <= 360) & (np.abs(dec) <= 90))
+    ra[ra < 0] += 360
     ra[off_sky] = dec[off_sky] = np.nan
     faults[(faults == "") & ((volunteers <= 0) | np.isinf(volunteers))] = Refusal.BAD_VOLUNTEERS
     return (

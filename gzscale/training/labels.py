@@ -137,10 +137,11 @@ class Labels:
     def split_names(self) -> list[str]:
         """Return the name that each galaxy is split by: its own, or the least of those of the same object.
 
-        A galaxy of Stripe 82 was voted on in several images; all stay on one side.
+        A galaxy of Stripe 82 was voted on in several images; all stay on one side. Where one that the table
+        did not have before comes to them, they may change sides together. Numbers below 1 name no object.
         """
+        objects = [_object(known) for known in self.object_names] or [None] * len(self)
         least: dict[str, str] = {}
-        objects = self.object_names or (None,) * len(self)
         for name, known in zip(self.names, objects, strict=True):
             if known:
                 least[known] = min(name, least.get(known, name))
@@ -208,6 +209,12 @@ def require_enough(labels: Labels, what: str) -> None:
             f"{what}: {len(labels)} labelled galaxies with an image, at least {LEAST_LABELS} are needed"
             f"{f'; not used: {refused}' if refused else ''}"
         )
+
+
+def _object(identifier: str | None) -> str | None:
+    """Return an object's identifier, None for what tables write where there is none: 0, -1, -999."""
+    number = (identifier or "").removeprefix("-")
+    return None if number.isdecimal() and (identifier != number or int(number) == 0) else identifier
 
 
 def name_hashes(names: Sequence[str]) -> NDArray[np.uint64]:

@@ -59,7 +59,8 @@ def learnt_folds(bundle: Bundle, labelled: LabelledSet) -> NDArray[np.int64]:
     if bundle.seen is None or not len(bundle.seen):
         return found
     seen = bundle.seen.numpy()
-    by_name = folds(labelled.labels.split_names(), max(1, int(bundle.parameters.get("members", 1))))
+    # A bundle that keeps no folds was split by the names alone.
+    by_name = folds(labelled.labels.names, max(1, int(bundle.parameters.get("members", 1))))
     for values, known in _hashes(labelled):
         place = np.minimum(np.searchsorted(seen, values), len(seen) - 1)
         same = known & (seen[place] == values) & (found < 0)

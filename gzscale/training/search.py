@@ -176,7 +176,7 @@ def _open_study(labelled: LabelledSet, recipe: Recipe, journal: Path) -> Any:
         "drawing": DRAWING,
     }
     digest = hashlib.sha256(json.dumps(tried, sort_keys=True).encode())
-    digest.update(name_hashes(labelled.labels.names).tobytes())
+    digest.update(name_hashes(labelled.labels.split_names()).tobytes())
     for values in (labelled.labels.joint, labelled.labels.votes()):
         digest.update(np.ascontiguousarray(values).tobytes())
     journal.parent.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,21 @@ def test_epochs_that_are_learnt_again_stand_once(curve):
     assert epochs_of(curve, "member 1 of 5") == [(1, 2.0)]
 
 
+@pytest.mark.parametrize("torn", ["sketches", "sketches,", "sketches,3,0.0"])
+def test_a_line_that_was_torn_is_left_out(curve, torn):
+    curve.add("sketches", line(0, 3.0))
+    with curve.path.open("a") as file:
+        file.write(torn)
+    curve.add("sketches", line(1, 2.0))
+    assert epochs_of(curve, "sketches") == [(1, 3.0), (2, 2.0)]
+
+
+def test_a_curve_that_was_taken_away_ends_no_training(curve):
+    curve.path.unlink()
+    curve.add("sketches", line(4, 2.0))
+    assert curve.path.read_text().startswith("sketches,5,")
+
+
 def test_several_write_at_a_time(curve):
     def learn(stage):
         for epoch in range(30):

@@ -188,11 +188,12 @@ def test_the_beginning_of_a_sample_that_has_a_name_of_its_own_is_no_other(tmp_pa
 
 def test_a_position_off_the_sky_is_none(tmp_path):
     table = released_table(conditional())
-    table["ra"] = [-999.0, 10.0, 400.0, 0.0, 360.0]
+    table["ra"] = [-999.0, 10.0, 400.0, -12.5, 360.0]
     table["dec"] = [-999.0, -9999.0, 5.0, 90.0, -90.0]
     table.to_csv(tmp_path / "t.csv", index=False)
     labels = read_labels(tmp_path / "t.csv")
     assert np.isnan(labels.ra).tolist() == np.isnan(labels.dec).tolist() == [True, True, True, False, False]
+    assert labels.ra[3:].tolist() == [347.5, 360.0]
     assert len(labels) == 5
 
 

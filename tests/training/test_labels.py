@@ -67,6 +67,9 @@ def test_images_of_one_object_stay_on_one_side():
     assert labels.split_names() == ["g0", "g1", "g0", "g3", "g4"]
     turned = labels.take(np.array([2, 4, 0]))
     assert turned.split_names() == ["g0", "g4", "g0"]
+    # Placeholders name no object.
+    unknown = dataclasses.replace(labels, object_names=("0", "-999", "-999", "0", "J12"))
+    assert unknown.split_names() == ["g0", "g1", "g2", "g3", "g4"]
     assert some_labels(3).split_names() == ["g0", "g1", "g2"]
 
 
