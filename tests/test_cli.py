@@ -1,5 +1,6 @@
 """The command line, as its users run it: one simulated field, a night, and every question about it."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -163,8 +164,9 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(run, home, sky,
     _wait_for(lambda: any(again.glob("ledger/cut/**/*.json")), process)
     # Its workers stand still: however long the second command takes to start, the night is in its middle.
     for child in psutil.Process(process.pid).children(recursive=True):
-        if "spawn_main" in " ".join(child.cmdline()):
-            child.suspend()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.suspend()
     assert "LOCKED" in run("night", sky, "--output", again, code=2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

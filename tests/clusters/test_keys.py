@@ -67,8 +67,8 @@ def test_nothing_runs_for_who_has_another_key_or_none(key, tmp_path):
     options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
     with LocalCluster(security=key.security, protocol="tls://", **options) as cluster:
         address = cluster.scheduler_address
-        with Client(address, security=key.security, timeout=20, set_as_default=False) as client:
-            assert client.submit(sum, [1, 2]).result(timeout=20) == 3
+        with Client(address, security=key.security, timeout=60, set_as_default=False) as client:
+            assert client.submit(sum, [1, 2]).result(timeout=60) == 3
         other = make_key(tmp_path)
         for where, security in ((address, other.security), (address.replace("tls:", "tcp:"), None)):
             with pytest.raises(OSError, match=r"Timed out|TLS certificate does not|Connection"):

@@ -39,7 +39,7 @@ def dying():
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     path = tmp_path_factory.mktemp("preset") / "two.yaml"
-    path.write_text("kind: local\nworkers: 2\npartition_limit: 20\n")
+    path.write_text("kind: local\nworkers: 2\npartition_limit: 120\n")
     # Dask gives a worker up sooner, so that the keeper has to start it again.
     timeout = {"distributed.deploy.lost-worker-timeout": "5 s"}
     with dask.config.set(timeout), open_cluster(str(path)) as opened:
@@ -85,7 +85,7 @@ def test_a_death_that_was_not_the_partition_s_fault_costs_nothing(cluster, tmp_p
 
 
 def test_a_straggler_is_stopped(cluster, tmp_path):
-    strict = replace(cluster, partition_limit=12.0)
+    strict = replace(cluster, partition_limit=20.0)
     _, _, tally, counts = night(strict, tmp_path, slow="b")
     assert tally.failures == []
     assert counts["objects"].quarantined["TIME_LIMIT"] >= 19

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import time
+from types import SimpleNamespace
 
 import pytest
 from distributed import LocalCluster, Nanny
@@ -23,15 +24,15 @@ class Worker:
     name, address = "cut-7", "tcp://10.0.0.7:40000"
     status = Status.running
 
-    def __init__(self, delays, trips):
+    def __init__(self, clock, delays, trips):
         self.loop = self.scheduler = self
-        self._delays, self._trips = iter(delays), iter(trips)
+        self._clock, self._delays, self._trips = clock, iter(delays), iter(trips)
         self.told, self.called = [], []
 
     async def run_function(self, function):
         # The whole trip is the answer's way: as far from the middle as it can be.
         answer = {"status": "OK", "result": pickle.loads(function)() + next(self._delays)}
-        await asyncio.sleep(next(self._trips))
+        self._clock.now += next(self._trips)
         return answer
 
     def log_event(self, topic, message):
@@ -43,15 +44,18 @@ class Worker:
 
 @pytest.fixture
 def join(monkeypatch):
+    clock = SimpleNamespace(now=1.8e9)
+    monkeypatch.setattr(newcomers, "time", SimpleNamespace(time=lambda: clock.now))
+
     def ask(ahead=0.0, delay=0.0, trips=(0.0,) * 3, error=None, **changes):
         def report(worker):
             if error:
                 raise error
-            good = WorkerReport(own_versions(), time.time(), "/scratch", 10**9, "cpu float32")
+            good = WorkerReport(own_versions(), clock.now, "/scratch", 10**9, "cpu float32")
             return dataclasses.replace(good, **changes)
 
         monkeypatch.setattr(newcomers, "report", report)
-        worker = Worker([delay] * 3, trips)
+        worker = Worker(clock, [delay] * 3, trips)
         bounds = ahead, ahead + 0.01
         plugin = Newcomers("night", Demands(own_versions(), 10**9, False), "cpu float32", bounds)
         asyncio.run(plugin.setup(worker))

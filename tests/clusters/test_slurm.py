@@ -288,7 +288,7 @@ def test_a_job_that_is_gone_is_submitted_again_and_surplus_is_cancelled(commands
     workers = slurm.make_slurm(preset(tmp_path, f"cut: {{{POOL}, minimum: 1, maximum: 3}}\n"))
 
     def submitted(number):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len((commands / "sbatch.calls").read_text().splitlines()) < 1 + number:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -443,7 +443,7 @@ def test_a_job_s_workers_are_known_by_its_name(commands, tmp_path):
 
 
 def _wait_for(condition):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

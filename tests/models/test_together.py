@@ -225,16 +225,16 @@ def test_one_partition_is_filled_while_another_is_computed_with(bundle, measured
 
     def slow(*arguments):
         began.set()
-        seen.append(next_is_filled.wait(5))
+        seen.append(next_is_filled.wait(60))
         return rows(*arguments)
 
     monkeypatch.setattr(first, "rows", slow)
     seconds = {}
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(first.run, measured)
-        assert began.wait(5)
-        (other,) = pool.submit(run_together, [second], later, None, seconds).result(30)
-        (found,) = (one.result(30),)
+        assert began.wait(60)
+        (other,) = pool.submit(run_together, [second], later, None, seconds).result(120)
+        (found,) = (one.result(120),)
     assert seen == [True]
     assert seconds["wait"] > 0
     assert found["vote_fractions"].tobytes() == other["vote_fractions"].tobytes()

@@ -142,15 +142,23 @@ def test_a_bundle_is_loaded_once_by_however_many_threads_while_another_predicts(
     config = SimpleNamespace(tasks={"one of a test": None, "two of a test": None})
     with device_turn(torch.device("cuda")), ThreadPoolExecutor(3) as pool:
         for done in [pool.submit(answering.load_engines, config) for _ in range(3)]:
-            done.result(5)
+            done.result(60)
     assert loaded == ["of one of a test", "of two of a test"]
 
 
-def test_waiting_is_told_apart_from_what_is_done_then():
+def test_waiting_is_told_apart_from_what_is_done_then(monkeypatch):
+    now = [100.0]
+
+    @contextlib.contextmanager
+    def waited_for():
+        now[0] += 0.25
+        yield
+
+    monkeypatch.setattr("gzscale.models.device.time", SimpleNamespace(perf_counter=lambda: now[0]))
     seconds = {"wait": 1.0}
-    with held(contextlib.nullcontext(), seconds):
-        time.sleep(0.1)
-    assert 1 <= seconds["wait"] < 1.1
+    with held(waited_for(), seconds):
+        now[0] += 8
+    assert seconds == {"wait": 1.25}
 
 
 def test_partitions_side_by_side_come_to_the_same_bytes(ran, monkeypatch):
