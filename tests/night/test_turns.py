@@ -23,7 +23,7 @@ GIB = 1 << 30
 _TOLD = []
 
 
-def stage(number, on_gpu, turns=1):
+def stage(number, on_gpu, turns=1, patient=False):
     _TOLD.append(("read", number))
     if on_gpu:
         let_next_in(GIB)
@@ -32,10 +32,22 @@ def stage(number, on_gpu, turns=1):
         with device_turn(torch.device("cuda" if on_gpu else "cpu")):
             _TOLD.append(("begin", number))
             time.sleep(0.1)
+            if patient:
+                _wait_for_the_next()
             _TOLD.append(("end", number))
     time.sleep(0.05)
     _TOLD.append(("written", number))
     return get_worker().state.total_resources["PREDICT"]
+
+
+def _wait_for_the_next():
+    """Wait until another partition is being read than were predicted before and is now, if one is let in."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        reads, ends = (sum(what == word for what, _ in list(_TOLD)) for word in ("read", "end"))
+        if reads >= min(8, ends + 2):
+            return
+        time.sleep(0.005)
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +86,7 @@ def most_begun(told):
 
 
 def test_a_gpu_predicts_while_the_next_are_read_and_the_last_written():
-    told, resources = run({"PREDICT": 1}, True)
+    told, resources = run({"PREDICT": 1}, True, 1, True)
     on_device = [words for words in told if words[0] in ("begin", "end")]
     # Never two at a time, whoever comes first.
     for begin, end in zip(on_device[::2], on_device[1::2], strict=True):
