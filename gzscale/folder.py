@@ -236,7 +236,7 @@ def _predictions(
 
     def blocks() -> Iterator[NDArray[np.uint8]]:
         every = itertools.chain([first] if first else [], pictures)
-        for names, read in _read_blocks(every, read_picture, result, together, in_order):
+        for names, read in _read_blocks(every, read_picture, result, together, _Alike(in_order)):
             waiting.append(names)
             yield np.stack(read)
 
@@ -249,7 +249,7 @@ def _predictions(
         return _pick(path, read_flux(path), engine.bundle)
 
     fits = (path for path in find_images(places, FITS_SUFFIXES) if path.suffix.lower() in FITS_SUFFIXES)
-    for names, cutouts in _read_blocks(fits, usable, result, together, in_order):
+    for names, cutouts in _read_blocks(fits, usable, result, together, _Alike(in_order)):
         scale = np.array([cutout.scale for cutout in cutouts])
         flux = np.stack([cutout.flux for cutout in cutouts])
         observation = Observation.of(flux, cutouts[0].bands, scale, background_noise(flux))
@@ -316,7 +316,7 @@ def _read_blocks(
     read: Callable[[Path], _Image],
     result: FolderResult,
     together: int,
-    in_order: bool,
+    alike: _Alike,
 ) -> Iterator[tuple[list[str], list[_Image]]]:
     """Read files on threads, a block at a time; those that cannot be used are counted and left out."""
 
@@ -326,7 +326,6 @@ def _read_blocks(
         except ImageError as error:
             return error
 
-    alike = _Alike(in_order)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
         remaining = iter(paths)
         while block := list(itertools.islice(remaining, together)):

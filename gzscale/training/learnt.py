@@ -72,9 +72,8 @@ def learnt_folds(bundle: Bundle, labelled: LabelledSet) -> NDArray[np.int64]:
 def unlike_votes(bundle: Bundle, labels: Labels) -> str | None:
     """Return a warning where other votes were learnt than those that are scored, else None."""
     learnt = str(bundle.training.get("votes", ""))
-    if not {labels.kind, learnt} <= {*KINDS} or _VOTES.get(labels.kind, labels.kind) == _VOTES.get(
-        learnt, learnt
-    ):
+    kinds = {labels.kind, learnt}
+    if not kinds <= {*KINDS} or len({_VOTES.get(kind, kind) for kind in kinds}) == 1:
         return None
     return (
         f"bundle {bundle.name!r} has learnt votes of the kind {learnt}, these are {labels.kind}: part of the "

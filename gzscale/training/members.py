@@ -43,8 +43,9 @@ def learn_members(
     require_enough(labelled.labels, name)
     recipe.check()
     work.mkdir(parents=True, exist_ok=True)
-    fold = folds(labelled.labels.split_names(), recipe.members)
-    watched = positions(labelled.labels.split_names()) * recipe.members % 1 < WATCHED_SHARE
+    names = labelled.labels.split_names()
+    fold = folds(names, recipe.members)
+    watched = positions(names) * recipe.members % 1 < WATCHED_SHARE
     sides = _Sides(fold, watched if recipe.fit.patience else np.zeros(len(fold), bool))
     alone = [number for number in range(recipe.members) if not (watched & (fold != number)).any()]
     if recipe.fit.patience and alone:

@@ -60,7 +60,8 @@ def error_of_rmse(predicted: NDArray[np.floating], joint: NDArray[np.floating]) 
     """Return the RMSE over galaxies and answers and its standard error, from the scatter between galaxies."""
     squares = np.square(np.asarray(predicted, np.float64) - joint).mean(axis=1)
     error = float(np.sqrt(squares.mean()))
-    return error, float(squares.std(ddof=1) / np.sqrt(len(squares)) / (2 * error))
+    scatter = float(squares.std(ddof=1) / np.sqrt(len(squares)))
+    return error, scatter / (2 * error) if error else 0.0
 
 
 def question_scores(predicted: NDArray[np.floating], joint: NDArray[np.floating]) -> dict[int, float]:
